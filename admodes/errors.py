@@ -1,0 +1,29 @@
+"""Every exception of admodes that is not simply JAX's own class.
+
+Where JAX raises ``TypeError`` or ``ValueError`` for a bad argument, so does admodes; the classes
+here name what only this library can meet.
+"""
+
+
+class AdmodesError(Exception):
+    """Base class of the library's own exceptions."""
+
+
+class UnsupportedPrimitiveError(AdmodesError, NotImplementedError):
+    """A value that is differentiated reaches a primitive that has no rule in the table."""
+
+    def __init__(self, primitive: str, source: str, reason: str = "has no rule in admodes' table"):
+        self.primitive, self.source = primitive, source
+        super().__init__(
+            f"the primitive '{primitive}' {reason} (reached at {source}).\n"
+            "Ways out: stop the derivative with jax.lax.stop_gradient, give the function a derivative with "
+            "jax.custom_jvp, or register a rule (see admodes.rules)."
+        )
+
+
+class NotLinearError(AdmodesError, TypeError):
+    """A function that was promised to be linear is not."""
+
+
+class UnknownProblemError(AdmodesError, ValueError):
+    """A problem name that the collection does not have."""

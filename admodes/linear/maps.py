@@ -1,0 +1,319 @@
+r"""Linear maps, the one currency of the library.
+
+A :class:`LinearMap` J goes from a tuple of arrays (the operands of an equation) to a tuple of
+arrays (its results). Whatever a mode wants of a local Jacobian it asks through this contract:
+
+======================  =====================================================================
+``push(tangents)``      J t, the forward mode
+``pull(cotangents)``    Jᵀ g, the reverse mode (a transpose, never a conjugate transpose)
+``pattern()``           which entries of J can be nonzero (static)
+======================  =====================================================================
+
+``None`` stands for a zero tangent or cotangent, so that zeros stay symbolic: an operand that is not
+differentiated has tangent ``None`` and its cotangent is ``None``. Maps are pytrees whose leaves are
+the *residuals* and whose static part is their kind; that is what lets a tape be returned from
+``jit``, stacked by ``scan`` or rebuilt by a checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from admodes.linear.pattern import SparsityPattern
+from admodes.program import jax_compat as jc
+
+Arrays = tuple  # of jax.Array or None
+
+
+def _static(**kwargs) -> Any:
+    return field(metadata={"static": True}, **kwargs)
+
+
+def linear_map(cls):
+    """Make a class a frozen dataclass and a pytree: fields marked ``_static`` are its kind, the others residuals."""
+    return jax.tree_util.register_dataclass(dataclass(frozen=True, eq=False)(cls))
+
+
+class LinearMap:
+    """The contract. ``domain`` and ``codomain`` are the types of the operands and results (primal types)."""
+
+    domain: tuple
+    codomain: tuple
+
+    def push(self, tangents: Arrays) -> Arrays:
+        raise NotImplementedError
+
+    def pull(self, cotangents: Arrays) -> Arrays:
+        raise NotImplementedError
+
+    def pattern(self) -> dict[tuple[int, int], SparsityPattern]:
+        """For each (result j, operand i): which entries of the block can be nonzero; dense unless a kind knows better."""
+        return {
+            (j, i): SparsityPattern.dense(_size(out), _size(arg))
+            for j, out in enumerate(self.codomain)
+            if jc.is_differentiable(out)
+            for i, arg in enumerate(self.domain)
+            if jc.is_differentiable(arg)
+        }
+
+
+def _size(aval) -> int:
+    return math.prod(aval.shape)
+
+
+def add(x, y):
+    """x + y where ``None`` is zero."""
+    if x is None or y is None:
+        return x if y is None else y
+    return jc.add_any(x, y)
+
+
+def expand(t, shape):
+    """Broadcast ``t`` as the elementwise primitives of lax do: scalars and axes of size 1."""
+    if t.shape == shape:
+        return t
+    dims = range(len(shape)) if t.ndim else ()
+    return lax.broadcast_in_dim(t, shape, dims)
+
+
+def collapse(g, shape):
+    """The transpose of :func:`expand`: sum over the axes that were broadcast."""
+    if g.shape == shape:
+        return g
+    if not shape:
+        return lax.reduce_sum(g, tuple(range(g.ndim)))
+    axes = tuple(i for i, (n, m) in enumerate(zip(g.shape, shape, strict=True)) if n != m)
+    return lax.reshape(lax.reduce_sum(g, axes), shape)
+
+
+ONE, MINUS_ONE = 1, -1  # the partials of add, sub, neg ...: no product is computed
+
+
+@linear_map
+class Elementwise(LinearMap):
+    r"""t ↦ Σᵢ dᵢ ⊙ tᵢ, the Jacobian of an elementwise primitive: one diagonal per active operand.
+
+    ``partials[i]`` is an array, ``ONE``, ``MINUS_ONE`` or ``None`` (inactive, or derivative zero).
+    """
+
+    partials: tuple
+    signs: tuple = _static()
+    domain: tuple = _static()
+    codomain: tuple = _static()
+
+    @staticmethod
+    def build(partials, domain, codomain) -> Elementwise:
+        signs = tuple(d if isinstance(d, int) else None for d in partials)
+        arrays = tuple(None if isinstance(d, int) else d for d in partials)
+        return Elementwise(arrays, signs, domain, codomain)
+
+    def push(self, tangents):
+        (out,) = self.codomain
+        total = None
+        for d, sign, t in zip(self.partials, self.signs, tangents, strict=True):
+            if t is not None and (d is not None or sign is not None):
+                total = add(total, expand(_scale(d, sign, t, out.dtype), out.shape))
+        return (total,)
+
+    def pull(self, cotangents):
+        (g,) = cotangents
+        if g is None:
+            return (None,) * len(self.domain)
+        return tuple(
+            None if d is None and sign is None else collapse(_scale(d, sign, g, aval.dtype), aval.shape)
+            for d, sign, aval in zip(self.partials, self.signs, self.domain, strict=True)
+        )
+
+    def pattern(self):
+        (out,) = self.codomain
+        rows = np.arange(_size(out))
+        blocks = {}
+        for i, (d, sign, aval) in enumerate(zip(self.partials, self.signs, self.domain, strict=True)):
+            if d is not None or sign is not None:
+                index = np.arange(_size(aval)).reshape(aval.shape)
+                cols = np.broadcast_to(index, out.shape).ravel()
+                blocks[0, i] = SparsityPattern.build(rows, cols, (_size(out), _size(aval)))
+        return blocks
+
+
+def _scale(d, sign, t, dtype):
+    """d ⊙ t in ``dtype``; a sign instead of an array needs no product."""
+    if t.dtype != dtype:
+        t = lax.convert_element_type(t, dtype)
+    if sign is not None:
+        return t if sign == 1 else lax.neg(t)
+    if d.dtype != dtype:
+        d = lax.convert_element_type(d, dtype)
+    return lax.mul(t, d)
+
+
+@linear_map
+class Linear(LinearMap):
+    r"""A primitive that is linear in some of its operands, by itself its Jacobian with respect to them.
+
+    ``operands`` holds the values at the other places (indices, the other factor ...), ``None`` at the
+    active ones; ``rule`` knows the transpose and the pattern (:class:`admodes.rules.table.LinearRule`).
+    """
+
+    operands: tuple
+    active: tuple = _static()
+    primitive: Any = _static()
+    params: tuple = _static()
+    rule: Any = _static()
+    domain: tuple = _static()
+    codomain: tuple = _static()
+
+    def push(self, tangents):
+        operands = [
+            (jc.zeros(aval) if t is None else t) if on else x
+            for x, on, t, aval in zip(self.operands, self.active, tangents, self.domain, strict=True)
+        ]
+        if all(t is None for t in tangents):
+            return (None,) * len(self.codomain)
+        out = self.primitive.bind(*operands, **dict(self.params))
+        return tuple(out) if self.primitive.multiple_results else (out,)
+
+    def pull(self, cotangents):
+        if all(g is None for g in cotangents):
+            return (None,) * len(self.domain)
+        operands = tuple(
+            aval if on else x for x, on, aval in zip(self.operands, self.active, self.domain, strict=True)
+        )
+        if self.primitive.multiple_results:
+            g = tuple(cotangents)
+        else:
+            (g,) = cotangents
+        result = self.rule.transpose(g, self.active, *operands, **dict(self.params))
+        return tuple(
+            _as_tangent(ct, aval) if on and ct is not None else None
+            for ct, on, aval in zip(result, self.active, self.domain, strict=True)
+        )
+
+    def pattern(self):
+        known = self.rule.pattern(self)
+        return super().pattern() if known is None else known
+
+
+def _as_tangent(ct, aval):
+    return ct if ct.dtype == aval.dtype else lax.convert_element_type(ct, aval.dtype)
+
+
+@linear_map
+class Sum(LinearMap):
+    """t ↦ Σ Jₖ t, for maps with one domain and codomain (a bilinear primitive with both factors active)."""
+
+    terms: tuple
+    domain: tuple = _static()
+    codomain: tuple = _static()
+
+    def push(self, tangents):
+        return _sum(term.push(_restrict(tangents, term)) for term in self.terms)
+
+    def pull(self, cotangents):
+        return _sum(term.pull(cotangents) for term in self.terms)
+
+    def pattern(self):
+        blocks: dict = {}
+        for term in self.terms:
+            for key, block in term.pattern().items():
+                blocks[key] = blocks[key].union(block) if key in blocks else block
+        return blocks
+
+
+def _restrict(tangents, term):
+    return tuple(t if on else None for t, on in zip(tangents, term.active, strict=True))
+
+
+def _sum(tuples):
+    total: tuple = ()
+    for values in tuples:
+        total = values if not total else tuple(map(add, total, values))
+    return total
+
+
+@linear_map
+class Function(LinearMap):
+    r"""A map given by code for one direction; the other direction is that code's transpose.
+
+    ``apply(residuals, tangents, symbolic)`` must be linear in the tangents. ``transpose`` is how the reverse interpreter
+    transposes a linear function; it is handed in, because this layer lies below the modes.
+    With ``given="pull"`` the code computes cotangents instead (``custom_vjp`` rules), and ``push`` is the transpose.
+    """
+
+    residuals: Any
+    active: tuple = _static()
+    apply: Callable = _static()
+    transpose: Callable = _static()
+    given: str = _static()
+    domain: tuple = _static()
+    codomain: tuple = _static()
+
+    def push(self, tangents):
+        if all(t is None for t in tangents):
+            return (None,) * len(self.codomain)
+        if self.given == "push":
+            return tuple(self.apply(self.residuals, tuple(tangents)))
+        outputs = tuple(jc.is_differentiable(a) for a in self.codomain)
+        return self._transposed(self.codomain, outputs, tangents, self.domain)
+
+    def pull(self, cotangents):
+        if all(g is None for g in cotangents):
+            return (None,) * len(self.domain)
+        if self.given == "pull":
+            cts = tuple(self.apply(self.residuals, tuple(cotangents)))
+        else:
+            cts = self._transposed(self.domain, self.active, cotangents, self.codomain)
+        return tuple(ct if on else None for ct, on in zip(cts, self.active, strict=True))
+
+    def _transposed(self, avals, active, values, out_avals):
+        """Transpose ``apply``, a function of arrays of types ``avals`` (those that are active), at ``values``."""
+        wanted = tuple(v is not None for v in values)
+
+        def forward(*inputs):
+            it = iter(inputs)
+            full = tuple(next(it) if on else None for on in active)
+            outs = self.apply(self.residuals, full)
+            return [o for o, w in zip(outs, wanted, strict=True) if w]
+
+        given = [v for v in values if v is not None]
+        results = iter(self.transpose(forward, [a for a, on in zip(avals, active, strict=True) if on], given))
+        return tuple(next(results) if on else None for on in active)
+
+
+@linear_map
+class Compose(LinearMap):
+    """t ↦ J₂ J₁ t."""
+
+    outer: LinearMap
+    inner: LinearMap
+
+    @property
+    def domain(self):
+        return self.inner.domain
+
+    @property
+    def codomain(self):
+        return self.outer.codomain
+
+    def push(self, tangents):
+        return self.outer.push(self.inner.push(tangents))
+
+    def pull(self, cotangents):
+        return self.inner.pull(self.outer.pull(cotangents))
+
+    def pattern(self):
+        blocks: dict = {}
+        inner = self.inner.pattern()
+        for (j, k), after in self.outer.pattern().items():
+            for (k2, i), before in inner.items():
+                if k == k2:
+                    product = after.compose(before)
+                    blocks[j, i] = blocks[j, i].union(product) if (j, i) in blocks else product
+        return blocks

@@ -1,0 +1,1 @@
+"""The modes: orders in which local Jacobians are multiplied."""

@@ -1,0 +1,138 @@
+"""Checks of arguments, with the exception classes and the reasons that JAX gives."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from admodes.program import jax_compat as jc
+
+
+def ensure_index(argnums):
+    """``argnums`` as an int or a tuple of ints."""
+    try:
+        return argnums.__index__()
+    except AttributeError:
+        return tuple(i.__index__() for i in argnums)
+
+
+def positional(argnums, args) -> None:
+    """Raise TypeError unless ``args`` reach as far as ``argnums``."""
+    top = argnums if isinstance(argnums, int) else max(argnums, default=-1)
+    if top >= len(args):
+        raise TypeError(
+            f"differentiating with respect to {argnums=} requires at least {top + 1} positional arguments to be "
+            f"passed by the caller, but got only {len(args)} positional arguments."
+        )
+
+
+def _is(dtype, kind) -> bool:
+    return jax.dtypes.issubdtype(dtype, kind)
+
+
+def reverse_input(name: str, holomorphic: bool, allow_int: bool, x) -> None:
+    """The inputs that reverse mode takes: floats, complex with ``holomorphic``, integers with ``allow_int``."""
+    jc.check_arg(x)
+    dtype = jc.typeof(x).dtype
+    if holomorphic and not _is(dtype, np.complexfloating):
+        raise TypeError(f"{name} with holomorphic=True requires inputs with complex dtype, but got {dtype.name}.")
+    if jc.is_extended(dtype) or _is(dtype, np.integer) or _is(dtype, np.bool_):
+        if not allow_int:
+            raise TypeError(
+                f"{name} requires real- or complex-valued inputs (input dtype that is a sub-dtype of np.inexact), "
+                f"but got {dtype.name}. If you want to use Boolean- or integer-valued inputs, use vjp or set "
+                "allow_int to True."
+            )
+    elif not _is(dtype, np.inexact):
+        raise TypeError(
+            f"{name} requires numerical-valued inputs (input dtype that is a sub-dtype of np.bool_ or np.number), "
+            f"but got {dtype.name}."
+        )
+
+
+def reverse_output(name: str, holomorphic: bool, x) -> None:
+    """The outputs that reverse mode takes: floats, or complex ones with ``holomorphic``."""
+    dtype = jc.typeof(x).dtype
+    if jc.is_extended(dtype):
+        raise TypeError(f"{name} with output element type {dtype.name}")
+    if holomorphic:
+        if not _is(dtype, np.complexfloating):
+            raise TypeError(f"{name} with holomorphic=True requires outputs with complex dtype, but got {dtype.name}.")
+    elif _is(dtype, np.complexfloating):
+        raise TypeError(
+            f"{name} requires real-valued outputs (output dtype that is a sub-dtype of np.floating), but got "
+            f"{dtype.name}. For holomorphic differentiation, pass holomorphic=True. For differentiation of "
+            "non-holomorphic functions involving complex outputs, use admodes.vjp directly."
+        )
+    elif not _is(dtype, np.floating):
+        raise TypeError(
+            f"{name} requires real-valued outputs (output dtype that is a sub-dtype of np.floating), but got "
+            f"{dtype.name}. For differentiation of functions with integer outputs, use admodes.vjp directly."
+        )
+
+
+def forward_input(name: str, holomorphic: bool, x) -> None:
+    """The inputs that jacfwd takes: floats, or complex ones with ``holomorphic``."""
+    jc.check_arg(x)
+    dtype = jc.typeof(x).dtype
+    if jc.is_extended(dtype):
+        raise TypeError(f"{name} with input element type {dtype.name}")
+    if holomorphic:
+        if not _is(dtype, np.complexfloating):
+            raise TypeError(f"{name} with holomorphic=True requires inputs with complex dtype, but got {dtype.name}.")
+    elif not _is(dtype, np.floating):
+        raise TypeError(
+            f"{name} requires real-valued inputs (input dtype that is a sub-dtype of np.floating), but got "
+            f"{dtype.name}. For holomorphic differentiation, pass holomorphic=True. For differentiation of "
+            "non-holomorphic functions involving complex inputs or integer inputs, use admodes.jvp directly."
+        )
+
+
+def forward_output(name: str, holomorphic: bool, x) -> None:
+    """The outputs that jacfwd takes: complex ones if ``holomorphic``."""
+    dtype = jc.typeof(x).dtype
+    if holomorphic and not _is(dtype, np.complexfloating):
+        raise TypeError(f"{name} with holomorphic=True requires outputs with complex dtype, but got {dtype.name}.")
+
+
+def scalar(x) -> None:
+    """Raise TypeError unless ``x`` is one array of shape ()."""
+    try:
+        aval = jc.typeof(x)
+    except TypeError as error:
+        raise TypeError(f"Gradient only defined for scalar-output functions. Output was {x}.") from error
+    if getattr(aval, "shape", None) != ():
+        shape = getattr(aval, "shape", aval)
+        raise TypeError(
+            f"Gradient only defined for scalar-output functions. Output had shape: {shape}. "
+            "For other outputs use admodes.jacrev, or admodes.vjp with a cotangent of that shape."
+        )
+
+
+def tangent(primal, t) -> None:
+    """Raise unless ``t`` has the dtype (TypeError) and shape (ValueError) of a tangent of ``primal``."""
+    expected = jc.tangent_aval(jc.typeof(primal))
+    dtype = jc.dtype_of(t)
+    if expected.dtype != dtype:
+        raise TypeError(
+            "primal and tangent arguments to admodes.jvp do not match; dtypes must be equal, or in case of int/bool "
+            f"primal dtype the tangent dtype must be float0. Got primal dtype {jc.dtype_of(primal)} and so expected "
+            f"tangent dtype {expected.dtype}, but got tangent dtype {dtype} instead."
+        )
+    if np.shape(primal) != np.shape(t):
+        raise ValueError(
+            "jvp called with different primal and tangent shapes; "
+            f"Got primal shape {np.shape(primal)} and tangent shape as {np.shape(t)}"
+        )
+
+
+def cotangent(aval, g) -> None:
+    """Raise ValueError unless ``g`` is a cotangent of an output of type ``aval``."""
+    expected, given = jc.tangent_aval(aval), jc.typeof(g)
+    float0_given = given.shape == expected.shape and given.dtype == jc.float0
+    if not (jc.same_type(given, expected) or float0_given):
+        raise ValueError(
+            "unexpected JAX type (e.g. shape/dtype) for argument to VJP function: "
+            f"got {given.str_short()}, but expected {expected.str_short()} because the corresponding output of the "
+            f"differentiated function had JAX type {aval.str_short()}"
+        )

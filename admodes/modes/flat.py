@@ -1,0 +1,86 @@
+"""Between users' functions of pytrees and the flat functions that the interpreters run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import tree_flatten, tree_unflatten
+
+from admodes.program import jax_compat as jc
+
+
+class Result:
+    """What a flat function found out about its outputs: their structure, and that of the auxiliary data."""
+
+    tree: Any = None
+    aux_tree: Any = None
+
+    def aux(self, leaves):
+        return tree_unflatten(self.aux_tree, leaves)
+
+
+def flat_function(fun: Callable, in_tree, has_aux: bool) -> tuple[Callable, Result]:
+    """``fun`` from flat leaves to flat leaves (outputs, then auxiliary data), and what its run will tell."""
+    result = Result()
+
+    def flat(*leaves):
+        out = fun(*tree_unflatten(in_tree, leaves))
+        aux: list = []
+        if has_aux:
+            if not isinstance(out, (tuple, list)) or len(out) != 2:
+                raise TypeError(
+                    "with has_aux=True, the function must return a pair (output, auxiliary_data), "
+                    f"but got {_describe(out)}"
+                )
+            out, auxiliary = out
+            aux, result.aux_tree = tree_flatten(auxiliary)
+        outs, result.tree = tree_flatten(out)
+        for x in outs:
+            if not jc.is_value(x):
+                raise TypeError(f"function returned a value of type {type(x)}, which is not a valid JAX type")
+        return [*map(jc.canonicalize, outs), *aux]
+
+    return flat, result
+
+
+def _describe(out) -> str:
+    return f"a {type(out).__name__} of length {len(out)}" if isinstance(out, (tuple, list)) else f"a {type(out).__name__}"
+
+
+def std_basis(tree):
+    """The standard basis of the space of ``tree``: each leaf gets a leading axis over all entries of all leaves."""
+    leaves, treedef = tree_flatten(tree)
+    sizes = [np.size(x) for x in leaves]
+    n = sum(sizes)
+    dtype = jax.dtypes.result_type(*leaves) if leaves else np.dtype(np.float32)
+    flat = jax.numpy.eye(n, dtype=dtype)
+    parts = jax.numpy.split(flat, np.cumsum(sizes)[:-1], axis=1) if leaves else []
+    return tree_unflatten(
+        treedef,
+        [
+            part.reshape((n, *np.shape(x))).astype(jc.dtype_of(x)) if part.dtype != jc.dtype_of(x) else part.reshape((n, *np.shape(x)))
+            for part, x in zip(parts, leaves, strict=True)
+        ],
+    )
+
+
+def wraps(fun: Callable, name: str) -> Callable:
+    """Give a derivative the name ``name(fun)`` and the signature of ``fun``."""
+
+    def decorate(wrapped):
+        try:
+            wrapped = functools.wraps(fun)(wrapped)
+            wrapped.__name__ = f"{name}_{getattr(fun, '__name__', 'unnamed')}"
+        except (AttributeError, TypeError):
+            pass
+        return wrapped
+
+    return decorate
+
+
+def split_aux(values, n):
+    return values[:n], values[n:]

@@ -1,0 +1,180 @@
+"""Forward mode: ``jvp``, ``linearize`` and ``jacfwd``, with the signatures of their JAX namesakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, tree_unflatten
+
+from admodes.modes import checks
+from admodes.modes.flat import flat_function, split_aux, std_basis, wraps
+from admodes.modes.interpreter import INTERPRETER
+from admodes.modes.tape import Tape
+from admodes.program import jax_compat as jc
+
+
+@jc.api_boundary
+def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = False):
+    r"""Value and directional derivative: (f(x), f'(x) ẋ), by dual numbers.
+
+    Args:
+      fun: a function of pytrees of arrays that returns a pytree of arrays.
+      primals: tuple or list of the arguments x.
+      tangents: the direction ẋ, of the structure, shapes and dtypes of ``primals`` (dtype ``float0`` for integers).
+      has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+
+    Returns:
+      ``(y, dy)``, or ``(y, dy, aux)`` with ``has_aux``; ``dy`` has the structure of ``y``.
+
+    Raises:
+      TypeError: structures or dtypes of primals and tangents differ.
+      ValueError: shapes differ.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> y, dy = admodes.jvp(lambda x: x**3, (2.0,), (1.0,))
+    >>> float(y), float(dy)
+    (8.0, 12.0)
+
+    Reference: Griewank and Walther, *Evaluating Derivatives*, section 3.1.
+    """
+    jc.check_callable(fun)
+    if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
+        raise TypeError(
+            "primal and tangent arguments to admodes.jvp must be tuples or lists; "
+            f"found {type(primals).__name__} and {type(tangents).__name__}."
+        )
+    flat, tree = tree_flatten(tuple(primals))
+    flat_ts, ts_tree = tree_flatten(tuple(tangents))
+    if tree != ts_tree:
+        raise TypeError(
+            "primal and tangent arguments to admodes.jvp must have the same tree structure; primals have tree "
+            f"structure {tree} whereas tangents have tree structure {ts_tree}."
+        )
+    for p, t in zip(flat, flat_ts, strict=True):
+        checks.tangent(p, t)
+    flat = list(map(jc.canonicalize, flat))
+    ts = [None if jc.dtype_of(t) == jc.float0 else jc.canonicalize(t) for t in flat_ts]
+    flat_fun, result = flat_function(fun, tree, has_aux)
+    outs, out_ts = INTERPRETER.push_function(flat_fun, flat, ts)
+    n = result.tree.num_leaves
+    out_ts = [jc.zeros(jc.typeof(o)) if t is None else t for o, t in zip(outs[:n], out_ts[:n], strict=True)]
+    values = result.tree.unflatten(outs[:n]), result.tree.unflatten(out_ts)
+    return (*values, result.aux(outs[n:])) if has_aux else values
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["tape"],
+    meta_fields=["in_tree", "out_tree", "out_avals"],
+)
+@dataclass(frozen=True, eq=False)
+class Pushforward:
+    """ẋ ↦ f'(x) ẋ at a fixed x, along a tape; a pytree."""
+
+    tape: Tape
+    in_tree: Any
+    out_tree: Any
+    out_avals: tuple
+
+    def __call__(self, *tangents):
+        flat, tree = tree_flatten(tangents)
+        if tree != self.in_tree:
+            raise TypeError(f"expected {self.in_tree}, got {tree}")
+        for aval, t in zip(self.tape.domain, flat, strict=True):
+            expected, given = jc.tangent_aval(aval), jc.typeof(jc.canonicalize(t))
+            if not jc.same_type(expected, given):
+                raise ValueError(
+                    "linearized function called on tangent values inconsistent with the original primal values:\n"
+                    f"Got tangent aval {given} for primal aval {aval} but expected {expected}."
+                )
+        ts = tuple(None if jc.dtype_of(t) == jc.float0 else jc.canonicalize(t) for t in flat)
+        outs = self.tape.push(ts)
+        dense = [jc.zeros(a) if t is None else t for a, t in zip(self.out_avals, outs, strict=True)]
+        return tree_unflatten(self.out_tree, dense)
+
+
+@jc.api_boundary
+def linearize(fun: Callable, *primals, has_aux: bool = False):
+    r"""Value at x and the linear map ẋ ↦ f'(x) ẋ, so that many directions cost one evaluation.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> y, push = admodes.linearize(jnp.sin, 0.0)
+    >>> float(push(2.0))
+    2.0
+    """
+    jc.check_callable(fun)
+    outs, tape, in_tree, result = record(fun, primals, has_aux)
+    avals = tuple(map(jc.typeof, outs[: result.tree.num_leaves]))
+    push = Pushforward(tape, in_tree, result.tree, avals)
+    n = result.tree.num_leaves
+    values = result.tree.unflatten(outs[:n]), push
+    return (*values, result.aux(outs[n:])) if has_aux else values
+
+
+def record(fun, primals, has_aux):
+    """Record ``fun`` at ``primals``: (flat outputs, tape to the outputs that are not auxiliary, in_tree, result)."""
+    flat, in_tree = tree_flatten(primals)
+    flat = list(map(jc.canonicalize, flat))
+    for x in flat:
+        jc.check_arg(x)
+    active = [jc.is_differentiable(jc.typeof(x)) for x in flat]
+    flat_fun, result = flat_function(fun, in_tree, has_aux)
+    outs, tape = INTERPRETER.record_function(flat_fun, flat, active, lambda: result.tree.num_leaves)
+    return outs, tape, in_tree, result
+
+
+def jacfwd(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False) -> Callable:
+    r"""Jacobian by forward mode: one pass per input, all in one batch.
+
+    The result J has the structure ``tree_map(outputs) of tree_map(inputs)``, the leaf for an output of shape s and an
+    input of shape r has shape s + r. Cost: about n evaluations of f for n inputs.
+
+    Args:
+      fun: the function.
+      argnums: which positional arguments to differentiate, an int or a sequence of ints.
+      has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+      holomorphic: whether ``fun`` is holomorphic; inputs and outputs must then be complex.
+
+    Returns:
+      A function of the arguments of ``fun`` that returns the Jacobian, or (Jacobian, aux).
+
+    >>> import admodes, jax.numpy as jnp
+    >>> admodes.jacfwd(lambda x: x**2)(jnp.array([1.0, 2.0])).tolist()
+    [[2.0, 0.0], [0.0, 4.0]]
+    """
+    jc.check_callable(fun)
+    argnums = checks.ensure_index(argnums)
+
+    @wraps(fun, "jacfwd")
+    @jc.api_boundary
+    def jacfun(*args, **kwargs):
+        checks.positional(argnums, args)
+        partial_fun, dyn_args = jc.argnums_partial(fun, argnums, args, kwargs)
+        for x in tree_leaves(dyn_args):
+            checks.forward_input("jacfwd", holomorphic, x)
+        push = partial(jvp, partial_fun, dyn_args, has_aux=has_aux)
+        batched = jax.vmap(push, out_axes=(None, -1, None) if has_aux else (None, -1))
+        y, jac, *aux = batched(std_basis(dyn_args))
+        tree_map(partial(checks.forward_output, "jacfwd", holomorphic), y)
+        example = dyn_args[0] if isinstance(argnums, int) else dyn_args
+        result = tree_map(lambda out, columns: _unravel_columns(example, out, columns), y, jac)
+        return (result, *aux) if has_aux else result
+
+    return jacfun
+
+
+def _unravel_columns(example, out, columns):
+    """Split the last axis of the Jacobian of one output into the leaves of ``example``."""
+    leaves, tree = tree_flatten(example)
+    sizes = np.cumsum([np.size(x) for x in leaves])[:-1]
+    parts = jax.numpy.split(columns, sizes, axis=-1) if leaves else []
+    shaped = [part.reshape(np.shape(out) + np.shape(x)) for part, x in zip(parts, leaves, strict=True)]
+    return tree_unflatten(tree, shaped)
+
+
+_ = (tree_structure, split_aux)

@@ -1,0 +1,128 @@
+r"""The recording sweep of reverse mode: evaluate, and write down the local Jacobian of each equation.
+
+As with duals, tracers carry the record through the user's Python, sub-programs are interpreted, and
+both ways call :func:`record_equation`. Walking the finished tape backwards is :meth:`Tape.pull`.
+
+Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from admodes.errors import UnsupportedPrimitiveError
+from admodes.modes.tape import Recorder, Slot, Tape
+from admodes.program import jax_compat as jc
+from admodes.program.evaluate import bind, run
+from admodes.program.ir import from_jaxpr
+from admodes.rules.table import LocalRule, ZeroRule, lookup
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A value and the slot of the tape that holds its cotangent; ``None``: no derivative flows through it."""
+
+    primal: Any
+    slot: Slot | None = None
+
+
+def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence[Recorded], params: dict, outs=None):
+    """One step of the sweep: the results of an equation, as recorded values (``outs`` if they are known already)."""
+    primals = [v.primal for v in values]
+    slots = tuple(v.slot for v in values)
+    active = tuple(s is not None for s in slots)
+    rule = lookup(primitive)
+    if not any(active) or isinstance(rule, ZeroRule):
+        return [Recorded(out) for out in outs or bind(primitive, primals, params)]
+    if rule is not None and not isinstance(rule, LocalRule):
+        return list(map(Recorded, *rule.record(interpreter, recorder, primitive, primals, slots, params)))
+    if rule is None:
+        outs, source = outs or bind(primitive, primals, params), jc.current_source()
+
+        def jacobian():
+            raise UnsupportedPrimitiveError(primitive.name, jc.source_summary(source))
+    else:
+        outs = outs or rule.evaluate(primitive, primals, params)
+
+        def jacobian():
+            return rule.jacobian(interpreter, primitive, outs, primals, active, params)
+
+    return list(map(Recorded, outs, recorder.append(slots, jacobian, outs)))
+
+
+def record_program(interpreter, closed, primals: Sequence, active: Sequence[bool], known=None) -> tuple[list, Tape]:
+    """Evaluate a jaxpr and record it: (outputs, tape). The tape's domain are the inputs of the jaxpr."""
+    recorder = Recorder(map(jc.typeof, primals))
+    inputs = map(Recorded, primals, recorder.inputs(active))
+    values = continue_program(interpreter, recorder, closed, inputs, known)
+    outs = [v.primal for v in values]
+    return outs, recorder.close([v.slot for v in values], map(jc.typeof, outs))
+
+
+def continue_program(interpreter, recorder: Recorder, closed, values, known=None) -> list[Recorded]:
+    """Append a jaxpr to a record that has begun; ``known(equation)`` may give results that need no evaluation."""
+
+    def step(equation, operands, params):
+        outs = known(equation) if known else None
+        return record_equation(interpreter, recorder, equation.primitive, operands, params, outs)
+
+    return run(from_jaxpr(closed), step, list(values), Recorded)
+
+
+class TapeTracer(jc.Tracer):
+    """A :class:`Recorded` value that travels through the user's Python."""
+
+    __slots__ = ["recorded"]
+
+    def __init__(self, trace, recorded):
+        super().__init__(trace, jc.typeof(recorded.primal))
+        self.recorded = recorded
+
+    def to_concrete_value(self):
+        return jc.to_concrete_value(self.recorded.primal)
+
+    def _short_repr(self):
+        return f"Recorded({self.recorded.primal})"
+
+
+class TapeTrace(jc.DerivativeTrace):
+    """Gives meaning to primitives that are applied to recorded tracers."""
+
+    def __init__(self, parent_trace, interpreter, recorder):
+        super().__init__(parent_trace)
+        self.interpreter, self.recorder = interpreter, recorder
+
+    def unpack(self, value) -> Recorded:
+        return value.recorded if isinstance(value, TapeTracer) and value._trace is self else Recorded(value)
+
+    def pack(self, recorded: Recorded):
+        return recorded.primal if recorded.slot is None else TapeTracer(self, recorded)
+
+    def apply(self, primitive, args, params):
+        values = record_equation(self.interpreter, self.recorder, primitive, [self.unpack(x) for x in args], params)
+        return [self.pack(v) for v in values]
+
+
+def continue_function(interpreter, recorder: Recorder, fun: Callable, values: Sequence[Recorded]) -> list[Recorded]:
+    """Run a flat function on recorded values, appending to a record that has begun."""
+    with jc.take_current_trace() as parent:
+        trace = TapeTrace(parent, interpreter, recorder)
+        inputs = [trace.pack(v) for v in values]
+        with jc.set_current_trace(trace):
+            outputs = [trace.unpack(x) for x in fun(*inputs)]
+        trace.invalidate()
+    return outputs
+
+
+def record_function(
+    interpreter, fun: Callable, primals: Sequence, active: Sequence[bool], n_outputs: Callable[[], int] | None = None
+) -> tuple[list, Tape]:
+    """Run a flat function on recorded values: (outputs, tape). The tape leads to the first ``n_outputs()`` outputs."""
+    recorder = Recorder(map(jc.typeof, primals))
+    inputs = list(map(Recorded, primals, recorder.inputs(active)))
+    values = continue_function(interpreter, recorder, fun, inputs)
+    outs = [v.primal for v in values]
+    kept = values[: n_outputs()] if n_outputs else values
+    return outs, recorder.close([v.slot for v in kept], [jc.typeof(v.primal) for v in kept])

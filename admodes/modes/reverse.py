@@ -1,0 +1,193 @@
+"""Reverse mode: ``vjp``, ``grad``, ``value_and_grad`` and ``jacrev``, with the signatures of their JAX namesakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, tree_transpose, tree_unflatten
+
+from admodes.modes import checks
+from admodes.modes.flat import std_basis, wraps
+from admodes.modes.forward import record
+from admodes.modes.tape import Tape
+from admodes.program import jax_compat as jc
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["tape"],
+    meta_fields=["in_tree", "out_tree", "out_avals", "name"],
+)
+@dataclass(frozen=True, eq=False)
+class Pullback:
+    """g ↦ gᵀ f'(x) at a fixed x, walking a tape backwards; a pytree, so that it can be returned from ``jit``."""
+
+    tape: Tape
+    in_tree: Any
+    out_tree: Any
+    out_avals: tuple
+    name: str
+
+    def __call__(self, *cotangents):
+        if len(cotangents) != 1:
+            raise TypeError(
+                f"the pullback of {self.name} takes one argument, a cotangent with the structure of the output "
+                f"(even if that is a tuple), but got {len(cotangents)} arguments. Pass them as one tuple."
+            )
+        flat, tree = tree_flatten(cotangents[0])
+        if tree != self.out_tree:
+            differences = "\n".join(
+                f"  * out{jax.tree_util.keystr(path)} was a {was} in the original output, but a {now} here, so {why}."
+                for path, was, now, why in jc.equality_errors_pytreedef(self.out_tree, tree)
+            )
+            raise ValueError(
+                "unexpected tree structure.\n\nThe argument to a VJP function must match the pytree structure of the "
+                f"output of the differentiated function {self.name}.\n\nBut the tree structures differ:\n{differences}"
+            )
+        flat = list(map(jc.canonicalize, flat))
+        for aval, g in zip(self.out_avals, flat, strict=True):
+            checks.cotangent(aval, g)
+        gs = tuple(None if jc.dtype_of(g) == jc.float0 else g for g in flat)
+        cts = self.tape.pull(gs)
+        dense = [jc.zeros(a) if ct is None else ct for a, ct in zip(self.tape.domain, cts, strict=True)]
+        return tree_unflatten(self.in_tree, dense)
+
+
+@jc.api_boundary
+def vjp(fun: Callable, *primals, has_aux: bool = False):
+    r"""Value at x and the pullback g ↦ gᵀ f'(x), by a tape.
+
+    Args:
+      fun: a function of pytrees of arrays that returns a pytree of arrays.
+      primals: the arguments x.
+      has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+
+    Returns:
+      ``(y, pullback)`` or ``(y, pullback, aux)``. ``pullback(g)``, with g of the structure, shapes and dtypes of y,
+      returns a tuple with a cotangent for each argument (dtype ``float0`` for integer arguments). For complex
+      values it is the transpose, not the conjugate transpose, as in JAX.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> y, pullback = admodes.vjp(lambda a, b: a * b, 2.0, 3.0)
+    >>> [float(ct) for ct in pullback(1.0)]
+    [3.0, 2.0]
+
+    Reference: Griewank and Walther, *Evaluating Derivatives*, section 3.2.
+    """
+    jc.check_callable(fun)
+    outs, tape, in_tree, result = record(fun, primals, has_aux)
+    n = result.tree.num_leaves
+    name = getattr(fun, "__name__", type(fun).__name__)
+    pullback = Pullback(tape, in_tree, result.tree, tuple(map(jc.typeof, outs[:n])), name)
+    values = result.tree.unflatten(outs[:n]), pullback
+    return (*values, result.aux(outs[n:])) if has_aux else values
+
+
+def value_and_grad(
+    fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, allow_int: bool = False
+) -> Callable:
+    r"""A function that returns (f(x), ∇f(x)) for a scalar f; the arguments are those of :func:`grad`.
+
+    >>> import admodes
+    >>> value, slope = admodes.value_and_grad(lambda x: x**2)(3.0)
+    >>> float(value), float(slope)
+    (9.0, 6.0)
+    """
+    jc.check_callable(fun)
+    argnums = checks.ensure_index(argnums)
+
+    @wraps(fun, "value_and_grad")
+    @jc.api_boundary
+    def value_and_grad_fun(*args, **kwargs):
+        checks.positional(argnums, args)
+        partial_fun, dyn_args = jc.argnums_partial(fun, argnums, args, kwargs)
+        for x in tree_leaves(dyn_args):
+            checks.reverse_input("grad", holomorphic, allow_int, x)
+        value, pullback, *aux = vjp(partial_fun, *dyn_args, has_aux=has_aux)
+        checks.scalar(value)
+        tree_map(partial(checks.reverse_output, "grad", holomorphic), value)
+        gradient = pullback(jc.one(value))
+        gradient = gradient[0] if isinstance(argnums, int) else gradient
+        return ((value, *aux) if has_aux else value), gradient
+
+    return value_and_grad_fun
+
+
+def grad(
+    fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, allow_int: bool = False
+) -> Callable:
+    r"""The gradient ∇f of a scalar function, in one sweep back along the tape whatever the number of inputs.
+
+    Args:
+      fun: a function that returns a scalar (an array of shape ``()``).
+      argnums: which positional arguments to differentiate, an int or a sequence of ints.
+      has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+      holomorphic: whether ``fun`` is holomorphic; inputs and outputs must then be complex.
+      allow_int: whether integer inputs are allowed; their gradient has dtype ``float0``.
+
+    Returns:
+      A function of the arguments of ``fun`` that returns the gradient, or (gradient, aux) with ``has_aux``. The
+      gradient has the structure of the argument (a tuple of such if ``argnums`` is a sequence).
+
+    Raises:
+      TypeError: the output is not a real scalar, or an input is an integer without ``allow_int``.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> admodes.grad(lambda x: jnp.sum(x**2))(jnp.array([1.0, 2.0])).tolist()
+    [2.0, 4.0]
+    """
+    both = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int)
+
+    @wraps(fun, "grad")
+    @jc.api_boundary
+    def grad_fun(*args, **kwargs):
+        value, gradient = both(*args, **kwargs)
+        return (gradient, value[1]) if has_aux else gradient
+
+    return grad_fun
+
+
+def jacrev(
+    fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, allow_int: bool = False
+) -> Callable:
+    r"""Jacobian by reverse mode: one sweep back per output, all in one batch.
+
+    Shapes and arguments are those of :func:`admodes.jacfwd`; the cost is about m evaluations of f for m outputs.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> admodes.jacrev(lambda x: x**2)(jnp.array([1.0, 2.0])).tolist()
+    [[2.0, 0.0], [0.0, 4.0]]
+    """
+    jc.check_callable(fun)
+    argnums = checks.ensure_index(argnums)
+
+    @wraps(fun, "jacrev")
+    @jc.api_boundary
+    def jacfun(*args, **kwargs):
+        checks.positional(argnums, args)
+        partial_fun, dyn_args = jc.argnums_partial(fun, argnums, args, kwargs)
+        for x in tree_leaves(dyn_args):
+            checks.reverse_input("jacrev", holomorphic, allow_int, x)
+        y, pullback, *aux = vjp(partial_fun, *dyn_args, has_aux=has_aux)
+        tree_map(partial(checks.reverse_output, "jacrev", holomorphic), y)
+        jac = jax.vmap(pullback)(std_basis(y))
+        jac, example = (jac[0], dyn_args[0]) if isinstance(argnums, int) else (jac, dyn_args)
+        rows = tree_map(lambda x, block: _unravel_rows(y, x, block), example, jac)
+        result = tree_transpose(tree_structure(example), tree_structure(y), rows)
+        return (result, *aux) if has_aux else result
+
+    return jacfun
+
+
+def _unravel_rows(example, x, rows):
+    """Split the first axis of the Jacobian with respect to one input into the leaves of ``example``."""
+    leaves, tree = tree_flatten(example)
+    sizes = np.cumsum([np.size(y) for y in leaves])[:-1]
+    parts = jax.numpy.split(rows, sizes, axis=0) if leaves else []
+    shaped = [part.reshape(np.shape(y) + np.shape(x)) for part, y in zip(parts, leaves, strict=True)]
+    return tree_unflatten(tree, shaped)

@@ -1,0 +1,51 @@
+"""Second order: forward over reverse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+
+from admodes.modes.forward import jacfwd, jvp
+from admodes.modes.reverse import grad, jacrev
+from admodes.program import jax_compat as jc
+
+
+@jc.api_boundary
+def hvp(fun: Callable, primals, tangents, *, has_aux: bool = False):
+    r"""Hessian-vector product ∇²f(x) v of a scalar function, forward over reverse: the Hessian is never formed.
+
+    Args:
+      fun: a scalar function of one pytree x, or of several arguments if ``primals`` is a tuple.
+      primals: x, or a tuple with all arguments.
+      tangents: v, of the structure of ``primals``.
+      has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+
+    Returns:
+      ∇²f(x) v with the structure of ``primals``; with ``has_aux`` a pair of that and the auxiliary data.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> admodes.hvp(lambda x: jnp.sum(x**3), jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0])).tolist()
+    [6.0, 12.0]
+
+    Reference: Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994).
+    """
+    several = isinstance(primals, tuple)
+    args, vectors = (primals, tangents) if several else ((primals,), (tangents,))
+    gradient = grad(fun, argnums=tuple(range(len(args))), has_aux=has_aux)
+    _, products, *aux = jvp(gradient, args, vectors, has_aux=has_aux)
+    products = products if several else products[0]
+    return (products, *aux) if has_aux else products
+
+
+def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False) -> Callable:
+    r"""The Hessian ∇²f as a dense array (for vector-valued f, one per output), forward over reverse.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> admodes.hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
+    [[4.0, 2.0], [2.0, 0.0]]
+    """
+    return jacfwd(jacrev(fun, argnums, has_aux, holomorphic), argnums, has_aux, holomorphic)
+
+
+_ = jax

@@ -1,0 +1,1 @@
+"""Functions as flat programs: tracing, the SSA form, evaluation and activity."""

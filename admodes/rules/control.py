@@ -1,0 +1,366 @@
+"""Calls and branches: jit, remat, cond and while. Loops with a known length are in ``scan.py``.
+
+Each rule derives programs from the sub-program (see ``derived.py``) and binds the primitive to those, so
+that the derivative of a jitted call is jitted, that of a cond is a cond, and a remat stays one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax import lax
+
+from admodes.linear.maps import LinearMap, _static, linear_map
+from admodes.program import jax_compat as jc
+from admodes.program.evaluate import evaluate, run
+from admodes.program.ir import from_jaxpr
+from admodes.rules.derived import Recording, fixed_point, instantiate, keep, merge, present, pushed, recorded, tangent_avals
+from admodes.rules.table import HigherOrderRule, higher_order
+
+_push = jax.jit(lambda linear, ts: linear.push(ts))
+_pull = jax.jit(lambda linear, gs: linear.pull(gs))
+
+
+@linear_map
+class Compiled(LinearMap):
+    """A map whose push and pull are each one compiled call."""
+
+    linear: Any
+
+    domain = property(lambda self: self.linear.domain)
+    codomain = property(lambda self: self.linear.codomain)
+
+    def push(self, tangents):
+        return _push(self.linear, tangents)
+
+    def pull(self, cotangents):
+        return _pull(self.linear, cotangents)
+
+    def pattern(self):
+        return self.linear.pattern()
+
+
+class CallRule(HigherOrderRule):
+    """jit and closed calls: compiled when evaluated now, inlined when a surrounding jit will compile them anyway."""
+
+    def __init__(self, body: str):
+        self.body = body
+
+    def push(self, interpreter, primitive, primals, tangents, params):
+        closed = jc.close_jaxpr(params[self.body])
+        if jc.is_staging():
+            return interpreter.push_program(closed, primals, tangents)
+        program, active = pushed(closed, interpreter, present(tangents))
+        flat = jc.compiled(program)(*primals, *keep(present(tangents), tangents))
+        n = len(active)
+        return flat[:n], merge(active, flat[n:])
+
+    def record(self, interpreter, recorder, primitive, primals, slots, params):
+        closed = jc.close_jaxpr(params[self.body])
+        if jc.is_staging():
+            return interpreter.continue_program(recorder, closed, primals, slots)
+        recording = recorded(closed, interpreter, present(slots))
+        flat = jc.compiled(recording.program)(*primals)
+        outs, residuals = flat[: recording.n_outputs], flat[recording.n_outputs :]
+        linear = Compiled(recording.tape(primals, outs, residuals))
+        return outs, keep_slots(recording.active, recorder.append(slots, lambda: linear, outs))
+
+
+def keep_slots(active, slots):
+    return [s if on else None for on, s in zip(active, slots, strict=True)]
+
+
+# -- remat ---------------------------------------------------------------------------------------------
+
+
+@linear_map
+class Rematerialised(LinearMap):
+    """The Jacobian of a checkpointed call: only its inputs (and what the policy saves) are residuals.
+
+    The tape is recorded again when it is needed, behind an optimisation barrier, lest XLA's
+    common-subexpression elimination keep the first evaluation's values alive instead.
+    """
+
+    inputs: tuple
+    saved: dict
+    closed: Any = _static()
+    active: tuple = _static()
+    prevent_cse: bool = _static()
+    interpreter: Any = _static()
+    domain: tuple = _static()
+    codomain: tuple = _static()
+
+    def _tape(self, seeds):
+        inputs, saved = self.inputs, self.saved
+        if self.prevent_cse:
+            inputs, saved, seeds = lax.optimization_barrier((inputs, saved, seeds))
+
+        def known(equation):
+            return saved.get(equation.outputs)
+
+        _, tape = self.interpreter.record_program(self.closed, inputs, self.active, known)
+        return tape, seeds
+
+    def push(self, tangents):
+        tape, tangents = self._tape(tuple(tangents))
+        return tape.push(tangents)
+
+    def pull(self, cotangents):
+        tape, cotangents = self._tape(tuple(cotangents))
+        return tape.pull(cotangents)
+
+    def pattern(self):
+        return self._tape(())[0].pattern()
+
+
+class RematRule(HigherOrderRule):
+    def push(self, interpreter, primitive, primals, tangents, params):
+        program, active = pushed(jc.close_jaxpr(params["jaxpr"]), interpreter, present(tangents))
+        jaxpr, consts = jc.open_jaxpr(program)
+        args = [*consts, *primals, *keep(present(tangents), tangents)]
+        prevent_cse = params["prevent_cse"]
+        if isinstance(prevent_cse, tuple):
+            prevent_cse = (True,) * len(consts) + prevent_cse + (True,) * (len(args) - len(consts) - len(primals))
+        flat = primitive.bind(*args, **dict(params, jaxpr=jaxpr, prevent_cse=prevent_cse))
+        n = len(active)
+        return flat[:n], merge(active, flat[n:])
+
+    def record(self, interpreter, recorder, primitive, primals, slots, params):
+        closed, policy = jc.close_jaxpr(params["jaxpr"]), params["policy"]
+        saved: dict = {}
+
+        def step(equation, operands, equation_params):
+            outs = equation.primitive.bind(*operands, **equation_params)
+            outs = outs if equation.primitive.multiple_results else (outs,)
+            if jc.is_saveable(policy, equation.primitive, map(jc.typeof, operands), equation.params):
+                saved[equation.outputs] = tuple(outs)
+            return outs
+
+        outs = run(from_jaxpr(closed), step, primals)
+        prevent_cse = params["prevent_cse"]
+        linear = Rematerialised(
+            tuple(primals),
+            saved,
+            closed,
+            present(slots),
+            any(prevent_cse) if isinstance(prevent_cse, tuple) else prevent_cse,
+            interpreter,
+            tuple(map(jc.typeof, primals)),
+            tuple(map(jc.typeof, outs)),
+        )
+        return outs, recorder.append(slots, lambda: linear, outs)
+
+
+# -- cond ----------------------------------------------------------------------------------------------
+
+
+@linear_map
+class Branches(LinearMap):
+    """The Jacobian of the branch that was taken. ``residuals`` are shared by the branches, by type."""
+
+    index: Any
+    inputs: tuple
+    outputs: tuple
+    residuals: tuple
+    recordings: tuple = _static()
+    slots: tuple = _static()
+    active: tuple = _static()
+    domain: tuple = _static()
+    codomain: tuple = _static()
+
+    def push(self, tangents):
+        return self._walk("push", tangents, self.domain, self.codomain, tuple(map(any, zip(*(r.active for r in self.recordings), strict=True))))
+
+    def pull(self, cotangents):
+        return self._walk("pull", cotangents, self.codomain, self.domain, self.active)
+
+    def _walk(self, direction, seeds, seed_avals, result_avals, wanted):
+        # the index is operand 0 of the equation, the branches do not see it
+        skip_in, skip_out = (1, 0) if direction == "push" else (0, 1)
+        seeds, wanted = seeds[skip_in:], wanted[skip_out:]
+        given = present(seeds)
+        if not any(given):
+            return (None,) * len(result_avals)
+        values = (self.inputs, self.outputs, self.residuals, tuple(keep(given, seeds)))
+        flat, tree = jax.tree_util.tree_flatten(values)
+        branches = tuple(
+            _walk_branch(r.program, r, slots, direction, given, wanted, tree, tuple(map(jc.typeof, flat)))
+            for r, slots in zip(self.recordings, self.slots, strict=True)
+        )
+        results = jc.cond_p.bind(self.index, *flat, branches=branches)
+        return (None,) * skip_out + merge(wanted, results)
+
+
+@jc.weak_cache
+def _walk_branch(program, recording, slots, direction, given, wanted, tree, avals):
+    def walk(*flat):
+        inputs, outputs, residuals, seeds = jax.tree_util.tree_unflatten(tree, flat)
+        tape = recording.tape(inputs, outputs, [residuals[s] for s in slots])
+        result_avals = tape.codomain if direction == "push" else tape.domain
+        results = getattr(tape, direction)(merge(given, seeds))
+        return keep(wanted, instantiate(results, result_avals, wanted))
+
+    return jc.trace_flat(walk, avals, direction)
+
+
+class CondRule(HigherOrderRule):
+    def push(self, interpreter, primitive, primals, tangents, params):
+        active = present(tangents)[1:]
+        branches = params["branches"]
+        found = [pushed(b, interpreter, active)[1] for b in branches]
+        wanted = tuple(map(any, zip(*found, strict=True)))
+        programs = tuple(pushed(b, interpreter, active, wanted)[0] for b in branches)
+        flat = primitive.bind(*primals, *keep(active, tangents[1:]), **dict(params, branches=programs))
+        n = len(wanted)
+        return flat[:n], merge(wanted, flat[n:])
+
+    def record(self, interpreter, recorder, primitive, primals, slots, params):
+        active = present(slots)[1:]
+        recordings = tuple(recorded(b, interpreter, active) for b in params["branches"])
+        shared, places = _share_residuals(recordings)
+        programs = tuple(
+            _padded(r.program, r.n_outputs, own, shared) for r, own in zip(recordings, places, strict=True)
+        )
+        index, *operands = primals
+        flat = primitive.bind(index, *operands, **dict(params, branches=programs))
+        n = recordings[0].n_outputs
+        outs, residuals = flat[:n], flat[n:]
+        used = {source for r in recordings for source in r.sources}
+        linear = Branches(
+            index,
+            tuple(x if ("input", i) in used else None for i, x in enumerate(operands)),
+            tuple(o if ("output", j) in used else None for j, o in enumerate(outs)),
+            tuple(residuals),
+            recordings,
+            places,
+            present(slots),
+            tuple(map(jc.typeof, primals)),
+            tuple(map(jc.typeof, outs)),
+        )
+        out_active = map(any, zip(*(r.active for r in recordings), strict=True))
+        return outs, keep_slots(out_active, recorder.append(slots, lambda: linear, outs))
+
+
+def _share_residuals(recordings: tuple[Recording, ...]):
+    """Give residuals of different branches that have one type one slot: (types of the slots, slots of each branch)."""
+    shared: list = []
+    places = []
+    for recording in recordings:
+        free = list(range(len(shared)))
+        own = []
+        for aval in recording.residual_avals:
+            match = next((s for s in free if jc.same_type(shared[s], aval)), None)
+            if match is None:
+                match = len(shared)
+                shared.append(aval)
+            else:
+                free.remove(match)
+            own.append(match)
+        places.append(tuple(own))
+    return tuple(shared), tuple(places)
+
+
+@jc.weak_cache
+def _padded(program, n_outputs, own, shared):
+    """The recording of one branch, with zeros for the residuals of the other branches."""
+
+    def padded(*args):
+        flat = evaluate(from_jaxpr(program), *args)
+        residuals = dict(zip(own, flat[n_outputs:], strict=True))
+        return [*flat[:n_outputs], *(residuals[s] if s in residuals else jc.fill_zeros(a) for s, a in enumerate(shared))]
+
+    return jc.trace_flat(padded, program.in_avals, "branch")
+
+
+# -- while ---------------------------------------------------------------------------------------------
+
+NO_REVERSE_WHILE = (
+    "Reverse-mode differentiation does not work for lax.while_loop or lax.fori_loop with dynamic start/stop values: "
+    "the number of steps to keep is not known in advance. Use lax.scan, or lax.fori_loop with static start/stop, "
+    "or forward mode (admodes.jvp, admodes.jacfwd)."
+)
+
+
+@linear_map
+class WhileLoop(LinearMap):
+    """The Jacobian of a while loop, in the forward direction only."""
+
+    primals: tuple
+    params: Any = _static()
+    active: tuple = _static()
+    interpreter: Any = _static()
+    domain: tuple = _static()
+    codomain: tuple = _static()
+
+    def push(self, tangents):
+        return tuple(WhileRule().push(self.interpreter, jc.while_p, self.primals, tangents, dict(self.params))[1])
+
+    def pull(self, cotangents):
+        if all(g is None for g in cotangents):
+            return (None,) * len(self.domain)
+        raise ValueError(NO_REVERSE_WHILE)
+
+
+class WhileRule(HigherOrderRule):
+    def push(self, interpreter, primitive, primals, tangents, params):
+        n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
+        body, n = params["body_jaxpr"], n_cond + n_body
+        on = present(tangents)
+        carry_on = fixed_point(on[n:], lambda carry: pushed(body, interpreter, on[n_cond:n] + carry)[1])
+        program, _ = pushed(body, interpreter, on[n_cond:n] + carry_on, carry_on)
+        order, n_ts = _group(n_body, len(carry_on), sum(on[n_cond:n]), sum(carry_on))
+        body_program = _permuted(program, order)
+        cond_program = _ignoring(params["cond_jaxpr"], tuple(tangent_avals(carry_on, body.in_avals[n_body:])))
+        init_ts = keep(carry_on, instantiate(tangents[n:], body.in_avals[n_body:], carry_on))
+        flat = primitive.bind(
+            *primals[:n],
+            *keep(on[n_cond:n], tangents[n_cond:n]),
+            *primals[n:],
+            *init_ts,
+            cond_nconsts=n_cond,
+            cond_jaxpr=cond_program,
+            body_nconsts=n_body + n_ts,
+            body_jaxpr=body_program,
+        )
+        return flat[: len(carry_on)], merge(carry_on, flat[len(carry_on) :])
+
+    def record(self, interpreter, recorder, primitive, primals, slots, params):
+        outs = primitive.bind(*primals, **params)
+        linear = WhileLoop(
+            tuple(primals),
+            tuple(params.items()),
+            present(slots),
+            interpreter,
+            tuple(map(jc.typeof, primals)),
+            tuple(map(jc.typeof, outs)),
+        )
+        return outs, recorder.append(slots, lambda: linear, outs)
+
+
+def _group(n_consts, n_carry, n_const_ts, n_carry_ts):
+    """Where (consts, carry, their tangents) must go: (consts, their tangents, carry, its tangents)."""
+    n = n_consts + n_carry
+    consts, carry = range(n_consts), range(n_consts, n)
+    const_ts, carry_ts = range(n, n + n_const_ts), range(n + n_const_ts, n + n_const_ts + n_carry_ts)
+    return (*consts, *const_ts, *carry, *carry_ts), n_const_ts
+
+
+@jc.weak_cache
+def _permuted(program, order):
+    return jc.permute_inputs(program, order)
+
+
+@jc.weak_cache
+def _ignoring(closed, extra: tuple):
+    """The same program with further arguments that it ignores."""
+    n = len(closed.in_avals)
+    return jc.trace_flat(
+        lambda *args: evaluate(from_jaxpr(closed), *args[:n]), [*closed.in_avals, *extra], "condition"
+    )
+
+
+higher_order(jc.jit_p, CallRule("jaxpr"))
+higher_order(jc.remat_p, RematRule())
+higher_order(jc.cond_p, CondRule())
+higher_order(jc.while_p, WhileRule())

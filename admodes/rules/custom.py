@@ -1,0 +1,86 @@
+"""Users' own derivative rules: ``custom_jvp`` and ``custom_vjp``.
+
+The primal body is never inlined: the user's rule *is* the derivative. A custom_jvp rule is linear in its
+tangents, so recording it with tangents in the place of values appends its transpose to the tape. A
+custom_vjp rule gives the pullback; its transpose is the forward mode that JAX refuses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from admodes.linear.maps import Function
+from admodes.program import jax_compat as jc
+from admodes.rules.table import HigherOrderRule, higher_order
+
+
+def _rule_tangents(primals, tangents, symbolic_zeros):
+    """Tangents as a user's rule expects them: zeros are arrays, or SymbolicZero objects where it asks for those."""
+    zero = jc.symbolic_zero if symbolic_zeros else jc.zeros
+    return [zero(jc.typeof(p)) if t is None else t for p, t in zip(primals, tangents, strict=True)]
+
+
+def _known(tangent):
+    """A tangent from a user's rule; None if it is zero by its type."""
+    if tangent is None or jc.is_symbolic_zero(tangent) or tangent.dtype == jc.float0:
+        return None
+    return tangent
+
+
+class CustomJVPRule(HigherOrderRule):
+    def push(self, interpreter, primitive, primals, tangents, params):
+        _, jvp = params["subfuns"]
+        outs, ts = jc.call_jvp_rule(jvp, primals, _rule_tangents(primals, tangents, params["symbolic_zeros"]))
+        return outs, [_known(t) for t in ts]
+
+    def record(self, interpreter, recorder, primitive, primals, slots, params):
+        _, jvp = params["subfuns"]
+        outs: list = []
+
+        def of_tangents(*active_tangents):
+            given = iter(active_tangents)
+            tangents = [None if s is None else next(given) for s in slots]
+            values, ts = jc.call_jvp_rule(jvp, primals, _rule_tangents(primals, tangents, params["symbolic_zeros"]))
+            outs.extend(values)
+            return [jc.zeros(jc.typeof(v)) if _known(t) is None else t for v, t in zip(values, ts, strict=True)]
+
+        reached = [s for s in slots if s is not None]
+        points = [jc.zeros(jc.typeof(p)) for p, s in zip(primals, slots, strict=True) if s is not None]
+        _, out_slots = interpreter.continue_function(recorder, of_tangents, points, reached)
+        return outs, out_slots
+
+
+@dataclass(frozen=True)
+class _Pullback:
+    """A user's ``bwd`` as a function (residuals, cotangents) -> cotangents."""
+
+    bwd: Any
+    codomain: tuple
+    symbolic_zeros: bool
+
+    def __call__(self, residuals, cotangents):
+        zero = jc.symbolic_zero if self.symbolic_zeros else jc.zeros
+        cts = [zero(a) if g is None else g for a, g in zip(self.codomain, cotangents, strict=True)]
+        return [_known(ct) for ct in self.bwd.call_wrapped(*residuals, *cts)]
+
+
+class CustomVJPRule(HigherOrderRule):
+    def _map(self, interpreter, primals, active, params):
+        _, fwd, bwd = params["subfuns"]
+        outs, residuals = jc.call_fwd_rule(fwd, params["out_trees"], primals, active)
+        domain, codomain = tuple(map(jc.typeof, primals)), tuple(map(jc.typeof, outs))
+        apply = _Pullback(bwd, codomain, params["symbolic_zeros"])
+        return outs, Function(tuple(residuals), tuple(active), apply, interpreter.transpose, "pull", domain, codomain)
+
+    def push(self, interpreter, primitive, primals, tangents, params):
+        outs, jacobian = self._map(interpreter, primals, [t is not None for t in tangents], params)
+        return outs, jacobian.push(tuple(tangents))
+
+    def record(self, interpreter, recorder, primitive, primals, slots, params):
+        outs, jacobian = self._map(interpreter, primals, [s is not None for s in slots], params)
+        return outs, recorder.append(slots, lambda: jacobian, outs)
+
+
+higher_order(jc.custom_jvp_call_p, CustomJVPRule())
+higher_order(jc.custom_vjp_call_p, CustomVJPRule())

@@ -1,0 +1,336 @@
+"""scan: loops of known length, in both modes.
+
+Reverse mode runs the loop once forward, keeping the residuals of each step's tape, and once backward.
+What is kept is what must be: residuals that depend on the loop's constants only are computed once outside
+the loop, those that are inputs or outputs of a step are not stored a second time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from admodes.linear.maps import LinearMap, _static, add, linear_map
+from admodes.program import jax_compat as jc
+from admodes.program.evaluate import evaluate
+from admodes.program.ir import from_jaxpr
+from admodes.rules.control import keep_slots
+from admodes.rules.derived import (
+    Recording,
+    fixed_point,
+    instantiate,
+    keep,
+    merge,
+    present,
+    pushed,
+    recorded,
+    tangent_avals,
+)
+from admodes.rules.table import HigherOrderRule, higher_order
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The static part of a scan: how its operands divide into constants, carries and scanned inputs."""
+
+    n_consts: int
+    n_carry: int
+    length: int
+    reverse: bool
+    unroll: int
+
+    @staticmethod
+    def of(params) -> Loop:
+        return Loop(*(params[k] for k in ("num_consts", "num_carry", "length", "reverse", "unroll")))
+
+    def split(self, values):
+        """(constants, carries, scanned)."""
+        a, b = self.n_consts, self.n_consts + self.n_carry
+        return tuple(values[:a]), tuple(values[a:b]), tuple(values[b:])
+
+    def bind(self, closed, consts, carry, xs, reverse=None):
+        """Run a scan of this length over ``closed``: (carries, stacked outputs)."""
+        flat = jc.scan_p.bind(
+            *consts,
+            *carry,
+            *xs,
+            jaxpr=closed,
+            length=self.length,
+            reverse=self.reverse if reverse is None else reverse,
+            unroll=self.unroll,
+            num_consts=len(consts),
+            num_carry=len(carry),
+        )
+        return flat[: len(carry)], flat[len(carry) :]
+
+
+@dataclass(frozen=True, eq=False)
+class LoopRecording:
+    """A scan body prepared for reverse mode.
+
+    ``program``: (constants, carry, x) -> (carry, y, stacked residuals); ``invariant``: constants -> the residuals
+    that do not change; ``sources`` says where each residual of ``recording`` is found inside the backward body:
+    ("const", i), ("x", i), ("y", j), ("invariant", k) or ("stacked", k).
+    """
+
+    recording: Recording
+    program: Any
+    invariant: Any
+    sources: tuple
+
+
+@jc.weak_cache
+def _record_body(body, interpreter, loop: Loop, active: tuple) -> LoopRecording:
+    recording = recorded(body, interpreter, active)
+    n_in, n_out = len(body.in_avals), recording.n_outputs
+    varies = jc.depends_on(recording.program, [i >= loop.n_consts for i in range(n_in)])
+    stacked: dict = {}  # places of the values to stack, in order
+    invariant: dict = {}
+    sources = []
+    for kind, k in recording.sources:
+        first_x = loop.n_consts + loop.n_carry
+        if kind == "input" and k < loop.n_consts:
+            sources.append(("const", k))
+        elif kind == "input" and k >= first_x:
+            sources.append(("x", k - first_x))
+        elif kind == "output" and k >= loop.n_carry:
+            sources.append(("y", k - loop.n_carry))
+        elif kind == "residual" and not varies[n_out + k]:
+            sources.append(("invariant", invariant.setdefault(n_out + k, len(invariant))))
+        else:
+            sources.append(("stacked", stacked.setdefault((kind, k), len(stacked))))
+
+    def forward(*args):
+        flat = evaluate(from_jaxpr(recording.program), *args)
+        values = {"input": args, "output": flat[:n_out], "residual": flat[n_out:]}
+        return [*flat[:n_out], *(values[kind][k] for kind, k in stacked)]
+
+    program = jc.trace_flat(forward, body.in_avals, "scan")
+    wanted = list(invariant)
+    fixed = jc.first_inputs(jc.select_outputs(recording.program, wanted), loop.n_consts)
+    return LoopRecording(recording, program, fixed, tuple(sources))
+
+
+@linear_map
+class Scan(LinearMap):
+    """The Jacobian of a scan: the tape of each step, stacked along the loop."""
+
+    consts: tuple
+    invariant: tuple
+    xs: tuple
+    ys: tuple
+    stacked: tuple
+    loop: Loop = _static()
+    recorded: LoopRecording = _static()
+    active: tuple = _static()
+    domain: tuple = _static()
+    codomain: tuple = _static()
+
+    @property
+    def _residuals(self):
+        """What does not change along the loop, and what does."""
+        return (self.consts, self.invariant), (self.xs, self.ys, self.stacked)
+
+    def push(self, tangents):
+        """One loop over ẋ_{k+1} = J_k (ċ, ẋ_k, u̇_k)."""
+        if all(t is None for t in tangents):
+            return (None,) * len(self.codomain)
+        _, carry_on, _ = self.loop.split(self.active)
+        consts, carry, xs = self.loop.split(tangents)
+        carry_avals, _ = self._out_avals()
+        carry = keep(carry_on, instantiate(carry, carry_avals, carry_on))
+        fixed, varying, tree, avals = self._flatten()
+        program = _push_body(self.recorded.program, self.recorded, self.loop, self.active, present(consts), present(xs), tree, avals)
+        out_carry, out_ys = self.loop.bind(
+            program.closed, [*fixed, *keep(present(consts), consts)], carry, [*varying, *keep(present(xs), xs)]
+        )
+        return merge(carry_on, out_carry) + merge(program.y_active, out_ys)
+
+    def pull(self, cotangents):
+        """The loop run backwards: x̄_k = J_kᵀ (x̄_{k+1}, ȳ_k), the cotangents of the constants added up."""
+        if all(g is None for g in cotangents):
+            return (None,) * len(self.domain)
+        const_on, carry_on, x_on = self.loop.split(self.active)
+        consts, carry, _ = self.loop.split(self.domain)
+        carry_ct, ys_ct = cotangents[: self.loop.n_carry], cotangents[self.loop.n_carry :]
+        sums = [jc.zeros(a) for a in keep(const_on, consts)]
+        carry_ct = keep(carry_on, instantiate(carry_ct, carry, carry_on))
+        fixed, varying, tree, avals = self._flatten()
+        program = _pull_body(self.recorded.program, self.recorded, self.loop, self.active, present(ys_ct), tree, avals)
+        flat, x_cts = self.loop.bind(
+            program.closed,
+            fixed,
+            [*sums, *carry_ct],
+            [*varying, *keep(present(ys_ct), ys_ct)],
+            reverse=not self.loop.reverse,
+        )
+        return merge(const_on, flat[: len(sums)]) + merge(carry_on, flat[len(sums) :]) + merge(program.x_active, x_cts)
+
+    def _out_avals(self):
+        return self.codomain[: self.loop.n_carry], self.codomain[self.loop.n_carry :]
+
+    def _flatten(self):
+        fixed, varying = self._residuals
+        fixed, fixed_tree = jax.tree_util.tree_flatten(fixed)
+        varying, varying_tree = jax.tree_util.tree_flatten(varying)
+        avals = tuple(map(jc.typeof, fixed)), tuple(jc.unstacked(jc.typeof(v)) for v in varying)
+        return fixed, varying, (fixed_tree, varying_tree), avals
+
+
+@dataclass(frozen=True, eq=False)
+class _Body:
+    closed: Any
+    y_active: tuple = ()
+    x_active: tuple = ()
+
+
+def _step_tape(recorded: LoopRecording, tree, fixed, varying):
+    """The tape of one step from the flat residuals."""
+    consts, invariant = jax.tree_util.tree_unflatten(tree[0], fixed)
+    xs, ys, stacked = jax.tree_util.tree_unflatten(tree[1], varying)
+    values = {"const": consts, "invariant": invariant, "x": xs, "y": ys, "stacked": stacked}
+    residuals = [values[kind][k] for kind, k in recorded.sources]
+    return jax.tree_util.tree_unflatten(recorded.recording.tree, residuals)
+
+
+@jc.weak_cache
+def _push_body(program, recorded, loop, active, consts_on, xs_on, tree, avals) -> _Body:
+    _, carry_on, _ = loop.split(active)
+    n_fixed, n_varying = len(avals[0]), len(avals[1])
+    in_avals = recorded.recording.program.in_avals
+    consts, carry, xs = loop.split(in_avals)
+    types = [
+        *avals[0],
+        *tangent_avals(consts_on, consts),
+        *tangent_avals(carry_on, carry),
+        *avals[1],
+        *tangent_avals(xs_on, xs),
+    ]
+    found: list = []
+
+    def step(*args):
+        args = list(args)
+        fixed, args = args[:n_fixed], args[n_fixed:]
+        c, args = args[: sum(consts_on)], args[sum(consts_on) :]
+        s, args = args[: sum(carry_on)], args[sum(carry_on) :]
+        varying, u = args[:n_varying], args[n_varying:]
+        tape = _step_tape(recorded, tree, fixed, varying)
+        ts = tape.push(merge(consts_on, c) + merge(carry_on, s) + merge(xs_on, u))
+        new_carry, ys = ts[: loop.n_carry], ts[loop.n_carry :]
+        found[:] = present(ys)
+        return [*keep(carry_on, instantiate(new_carry, carry, carry_on)), *keep(found, ys)]
+
+    closed = jc.trace_flat(step, types, "push")
+    return _Body(closed, y_active=tuple(found))
+
+
+@jc.weak_cache
+def _pull_body(program, recorded, loop, active, ys_on, tree, avals) -> _Body:
+    const_on, carry_on, x_on = loop.split(active)
+    n_fixed, n_varying = len(avals[0]), len(avals[1])
+    in_avals, out_avals = recorded.recording.program.in_avals, recorded.recording.program.out_avals
+    consts, carry, _ = loop.split(in_avals)
+    ys = out_avals[loop.n_carry : recorded.recording.n_outputs]
+    n_const, n_carry = sum(const_on), sum(carry_on)
+    types = [
+        *avals[0],
+        *tangent_avals(const_on, consts),
+        *tangent_avals(carry_on, carry),
+        *avals[1],
+        *tangent_avals(ys_on, ys),
+    ]
+    found: list = []
+
+    def step(*args):
+        args = list(args)
+        fixed, args = args[:n_fixed], args[n_fixed:]
+        sums, args = args[:n_const], args[n_const:]
+        carry_ct, args = args[:n_carry], args[n_carry:]
+        varying, ys_ct = args[:n_varying], args[n_varying:]
+        tape = _step_tape(recorded, tree, fixed, varying)
+        cts = tape.pull(merge(carry_on, carry_ct) + merge(ys_on, ys_ct))
+        const_cts, new_carry, x_cts = loop.split(cts)
+        found[:] = [on and ct is not None for on, ct in zip(x_on, x_cts, strict=True)]
+        return [
+            *map(add, sums, keep(const_on, const_cts)),
+            *keep(carry_on, instantiate(new_carry, carry, carry_on)),
+            *keep(found, x_cts),
+        ]
+
+    closed = jc.trace_flat(step, types, "pull")
+    return _Body(closed, x_active=tuple(found))
+
+
+class ScanRule(HigherOrderRule):
+    def push(self, interpreter, primitive, primals, tangents, params):
+        loop, body = Loop.of(params), params["jaxpr"]
+        consts, carry, xs = loop.split(primals)
+        consts_t, carry_t, xs_t = loop.split(tangents)
+        const_on, x_on = present(consts_t), present(xs_t)
+        carry_on = fixed_point(
+            present(carry_t), lambda on: pushed(body, interpreter, const_on + on + x_on)[1][: loop.n_carry]
+        )
+        program, y_on = _push_scan(body, interpreter, loop, const_on, carry_on, x_on)
+        carry_avals = loop.split(body.in_avals)[1]
+        init_t = keep(carry_on, instantiate(carry_t, carry_avals, carry_on))
+        carries, outs = loop.bind(
+            program,
+            [*consts, *keep(const_on, consts_t)],
+            [*carry, *init_t],
+            [*xs, *keep(x_on, xs_t)],
+        )
+        n = len(y_on)
+        values = [*carries[: loop.n_carry], *outs[:n]]
+        return values, merge(carry_on, carries[loop.n_carry :]) + merge(y_on, outs[n:])
+
+    def record(self, interpreter, recorder, primitive, primals, slots, params):
+        loop, body = Loop.of(params), params["jaxpr"]
+        const_on, carry_on, x_on = loop.split(present(slots))
+        carry_on = fixed_point(
+            carry_on, lambda on: recorded(body, interpreter, const_on + on + x_on).active[: loop.n_carry]
+        )
+        active = const_on + carry_on + x_on
+        prepared = _record_body(body, interpreter, loop, active)
+        consts, carry, xs = loop.split(primals)
+        invariant = jc.compiled(prepared.invariant)(*consts) if prepared.invariant.out_avals else ()
+        carries, outs = loop.bind(prepared.program, consts, carry, xs)
+        n_ys = prepared.recording.n_outputs - loop.n_carry
+        ys, stacked = outs[:n_ys], outs[n_ys:]
+        used = set(prepared.sources)
+        linear = Scan(
+            tuple(c if ("const", i) in used else None for i, c in enumerate(consts)),
+            tuple(invariant),
+            tuple(x if ("x", i) in used else None for i, x in enumerate(xs)),
+            tuple(y if ("y", j) in used else None for j, y in enumerate(ys)),
+            tuple(stacked),
+            loop,
+            prepared,
+            active,
+            tuple(map(jc.typeof, primals)),
+            tuple(map(jc.typeof, [*carries, *ys])),
+        )
+        results = [*carries, *ys]
+        out_active = carry_on + prepared.recording.active[loop.n_carry :]
+        return results, keep_slots(out_active, recorder.append(slots, lambda: linear, results))
+
+
+@jc.weak_cache
+def _push_scan(body, interpreter, loop, const_on, carry_on, x_on):
+    """The body of the forward sweep in scan's order of operands and results, and which ys have a tangent."""
+    n = len(body.in_avals)
+    first = pushed(body, interpreter, const_on + carry_on + x_on)[1]
+    y_on = first[loop.n_carry :]
+    program, _ = pushed(body, interpreter, const_on + carry_on + x_on, carry_on + y_on)
+    consts, carry, xs = loop.split(range(n))
+    ts = range(n, n + sum(const_on) + sum(carry_on) + sum(x_on))
+    a, b = sum(const_on), sum(const_on) + sum(carry_on)
+    order = (*consts, *ts[:a], *carry, *ts[a:b], *xs, *ts[b:])
+    n_out, c = len(body.out_avals), loop.n_carry
+    out_order = (*range(c), *range(n_out, n_out + sum(carry_on)), *range(c, n_out))
+    out_order += tuple(range(n_out + sum(carry_on), n_out + sum(carry_on) + sum(y_on)))
+    return jc.select_outputs(jc.permute_inputs(program, order), out_order), y_on
+
+
+higher_order(jc.scan_p, ScanRule())

@@ -1,0 +1,272 @@
+"""The rule table: one entry per primitive, from which every mode is derived.
+
+A rule answers one question: *given an equation and which of its operands are differentiated, what is
+its local Jacobian?* The answer is a :class:`~admodes.linear.maps.LinearMap`. To support a primitive,
+add one entry with the function that fits it:
+
+================  ==================================================================================
+``elementwise``   out[k] depends on operand[k] only: one partial derivative per operand
+``linear``        linear in some operands jointly: the transpose (and how the pattern is found)
+``bilinear``      linear in each of two operands separately: a transpose for each
+``zero``          the derivative is zero wherever it exists
+``function``      a function (residuals, tangents) -> tangents of the results, linear in the tangents
+``higher_order``  primitives with sub-programs: how to push a dual through, how to record
+================  ==================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from admodes.linear.maps import Elementwise, Function, Linear, LinearMap, Sum
+from admodes.program import jax_compat as jc
+
+_RULES: dict[Any, Any] = {}
+
+
+def lookup(primitive):
+    """The rule of ``primitive``, or None."""
+    return _RULES.get(primitive)
+
+
+def register(primitive, rule) -> None:
+    """Enter ``rule`` for ``primitive``; an entry that is there already is replaced."""
+    _RULES[primitive] = rule
+
+
+def supported() -> dict[str, str]:
+    """The table: the name of each primitive that has a rule, and the kind of its rule.
+
+    >>> import admodes
+    >>> admodes.rules.supported()["tanh"]
+    'elementwise'
+    """
+    return {p.name: rule.kind for p, rule in sorted(_RULES.items(), key=lambda item: item[0].name)}
+
+
+class LocalRule:
+    """A rule that gives the Jacobian from the operands and results of an equation that has been evaluated."""
+
+    kind: str
+
+    def evaluate(self, primitive, primals, params) -> tuple:
+        """The results of the equation; overridden only where JAX's own value changes under differentiation."""
+        out = primitive.bind(*primals, **params)
+        return tuple(out) if primitive.multiple_results else (out,)
+
+    def jacobian(self, interpreter, primitive, outs, primals, active, params) -> LinearMap | None:
+        """The local Jacobian with respect to the operands with ``active[i]``; None if it is zero."""
+        raise NotImplementedError
+
+
+def _avals(values) -> tuple:
+    return tuple(jc.typeof(v) for v in values)
+
+
+@dataclass(frozen=True)
+class ElementwiseRule(LocalRule):
+    """``partials[i](out, *operands, **params)`` is ∂out/∂operand i, or ONE / MINUS_ONE, or None for zero."""
+
+    partials: tuple
+    kind = "elementwise"
+
+    def jacobian(self, interpreter, primitive, outs, primals, active, params):
+        (out,) = outs
+        partials = tuple(
+            (d(out, *primals, **params) if callable(d) else d) if on else None
+            for d, on in zip(self.partials, active, strict=True)
+        )
+        if all(d is None for d in partials):
+            return None
+        return Elementwise.build(partials, _avals(primals), _avals(outs))
+
+
+def elementwise(primitive, *partials) -> None:
+    """Register a primitive that acts entry by entry; one partial per operand.
+
+    >>> from jax import lax
+    >>> from admodes.rules.table import elementwise
+    >>> elementwise(lax.exp_p, lambda out, x, **_: out)     # d exp(x) = exp(x) dx
+    """
+    register(primitive, ElementwiseRule(partials))
+
+
+@dataclass(frozen=True)
+class LinearRule(LocalRule):
+    """``pull(g, *operands, **params)`` returns the cotangents of the operands at ``places``.
+
+    Operands that are differentiated arrive as types (``.shape``, ``.dtype``), the others as values.
+    ``sparsity`` finds the pattern of a :class:`Linear` map, None meaning dense.
+    """
+
+    pull: Callable
+    places: tuple | None
+    sparsity: Callable | None = None
+    kind = "linear"
+
+    def jacobian(self, interpreter, primitive, outs, primals, active, params):
+        on = tuple(a and (self.places is None or i in self.places) for i, a in enumerate(active))
+        if not any(on):
+            return None
+        operands = tuple(None if a else x for a, x in zip(on, primals, strict=True))
+        return Linear(operands, on, primitive, tuple(params.items()), self, _avals(primals), _avals(outs))
+
+    def transpose(self, g, active, *operands, **params):
+        cts = self.pull(g, *operands, **params)
+        if self.places is None:
+            return tuple(cts) if isinstance(cts, (tuple, list)) else (cts,)
+        cts = cts if isinstance(cts, (tuple, list)) else (cts,)
+        at = dict(zip(self.places, cts, strict=True))
+        return tuple(at.get(i) for i in range(len(active)))
+
+    def pattern(self, linear: Linear):
+        return None if self.sparsity is None else self.sparsity(linear)
+
+
+def linear(primitive, pull, *, places: tuple | None = (0,), pattern: Callable | None = None) -> None:
+    """Register a primitive that is jointly linear in the operands at ``places`` (None: in all of them)."""
+    register(primitive, LinearRule(pull, places, pattern))
+
+
+@dataclass(frozen=True)
+class BilinearRule(LocalRule):
+    """Linear in operand 0 and in operand 1 separately: J = J₀ + J₁."""
+
+    lhs: LinearRule
+    rhs: LinearRule
+    kind = "bilinear"
+
+    def jacobian(self, interpreter, primitive, outs, primals, active, params):
+        terms = []
+        for place, rule in enumerate((self.lhs, self.rhs)):
+            if active[place]:
+                only = tuple(i == place for i in range(len(primals)))
+                terms.append(rule.jacobian(interpreter, primitive, outs, primals, only, params))
+        if len(terms) < 2:
+            return terms[0] if terms else None
+        return Sum(tuple(terms), _avals(primals), _avals(outs))
+
+
+def bilinear(primitive, pull_lhs, pull_rhs, *, pattern: Callable | None = None) -> None:
+    """Register a product: ``pull_lhs(g, x, y, **params)`` is the cotangent of x, ``pull_rhs`` that of y."""
+    register(primitive, BilinearRule(LinearRule(pull_lhs, (0,), pattern), LinearRule(pull_rhs, (1,), pattern)))
+
+
+@dataclass(frozen=True)
+class ZeroRule(LocalRule):
+    """The derivative is zero wherever it exists."""
+
+    kind = "zero"
+
+    def jacobian(self, interpreter, primitive, outs, primals, active, params):
+        return None
+
+
+def zero(*primitives) -> None:
+    """Register primitives that are piecewise constant, or through which no derivative flows."""
+    for primitive in primitives:
+        register(primitive, ZeroRule())
+
+
+@dataclass(frozen=True)
+class FunctionRule(LocalRule):
+    """``push(outs, primals, tangents, **params)`` returns the tangents of the results (None for zero)."""
+
+    push: Callable
+    value: Callable | None = None
+    kind = "function"
+
+    def evaluate(self, primitive, primals, params):
+        if self.value is None:
+            return super().evaluate(primitive, primals, params)
+        return tuple(self.value(*primals, **params))
+
+    def jacobian(self, interpreter, primitive, outs, primals, active, params):
+        apply = _Applied(self.push, tuple(params.items()))
+        return Function(
+            (tuple(outs), tuple(primals)), active, apply, interpreter.transpose, "push", _avals(primals), _avals(outs)
+        )
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """``push`` with its static parameters, comparable by value so that equal maps have equal pytree structure."""
+
+    push: Callable
+    params: tuple
+
+    def __call__(self, residuals, tangents):
+        outs, primals = residuals
+        return self.push(outs, primals, tangents, **dict(self.params))
+
+
+def function(primitive, push, *, value: Callable | None = None) -> None:
+    """Register a primitive by the linear function of its tangents; the transpose is found by the reverse mode.
+
+    ``value`` replaces the evaluation under differentiation where JAX's does too (cholesky's triangle, say).
+    """
+    register(primitive, FunctionRule(push, value))
+
+
+class HigherOrderRule:
+    """A rule for a primitive with sub-programs. ``interpreter`` differentiates those.
+
+    ``push(interpreter, primitive, primals, tangents, params)`` returns (results, their tangents);
+    ``record(interpreter, recorder, primitive, primals, slots, params)`` returns (results, their slots),
+    having appended to the recorder what leads from the operands' slots to them.
+    """
+
+    kind = "higher order"
+
+
+def higher_order(primitive, rule: HigherOrderRule) -> None:
+    register(primitive, rule)
+
+
+# -- patterns of linear primitives ------------------------------------------------------------------
+
+
+def pattern_by_push(linear: Linear):
+    """For primitives whose results are copies of operand entries (or zero): push the entries' numbers through."""
+    return _by_index(linear, lambda one: one.push, linear.domain, linear.codomain, transpose=False)
+
+
+def pattern_by_pull(linear: Linear):
+    """For primitives that only add entries up (each operand entry reaches at most one result): pull numbers."""
+    return _by_index(linear, lambda one: one.pull, linear.codomain, linear.domain, transpose=True)
+
+
+def _by_index(linear, direction, sources, targets, transpose):
+    import jax
+
+    wide = [jc.Aval(a.shape, np.dtype(np.int32)) for a in (*linear.domain, *linear.codomain)]
+    n = len(linear.domain)
+    blocks: dict = {}
+    from dataclasses import replace
+
+    counting = replace(linear, domain=tuple(wide[:n]), codomain=tuple(wide[n:]))
+    for i, source in enumerate(sources):
+        if not transpose and not linear.active[i]:
+            continue
+        size = int(np.prod(source.shape, dtype=int))
+        numbers = np.arange(1, size + 1, dtype=np.int32).reshape(source.shape)
+        given = tuple(jax.numpy.asarray(numbers) if k == i else None for k in range(len(sources)))
+        results = direction(counting)(given)
+        for j, (result, target) in enumerate(zip(results, targets, strict=True)):
+            if result is None:
+                continue
+            flat = np.asarray(result).ravel()
+            at = np.flatnonzero(flat)
+            shape = (int(np.prod(target.shape, dtype=int)), size)
+            from admodes.linear.pattern import SparsityPattern
+
+            block = SparsityPattern.build(at, flat[at] - 1, shape)
+            key = (i, j) if transpose else (j, i)
+            blocks[key] = SparsityPattern._canonical(block.matrix.T) if transpose else block
+    return blocks
+
+
