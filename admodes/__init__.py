@@ -2,7 +2,7 @@
 
 import os as _os
 
-from admodes import rules
+from admodes import errors, rules
 from admodes.modes.forward import jacfwd, jvp, linearize
 from admodes.modes.reverse import grad, jacrev, value_and_grad, vjp
 from admodes.modes.second_order import hessian, hvp
@@ -14,6 +14,7 @@ for _layer in ("program", "linear", "rules", "modes"):
 __version__ = "0.1.0"
 
 __all__ = [
+    "errors",
     "grad",
     "hessian",
     "hvp",

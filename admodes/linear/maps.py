@@ -96,30 +96,40 @@ def collapse(g, shape):
 ONE, MINUS_ONE = 1, -1  # the partials of add, sub, neg ...: no product is computed
 
 
+@dataclass(frozen=True)
+class Over:
+    """The partial 1/d: tangents are divided by d, which is right even where 1/d overflows (``log`` near 0, say)."""
+
+    d: Any
+
+
 @linear_map
 class Elementwise(LinearMap):
     r"""t ↦ Σᵢ dᵢ ⊙ tᵢ, the Jacobian of an elementwise primitive: one diagonal per active operand.
 
-    ``partials[i]`` is an array, ``ONE``, ``MINUS_ONE`` or ``None`` (inactive, or derivative zero).
+    ``partials[i]`` is an array (a mask, if boolean: what it does not select is zero even if t is not finite);
+    what else a partial can be is static, in ``kinds[i]``: ``ONE`` or ``MINUS_ONE``, :class:`Over` for the inverse of
+    the array, or ``None`` (with no array: inactive, or derivative zero).
     """
 
     partials: tuple
-    signs: tuple = _static()
+    kinds: tuple = _static()
     domain: tuple = _static()
     codomain: tuple = _static()
 
     @staticmethod
     def build(partials, domain, codomain) -> Elementwise:
-        signs = tuple(d if isinstance(d, int) else None for d in partials)
-        arrays = tuple(None if isinstance(d, int) else d for d in partials)
-        return Elementwise(arrays, signs, domain, codomain)
+        """Partials as rules give them: an array, ``Over(array)``, ``ONE``, ``MINUS_ONE`` or ``None``."""
+        kinds = tuple(d if isinstance(d, int) else Over if isinstance(d, Over) else None for d in partials)
+        arrays = tuple(None if isinstance(d, int) else d.d if isinstance(d, Over) else d for d in partials)
+        return Elementwise(arrays, kinds, domain, codomain)
 
     def push(self, tangents):
         (out,) = self.codomain
         total = None
-        for d, sign, t in zip(self.partials, self.signs, tangents, strict=True):
-            if t is not None and (d is not None or sign is not None):
-                total = add(total, expand(_scale(d, sign, t, out.dtype), out.shape))
+        for d, kind, t in zip(self.partials, self.kinds, tangents, strict=True):
+            if t is not None and (d is not None or kind is not None):
+                total = add(total, expand(_scale(d, kind, t, out.dtype), out.shape))
         return (total,)
 
     def pull(self, cotangents):
@@ -127,39 +137,42 @@ class Elementwise(LinearMap):
         if g is None:
             return (None,) * len(self.domain)
         return tuple(
-            None if d is None and sign is None else collapse(_scale(d, sign, g, aval.dtype), aval.shape)
-            for d, sign, aval in zip(self.partials, self.signs, self.domain, strict=True)
+            None if d is None and kind is None else collapse(_scale(d, kind, g, aval.dtype), aval.shape)
+            for d, kind, aval in zip(self.partials, self.kinds, self.domain, strict=True)
         )
 
     def pattern(self):
         (out,) = self.codomain
         rows = np.arange(_size(out))
         blocks = {}
-        for i, (d, sign, aval) in enumerate(zip(self.partials, self.signs, self.domain, strict=True)):
-            if d is not None or sign is not None:
+        for i, (d, kind, aval) in enumerate(zip(self.partials, self.kinds, self.domain, strict=True)):
+            if d is not None or kind is not None:
                 index = np.arange(_size(aval)).reshape(aval.shape)
                 cols = np.broadcast_to(index, out.shape).ravel()
                 blocks[0, i] = SparsityPattern.build(rows, cols, (_size(out), _size(aval)))
         return blocks
 
 
-def _scale(d, sign, t, dtype):
-    """d ⊙ t in ``dtype``; a sign instead of an array needs no product."""
+def _scale(d, kind, t, dtype):
+    """d ⊙ t in ``dtype``, with the fewest operations that the kind of the partial allows."""
     if t.dtype != dtype:
         t = lax.convert_element_type(t, dtype)
-    if sign is not None:
-        return t if sign == 1 else lax.neg(t)
+    if d is None:
+        return t if kind == ONE else lax.neg(t)
+    if d.dtype == bool:
+        t = expand(t, d.shape)
+        return lax.select(d, t, lax.full_like(t, 0))
     if d.dtype != dtype:
         d = lax.convert_element_type(d, dtype)
-    return lax.mul(t, d)
+    return lax.div(t, d) if kind is Over else lax.mul(t, d)
 
 
 @linear_map
 class Linear(LinearMap):
     r"""A primitive that is linear in some of its operands, by itself its Jacobian with respect to them.
 
-    ``operands`` holds the values at the other places (indices, the other factor ...), ``None`` at the
-    active ones; ``rule`` knows the transpose and the pattern (:class:`admodes.rules.table.LinearRule`).
+    ``operands`` holds the values at the other places (indices, the other factor ...), ``None`` where it is linear;
+    ``rule`` knows the transpose and the pattern (:class:`admodes.rules.table.LinearRule`).
     """
 
     operands: tuple
@@ -171,21 +184,20 @@ class Linear(LinearMap):
     codomain: tuple = _static()
 
     def push(self, tangents):
-        operands = [
-            (jc.zeros(aval) if t is None else t) if on else x
-            for x, on, t, aval in zip(self.operands, self.active, tangents, self.domain, strict=True)
-        ]
         if all(t is None for t in tangents):
             return (None,) * len(self.codomain)
+        operands = [
+            x if x is not None else jc.zeros(aval) if t is None else t
+            for x, t, aval in zip(self.operands, tangents, self.domain, strict=True)
+        ]
         out = self.primitive.bind(*operands, **dict(self.params))
-        return tuple(out) if self.primitive.multiple_results else (out,)
+        outs = out if self.primitive.multiple_results else (out,)
+        return tuple(o if jc.is_differentiable(a) else None for o, a in zip(outs, self.codomain, strict=True))
 
     def pull(self, cotangents):
         if all(g is None for g in cotangents):
             return (None,) * len(self.domain)
-        operands = tuple(
-            aval if on else x for x, on, aval in zip(self.operands, self.active, self.domain, strict=True)
-        )
+        operands = tuple(aval if x is None else x for x, aval in zip(self.operands, self.domain, strict=True))
         if self.primitive.multiple_results:
             g = tuple(cotangents)
         else:

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+
+def _csr(*args, **kwargs) -> sp.csr_matrix:
+    """A boolean CSR matrix with sorted, unique entries (scipy.sparse is slow to import: only on first use)."""
+    from scipy.sparse import csr_matrix
+
+    matrix = csr_matrix(csr_matrix(*args, **kwargs), dtype=bool)
+    matrix.sum_duplicates()
+    matrix.sort_indices()
+    return matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,20 +33,17 @@ class SparsityPattern:
     @staticmethod
     def build(rows, cols, shape) -> SparsityPattern:
         """From the row and column index of each nonzero (repetitions are merged)."""
-        data = np.ones(len(rows), bool)
-        return SparsityPattern._canonical(sp.csr_matrix((data, (rows, cols)), shape=shape))
+        return SparsityPattern(_csr((np.ones(len(rows), bool), (rows, cols)), shape=shape))
 
     @staticmethod
     def dense(m: int, n: int) -> SparsityPattern:
         """Every entry can be nonzero."""
-        return SparsityPattern._canonical(sp.csr_matrix(np.ones((m, n), bool)))
+        return SparsityPattern(_csr(np.ones((m, n), bool)))
 
-    @staticmethod
-    def _canonical(matrix) -> SparsityPattern:
-        matrix = sp.csr_matrix(matrix, dtype=bool)
-        matrix.sum_duplicates()
-        matrix.sort_indices()
-        return SparsityPattern(matrix)
+    @property
+    def transpose(self) -> SparsityPattern:
+        """The pattern of Aᵀ."""
+        return SparsityPattern(_csr(self.matrix.T))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -59,11 +69,11 @@ class SparsityPattern:
 
     def union(self, other: SparsityPattern) -> SparsityPattern:
         """The pattern of A + B."""
-        return SparsityPattern._canonical(self.matrix + other.matrix)
+        return SparsityPattern(_csr(self.matrix + other.matrix))
 
     def compose(self, inner: SparsityPattern) -> SparsityPattern:
         """The pattern of A B, ``self`` being A."""
-        return SparsityPattern._canonical(self.matrix.astype(np.int64) @ inner.matrix.astype(np.int64))
+        return SparsityPattern(_csr(self.matrix.astype(np.int64) @ inner.matrix.astype(np.int64)))
 
     def __repr__(self) -> str:
         m, n = self.shape

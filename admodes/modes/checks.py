@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import jax
 import numpy as np
 
@@ -11,14 +13,16 @@ from admodes.program import jax_compat as jc
 def ensure_index(argnums):
     """``argnums`` as an int or a tuple of ints."""
     try:
-        return argnums.__index__()
-    except AttributeError:
-        return tuple(i.__index__() for i in argnums)
+        return operator.index(argnums)
+    except TypeError:
+        return tuple(map(operator.index, argnums))
 
 
 def positional(argnums, args) -> None:
     """Raise TypeError unless ``args`` reach as far as ``argnums``."""
-    top = argnums if isinstance(argnums, int) else max(argnums, default=-1)
+    if argnums == ():
+        raise ValueError("argnums is empty: name at least one argument to differentiate")
+    top = argnums if isinstance(argnums, int) else max(argnums)
     if top >= len(args):
         raise TypeError(
             f"differentiating with respect to {argnums=} requires at least {top + 1} positional arguments to be "

@@ -51,7 +51,7 @@ def bind_without_rule(primitive, primals, params):
     """A primitive without a rule is fine as long as no result carries a derivative."""
     outs = bind(primitive, primals, params)
     if any(jc.is_differentiable(jc.typeof(o)) for o in outs):
-        raise UnsupportedPrimitiveError(primitive.name, jc.source_summary(jc.current_source()))
+        raise UnsupportedPrimitiveError(primitive.name, jc.current_place())
     return outs
 
 
@@ -65,7 +65,7 @@ def push_program(interpreter, closed, primals: Sequence, tangents: Sequence) -> 
     return [d.primal for d in duals], [d.tangent for d in duals]
 
 
-class DualTracer(jc.Tracer):
+class DualTracer(jc.DerivativeTracer):
     """A :class:`Dual` that travels through the user's Python."""
 
     __slots__ = ["dual"]
@@ -74,8 +74,9 @@ class DualTracer(jc.Tracer):
         super().__init__(trace, jc.typeof(dual.primal))
         self.dual = dual
 
-    def to_concrete_value(self):
-        return jc.to_concrete_value(self.dual.primal)
+    @property
+    def primal(self):
+        return self.dual.primal
 
     def _short_repr(self):
         return f"Dual({self.dual.primal}, {self.dual.tangent})"

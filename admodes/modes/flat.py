@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from admodes.program import jax_compat as jc
@@ -62,25 +63,19 @@ def std_basis(tree):
     return tree_unflatten(
         treedef,
         [
-            part.reshape((n, *np.shape(x))).astype(jc.dtype_of(x)) if part.dtype != jc.dtype_of(x) else part.reshape((n, *np.shape(x)))
+            lax.convert_element_type(lax.reshape(part, (n, *np.shape(x))), jc.dtype_of(x))
             for part, x in zip(parts, leaves, strict=True)
         ],
     )
 
 
-def wraps(fun: Callable, name: str) -> Callable:
-    """Give a derivative the name ``name(fun)`` and the signature of ``fun``."""
+def wraps(fun: Callable, what: str) -> Callable:
+    """Give a derivative the name and signature of ``fun``, and a docstring that says what it is."""
 
     def decorate(wrapped):
-        try:
-            wrapped = functools.wraps(fun)(wrapped)
-            wrapped.__name__ = f"{name}_{getattr(fun, '__name__', 'unnamed')}"
-        except (AttributeError, TypeError):
-            pass
+        wrapped = functools.wraps(fun, updated=())(wrapped)
+        name = getattr(fun, "__name__", type(fun).__name__)
+        wrapped.__doc__ = f"{what} of {name}; takes the arguments of {name}."
         return wrapped
 
     return decorate
-
-
-def split_aux(values, n):
-    return values[:n], values[n:]

@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, tree_unflatten
+from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from admodes.modes import checks
-from admodes.modes.flat import flat_function, split_aux, std_basis, wraps
+from admodes.modes.flat import flat_function, std_basis, wraps
 from admodes.modes.interpreter import INTERPRETER
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
@@ -150,7 +150,7 @@ def jacfwd(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = 
     jc.check_callable(fun)
     argnums = checks.ensure_index(argnums)
 
-    @wraps(fun, "jacfwd")
+    @wraps(fun, "Jacobian (forward mode)")
     @jc.api_boundary
     def jacfun(*args, **kwargs):
         checks.positional(argnums, args)
@@ -176,5 +176,3 @@ def _unravel_columns(example, out, columns):
     shaped = [part.reshape(np.shape(out) + np.shape(x)) for part, x in zip(parts, leaves, strict=True)]
     return tree_unflatten(tree, shaped)
 
-
-_ = (tree_structure, split_aux)

@@ -39,10 +39,10 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
     if rule is not None and not isinstance(rule, LocalRule):
         return list(map(Recorded, *rule.record(interpreter, recorder, primitive, primals, slots, params)))
     if rule is None:
-        outs, source = outs or bind(primitive, primals, params), jc.current_source()
+        outs, place = outs or bind(primitive, primals, params), jc.current_place()
 
         def jacobian():
-            raise UnsupportedPrimitiveError(primitive.name, jc.source_summary(source))
+            raise UnsupportedPrimitiveError(primitive.name, place)
     else:
         outs = outs or rule.evaluate(primitive, primals, params)
 
@@ -71,7 +71,7 @@ def continue_program(interpreter, recorder: Recorder, closed, values, known=None
     return run(from_jaxpr(closed), step, list(values), Recorded)
 
 
-class TapeTracer(jc.Tracer):
+class TapeTracer(jc.DerivativeTracer):
     """A :class:`Recorded` value that travels through the user's Python."""
 
     __slots__ = ["recorded"]
@@ -80,8 +80,9 @@ class TapeTracer(jc.Tracer):
         super().__init__(trace, jc.typeof(recorded.primal))
         self.recorded = recorded
 
-    def to_concrete_value(self):
-        return jc.to_concrete_value(self.recorded.primal)
+    @property
+    def primal(self):
+        return self.recorded.primal
 
     def _short_repr(self):
         return f"Recorded({self.recorded.primal})"

@@ -101,7 +101,7 @@ def value_and_grad(
     jc.check_callable(fun)
     argnums = checks.ensure_index(argnums)
 
-    @wraps(fun, "value_and_grad")
+    @wraps(fun, "Value and gradient")
     @jc.api_boundary
     def value_and_grad_fun(*args, **kwargs):
         checks.positional(argnums, args)
@@ -143,7 +143,7 @@ def grad(
     """
     both = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int)
 
-    @wraps(fun, "grad")
+    @wraps(fun, "Gradient")
     @jc.api_boundary
     def grad_fun(*args, **kwargs):
         value, gradient = both(*args, **kwargs)
@@ -166,7 +166,7 @@ def jacrev(
     jc.check_callable(fun)
     argnums = checks.ensure_index(argnums)
 
-    @wraps(fun, "jacrev")
+    @wraps(fun, "Jacobian (reverse mode)")
     @jc.api_boundary
     def jacfun(*args, **kwargs):
         checks.positional(argnums, args)

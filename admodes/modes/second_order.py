@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
-
 from admodes.modes.forward import jacfwd, jvp
 from admodes.modes.reverse import grad, jacrev
 from admodes.program import jax_compat as jc
@@ -47,5 +45,3 @@ def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool =
     """
     return jacfwd(jacrev(fun, argnums, has_aux, holomorphic), argnums, has_aux, holomorphic)
 
-
-_ = jax

@@ -39,7 +39,7 @@ def evaluate(program: Program, *args) -> list:
 def bind(primitive, operands, params) -> Sequence:
     """Evaluate one primitive; always a sequence of results."""
     out = primitive.bind(*operands, **params)
-    return out if primitive.multiple_results else (out,)
+    return list(out) if primitive.multiple_results else [out]
 
 
 def live_equations(program: Program) -> list[Equation]:

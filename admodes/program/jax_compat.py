@@ -6,7 +6,10 @@ new JAX breaks it. Verified with jax 0.10.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -14,15 +17,43 @@ import numpy as np
 from jax import lax
 from jax._src import ad_util, api_util, core, dtypes, source_info_util, traceback_util, util
 from jax._src import linear_util as lu
+from jax._src import shard_map
 from jax._src.custom_derivatives import CustomVJPPrimal as CustomVJPPrimal
 from jax._src.custom_derivatives import custom_jvp_call_p as custom_jvp_call_p
 from jax._src.custom_derivatives import custom_vjp_call_p as custom_vjp_call_p
 from jax._src.ad_checkpoint import remat_p as remat_p
 from jax._src.ad_util import add_jaxvals_p as add_any_p
+from jax._src.callback import io_callback_p as io_callback_p
+from jax._src.callback import pure_callback_p as pure_callback_p
+from jax._src.core import pvary_p as pvary_p
+from jax._src.core import reduced_vary_cast_p as reduced_vary_cast_p
+from jax._src.custom_batching import custom_vmap_p as custom_vmap_p
+from jax._src.custom_derivatives import linear_call_p as linear_call_p
+from jax._src.custom_derivatives import remat_opt_p as remat_opt_p
+from jax._src.debugging import debug_callback_p as debug_callback_p
+from jax._src.debugging import debug_print_p as debug_print_p
+from jax._src.debugging import inspect_sharding_p as inspect_sharding_p
+from jax._src.ffi import ffi_call_p as ffi_call_p
+from jax._src.lax import parallel as collectives  # its primitives are for rules/parallel.py
+from jax._src.lax.lax import composite_p as composite_p
+from jax._src.lax.lax import ragged_dot_general_p as ragged_dot_general_p
 from jax._src.lax.control_flow.conditionals import cond_p as cond_p
 from jax._src.lax.control_flow.loops import scan_p as scan_p
 from jax._src.lax.control_flow.loops import while_p as while_p
+from jax._src.lax.other import logaddexp as logaddexp
 from jax._src.pjit import jit_p as jit_p
+from jax._src.random import prng
+from jax._src.random.core import random_gamma_p as random_gamma_p
+from jax._src.pjit import sharding_constraint_p as sharding_constraint_p
+from jax._src.pjit import reshard_p as reshard_p
+from jax._src.pjit import layout_constraint_p as layout_constraint_p
+from jax._src.lax.lax import tie_p as tie_p
+from jax._src.core import stage_p as stage_p
+from jax._src.lax.lax import dce_sink_p as dce_sink_p
+from jax._src.ad_util import stop_gradient_p as stop_gradient_p
+from jax._src.ad_checkpoint import name_p as name_p
+from jax._src.shard_map import shard_map_p as shard_map_p
+from jax._src.tree_util import FlatTree
 from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytreedef
 from jax.custom_derivatives import SymbolicZero
 from jax._src.interpreters import partial_eval as pe
@@ -45,6 +76,15 @@ weak_cache = util.weakref_lru_cache
 api_boundary = traceback_util.api_boundary
 check_callable = api_util.check_callable
 argnums_partial = api_util.argnums_partial2
+
+random_bits_primitives = (  # keys and bits: nothing that could be differentiated
+    prng.random_seed_p,
+    prng.random_split_p,
+    prng.random_fold_in_p,
+    prng.random_bits_p,
+    prng.random_wrap_p,
+    prng.random_unwrap_p,
+)
 
 
 # -- values and types ----------------------------------------------------------------------------
@@ -93,10 +133,7 @@ def is_extended(dtype) -> bool:
 
 def zeros(aval):
     """A zero tangent for a primal of type ``aval`` (a float0 array for integers)."""
-    tangent = tangent_aval(aval)
-    if tangent.dtype == float0:
-        return np.zeros(tangent.shape, float0)
-    return ad_util.zeros_like_aval(tangent)
+    return ad_util.zeros_like_aval(tangent_aval(aval))
 
 
 def fill_zeros(aval):
@@ -114,12 +151,33 @@ def add_any(x, y):
     return ad_util.add_jaxvals(x, y)
 
 
-def to_concrete_value(x):
-    """The concrete value of ``x`` if it has one (so that ``if x > 0:`` works), else None."""
-    return core.to_concrete_value(x)
+def convert_like(x, aval):
+    """``x`` in the dtype of ``aval``, weakly typed if that is; complex to real takes the real part."""
+    return lax.convert_element_type_p.bind(x, new_dtype=aval.dtype, weak_type=aval.weak_type, sharding=aval.sharding)
 
 
 # -- traces --------------------------------------------------------------------------------------
+
+
+class DerivativeTracer(Tracer):
+    """Base of the dual and tape tracers: a value that Python can look at as long as it is concrete."""
+
+    __slots__ = ()
+
+    @property
+    def primal(self):
+        raise NotImplementedError
+
+    def to_concrete_value(self):
+        return core.to_concrete_value(self.primal)
+
+    def __float__(self):
+        value = self.to_concrete_value()
+        return super().__float__() if value is None else float(value)
+
+    def __complex__(self):
+        value = self.to_concrete_value()
+        return super().__complex__() if value is None else complex(value)
 
 
 class DerivativeTrace(Trace):
@@ -142,6 +200,11 @@ class DerivativeTrace(Trace):
             outs = self.apply(primitive, args, params)
         return outs if primitive.multiple_results else outs[0]
 
+    def stage_value(self, value):
+        """The identity: a tracer of ours stays as it is, anything else is a matter of the parent."""
+        ours = isinstance(value, Tracer) and value._trace is self
+        return value if ours else self.parent_trace.stage_value(value)
+
     def process_call(self, primitive, fun, args, params, /):
         with core.set_current_trace(self):
             return fun.call_wrapped(*args)
@@ -154,14 +217,32 @@ class DerivativeTrace(Trace):
         return self.process_primitive(primitive, args, params)
 
 
+    def process_shard_map(self, primitive, fun, args, **params):
+        structure: list = []
+
+        def local(*xs):
+            result = fun(*xs)
+            structure[:] = [result.unpack_aux()[0]]
+            return result
+
+        outs = self.process_primitive(primitive, args, dict(params, subfuns=(local,)))
+        return structure[0].update(outs)
+
+
 def is_staging() -> bool:
     """Whether primitives are only being recorded now (we are below a ``jit`` or ``make_jaxpr``)."""
     return isinstance(core.trace_ctx.trace, pe.DynamicJaxprTrace)
 
 
-def current_source():
-    """The source of the code that is running now: the user's, below :func:`user_source` the equation's."""
-    return source_info_util.current()
+def current_place() -> str:
+    """The user's line that is running now: below :func:`user_source` the equation's, else the innermost on the stack."""
+    place = source_info_util.summarize(source_info_util.current())
+    frame = sys._getframe()
+    while not place and frame is not None:
+        if source_info_util.is_user_filename(frame.f_code.co_filename):
+            place = f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_qualname})"
+        frame = frame.f_back
+    return place or "an unknown place"
 
 
 def exclude_from_sources(folder: str) -> None:
@@ -283,3 +364,88 @@ def is_saveable(policy, primitive, avals, params) -> bool:
     if policy is None:
         return False
     return pe.ensure_enum(policy(primitive, *avals, **params)) is not pe.Recompute
+
+
+def sharding_of_axes(aval, axes):
+    """How an array with these axes of ``aval`` must be laid out, if the type says so (explicit sharding), else None."""
+    sharding = aval.sharding
+    if sharding.mesh.empty:
+        return None
+    partitions = tuple(sharding.spec.partitions[axis] for axis in axes)
+    return sharding.update(spec=sharding.spec.update(partitions=partitions))
+
+
+# -- shard_map -------------------------------------------------------------------------------------
+
+
+def local_function(params):
+    """The per-device function of a shard_map as a function of flat values to a flat list.
+
+    After it has run, its attribute ``out_specs`` holds the specs of its results.
+    """
+    (fun,) = params["subfuns"]
+
+    def local(*args):
+        outs, specs = fun(*args).unpack_aux()
+        local.out_specs = list(specs)
+        return list(outs)
+
+    return local
+
+
+def cotangent_spec(spec):
+    """How the cotangent of a value with this spec is laid out."""
+    return spec.to_ct_spec()
+
+
+@dataclass(frozen=True)
+class ShardMap:
+    """The static part of a shard_map: the mesh, and how operands are laid out on it."""
+
+    mesh: Any
+    in_specs: tuple
+    check_vma: bool
+    newly_manual_axes: frozenset
+    debug_info: Any = field(compare=False)
+
+    @staticmethod
+    def of(params) -> ShardMap:
+        info = params["debug_info"].with_unknown_names()
+        specs = tuple(params["in_specs"])
+        return ShardMap(params["mesh"], specs, params["check_vma"], params["newly_manual_axes"], info)
+
+    def bind(self, fun, args, in_specs) -> list:
+        """Run ``fun``, which returns (flat list, specs of its entries), on each device."""
+
+        def flat(*xs):
+            outs, specs = fun(*xs)
+            return FlatTree.flatten(outs).with_aux(tuple(specs))
+
+        outs = shard_map_p.bind(
+            *args,
+            subfuns=(flat,),
+            mesh=self.mesh,
+            in_specs=tuple(in_specs),
+            check_vma=self.check_vma,
+            newly_manual_axes=self.newly_manual_axes,
+            debug_info=self.debug_info,
+        )
+        return list(outs)
+
+    def per_device_spec(self, x):
+        """The spec that lays values that differ by device along a leading axis."""
+        return typeof(x).nospec(self.mesh, self.check_vma, shard_map._all_newly_manual_mesh_names(self.mesh, self.newly_manual_axes))
+
+    def _copies(self, spec) -> tuple:
+        """The mesh axes along which a value with this spec is replicated."""
+        return tuple(shard_map._unmentioned2(self.mesh, spec, self.newly_manual_axes))
+
+    def divide_by_copies(self, g, spec):
+        """Without replication tracking, each copy of a replicated result gets its share of the cotangent."""
+        copies = math.prod(self.mesh.shape[name] for name in self._copies(spec))
+        return g if self.check_vma or copies == 1 else lax.div(g, np.array(copies, g.dtype))
+
+    def sum_over_copies(self, ct, spec):
+        """Without replication tracking, the cotangent of a replicated operand is the sum over its copies."""
+        names = self._copies(spec)
+        return ct if self.check_vma or not names else lax.psum(ct, names)

@@ -1,6 +1,27 @@
 """The rule table, one entry per primitive, by family."""
 
-from admodes.rules import control, custom, elementwise, scan, structural
+from admodes.rules import (  # noqa: F401
+    contractions,
+    control,
+    convolution,
+    custom,
+    effects,
+    elementwise,
+    fft,
+    indexing,
+    kinks,
+    linalg,
+    ordering,
+    parallel,
+    reductions,
+    scan,
+    shard_map,
+    solve,
+    special,
+    spectral,
+    structural,
+    windows,
+)
 from admodes.rules.table import register, supported
 
 __all__ = ["register", "supported"]

@@ -1,18 +1,61 @@
-"""Elementwise primitives: each entry gives the partial derivatives."""
+"""Elementwise primitives: each entry gives the partial derivatives.
+
+Formulas are chosen to be finite, infinite or NaN where JAX's derivatives are: d(x/y)/dy is -x y⁻², say, not -(x/y)/y.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from jax import lax
 
-from admodes.linear.maps import MINUS_ONE, ONE
+from admodes.linear.maps import MINUS_ONE, ONE, Elementwise, Over, collapse
 from admodes.program import jax_compat as jc
-from admodes.rules.table import elementwise, zero
+from admodes.rules.table import elementwise, linear, zero
+
+EXACT = lax.AccuracyMode.HIGHEST
 
 
 def c(value, like):
-    """A constant of the dtype of ``like``."""
+    """A constant of the dtype of ``like``; results are not weakly typed."""
     return np.array(value, like.dtype)
+
+
+def weak(value, like):
+    """A constant of the dtype of ``like`` that leaves the weak type of results to ``like``."""
+    return value if jc.typeof(like).weak_type and jc.dtype_of(value) == like.dtype else c(value, like)
+
+
+# -- arithmetic ----------------------------------------------------------------------------------
+
+
+def _without_zeros(x):
+    """x, with 1 in the place of 0: log x is then finite, and what it multiplies (0ʸ) decides."""
+    return lax.select(lax.eq(x, c(0, x)), lax.full_like(x, 1), x)
+
+
+def _pow_base(out, x, y):
+    """∂(xʸ)/∂x = y xʸ⁻¹; for whole y = 0 it is zero even where x⁻¹ is not finite."""
+    whole = not jc.is_differentiable(jc.typeof(y))
+    y = lax.convert_element_type(y, x.dtype) if whole else y
+    power = lax.pow(x, lax.sub(y, weak(1.0, y)))
+    if not whole:
+        return lax.mul(y, power)
+    slope = lax.mul(_without_zeros(y), power)
+    is_zero = lax.broadcast_in_dim(lax.eq(y, c(0, y)), slope.shape, range(y.ndim))
+    return lax.select(is_zero, lax.full_like(slope, 0), slope)
+
+
+def _integer_pow(out, x, *, y):
+    """∂(xⁿ)/∂x = n xⁿ⁻¹"""
+    if y in (0, 1):
+        return ONE if y else None
+    return lax.mul(c(y, x), x if y == 2 else lax.integer_pow(x, y - 1))
+
+
+def _rem_divisor(out, x, y):
+    """∂(x - trunc(x/y) y)/∂y = -trunc(x/y)"""
+    ratio = lax.div(x, y)
+    return lax.neg(lax.mul(lax.sign(ratio), lax.floor(lax.abs(ratio))))
 
 
 elementwise(lax.add_p, ONE, ONE)
@@ -20,12 +63,111 @@ elementwise(jc.add_any_p, ONE, ONE)
 elementwise(lax.sub_p, ONE, MINUS_ONE)
 elementwise(lax.neg_p, MINUS_ONE)
 elementwise(lax.mul_p, lambda out, x, y, **_: y, lambda out, x, y, **_: x)
-elementwise(lax.div_p, lambda out, x, y: lax.div(c(1, y), y), lambda out, x, y: lax.neg(lax.div(out, y)))
-elementwise(lax.exp_p, lambda out, x, **_: out)
-elementwise(lax.log_p, lambda out, x, **_: lax.div(c(1, x), x))
-elementwise(lax.tanh_p, lambda out, x, **_: lax.sub(c(1, out), lax.square(out)))
-elementwise(lax.sin_p, lambda out, x, **_: lax.cos(x))
-elementwise(lax.cos_p, lambda out, x, **_: lax.neg(lax.sin(x)))
-elementwise(lax.integer_pow_p, lambda out, x, y: lax.mul(c(y, x), lax.integer_pow(x, y - 1)) if y else None)
+elementwise(lax.div_p, lambda out, x, y: Over(y), lambda out, x, y: lax.neg(lax.mul(x, lax.integer_pow(y, -2))))
+elementwise(lax.rem_p, ONE, _rem_divisor)
+elementwise(lax.pow_p, _pow_base, lambda out, x, y: lax.mul(lax.log(_without_zeros(x)), out))  # log x xʸ
+elementwise(lax.integer_pow_p, _integer_pow)
 elementwise(lax.square_p, lambda out, x: lax.mul(c(2, x), x))
-zero(lax.floor_p, lax.sign_p)
+elementwise(lax.sqrt_p, lambda out, x, **_: lax.div(c(0.5, x), out))  # 1 / 2√x
+elementwise(lax.rsqrt_p, lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)))  # -x^(-3/2) / 2
+elementwise(lax.cbrt_p, lambda out, x, **_: lax.mul(c(1 / 3, x), lax.integer_pow(out, -2)))  # x^(-2/3) / 3
+elementwise(lax.nextafter_p, ONE, None)  # x plus or minus one unit in the last place
+
+# -- exponentials and logarithms -----------------------------------------------------------------
+
+
+def _expm1(out, x, *, accuracy):
+    """eˣ = out + 1"""
+    return lax.exp(x, accuracy=accuracy) if accuracy is EXACT else lax.add(out, weak(1.0, out))
+
+
+def _logistic(out, x, *, accuracy):
+    """σ' = σ(x) σ(-x) = σ (1 - σ)"""
+    return lax.mul(out, lax.logistic(lax.neg(x)) if accuracy is EXACT else lax.sub(weak(1.0, out), out))
+
+
+elementwise(lax.exp_p, lambda out, x, **_: out)
+elementwise(lax.exp2_p, lambda out, x, **_: lax.mul(c(np.log(2), x), out))
+elementwise(lax.expm1_p, _expm1)
+elementwise(lax.log_p, lambda out, x, **_: Over(x))
+elementwise(lax.log1p_p, lambda out, x, **_: Over(lax.add(x, weak(1.0, x))))
+elementwise(lax.logistic_p, _logistic)
+
+# -- trigonometric and hyperbolic functions ------------------------------------------------------
+
+
+def _tanh(out, x, *, accuracy):
+    """1 - tanh² = (1 + tanh)(1 - tanh), which does not cancel; sech² = 4 σ(2x) σ(-2x) where asked to be exact."""
+    if accuracy is not EXACT:
+        return lax.mul(lax.add(weak(1.0, out), out), lax.sub(weak(1.0, out), out))
+    halves = [lax.logistic(lax.mul(c(k, x), x), accuracy=accuracy) for k in (2, -2)]
+    return lax.mul(c(4, x), lax.mul(*halves))
+
+
+def _one_plus_square(x):
+    return lax.add(c(1, x), lax.square(x))
+
+
+def _arcus(out, x):
+    """(1 - x²)^(-1/2)"""
+    return lax.rsqrt(lax.sub(c(1, x), lax.square(x)))
+
+
+def _atanh(out, x):
+    """1 / (1 + x)(1 - x)"""
+    one = weak(1.0, x)
+    return lax.mul(lax.div(one, lax.add(one, x)), lax.div(one, lax.sub(one, x)))
+
+
+def _square_of_radius(x, y):
+    return lax.add(lax.square(x), lax.square(y))
+
+
+elementwise(lax.sin_p, lambda out, x, *, accuracy: lax.cos(x, accuracy=accuracy))
+elementwise(lax.cos_p, lambda out, x, *, accuracy: lax.neg(lax.sin(x, accuracy=accuracy)))
+elementwise(lax.tan_p, lambda out, x, **_: _one_plus_square(out))
+elementwise(lax.asin_p, _arcus)
+elementwise(lax.acos_p, lambda out, x: lax.neg(_arcus(out, x)))
+elementwise(lax.atan_p, lambda out, x: Over(_one_plus_square(x)))
+elementwise(
+    lax.atan2_p,
+    lambda out, x, y: lax.div(y, _square_of_radius(x, y)),
+    lambda out, x, y: lax.div(lax.neg(x), _square_of_radius(x, y)),
+)
+elementwise(lax.sinh_p, lambda out, x: lax.cosh(x))
+elementwise(lax.cosh_p, lambda out, x: lax.sinh(x))
+elementwise(lax.tanh_p, _tanh)
+elementwise(lax.asinh_p, lambda out, x: lax.rsqrt(lax.add(lax.square(x), weak(1.0, x))))
+elementwise(lax.acosh_p, lambda out, x: lax.rsqrt(lax.sub(lax.square(x), weak(1.0, x))))
+elementwise(lax.atanh_p, _atanh)
+
+# -- complex numbers: linear over the reals only; transposes, not adjoints -------------------------
+
+
+def _pattern(linear_map):
+    """Entry k depends on entry k, as for the other primitives here."""
+    kinds = tuple(ONE if on else None for on in linear_map.active)
+    return Elementwise((None,) * len(kinds), kinds, linear_map.domain, linear_map.codomain).pattern()
+
+
+def _pull_complex(g, x, y):
+    """t₁ + i t₂ pairs with g as Re(g) t₁ - Im(g) t₂."""
+    return lambda: collapse(lax.real(g), x.shape), lambda: collapse(lax.neg(lax.imag(g)), y.shape)
+
+
+def _pull_conj(g, x, *, input_dtype):
+    return lax.conj(g) if np.issubdtype(input_dtype, np.complexfloating) else lax.real(g)
+
+
+linear(lax.real_p, lambda g, z: lax.complex(g, c(0, g)), pattern=_pattern)
+linear(lax.imag_p, lambda g, z: lax.complex(c(0, g), lax.neg(g)), pattern=_pattern)
+linear(lax.complex_p, _pull_complex, places=None, pattern=_pattern)
+linear(lax.conj_p, _pull_conj, pattern=_pattern)
+
+# -- piecewise constant functions ----------------------------------------------------------------
+
+zero(lax.sign_p, lax.floor_p, lax.ceil_p, lax.round_p, lax.is_finite_p, lax.argmax_p, lax.argmin_p)
+zero(lax.eq_p, lax.ne_p, lax.ge_p, lax.gt_p, lax.le_p, lax.lt_p, lax.eq_to_p, lax.le_to_p, lax.lt_to_p)
+zero(lax.not_p, lax.and_p, lax.or_p, lax.xor_p, lax.reduce_and_p, lax.reduce_or_p, lax.reduce_xor_p)
+zero(lax.shift_left_p, lax.shift_right_arithmetic_p, lax.shift_right_logical_p, lax.bitcast_convert_type_p)
+zero(lax.mulhi_p, lax.clz_p, lax.population_count_p, *jc.random_bits_primitives)

@@ -10,6 +10,7 @@ add one entry with the function that fits it:
 ``bilinear``      linear in each of two operands separately: a transpose for each
 ``zero``          the derivative is zero wherever it exists
 ``function``      a function (residuals, tangents) -> tangents of the results, linear in the tangents
+``program``       a function made of other primitives, differentiated in the place of this one
 ``higher_order``  primitives with sub-programs: how to push a dual through, how to record
 ================  ==================================================================================
 """
@@ -19,8 +20,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from admodes.linear.maps import Elementwise, Function, Linear, LinearMap, Sum
 from admodes.program import jax_compat as jc
@@ -36,6 +35,11 @@ def lookup(primitive):
 def register(primitive, rule) -> None:
     """Enter ``rule`` for ``primitive``; an entry that is there already is replaced."""
     _RULES[primitive] = rule
+
+
+def unregister(primitive) -> None:
+    """Remove the entry of ``primitive``."""
+    del _RULES[primitive]
 
 
 def supported() -> dict[str, str]:
@@ -99,7 +103,8 @@ def elementwise(primitive, *partials) -> None:
 class LinearRule(LocalRule):
     """``pull(g, *operands, **params)`` returns the cotangents of the operands at ``places``.
 
-    Operands that are differentiated arrive as types (``.shape``, ``.dtype``), the others as values.
+    Operands at the places where the primitive is linear arrive as types (``.shape``, ``.dtype``), the others as
+    values. A cotangent may be given as a function without arguments, called only if that operand is differentiated.
     ``sparsity`` finds the pattern of a :class:`Linear` map, None meaning dense.
     """
 
@@ -109,19 +114,23 @@ class LinearRule(LocalRule):
     kind = "linear"
 
     def jacobian(self, interpreter, primitive, outs, primals, active, params):
-        on = tuple(a and (self.places is None or i in self.places) for i, a in enumerate(active))
+        places = range(len(primals)) if self.places is None else self.places
+        on = tuple(a and i in places for i, a in enumerate(active))
         if not any(on):
             return None
-        operands = tuple(None if a else x for a, x in zip(on, primals, strict=True))
-        return Linear(operands, on, primitive, tuple(params.items()), self, _avals(primals), _avals(outs))
+        domain = _avals(primals)
+        operands = tuple(
+            None if i in places and jc.is_differentiable(aval) else x
+            for i, (x, aval) in enumerate(zip(primals, domain, strict=True))
+        )
+        return Linear(operands, on, primitive, tuple(params.items()), self, domain, _avals(outs))
 
     def transpose(self, g, active, *operands, **params):
         cts = self.pull(g, *operands, **params)
-        if self.places is None:
-            return tuple(cts) if isinstance(cts, (tuple, list)) else (cts,)
         cts = cts if isinstance(cts, (tuple, list)) else (cts,)
-        at = dict(zip(self.places, cts, strict=True))
-        return tuple(at.get(i) for i in range(len(active)))
+        at = dict(zip(range(len(active)) if self.places is None else self.places, cts, strict=True))
+        wanted = (at.get(i) if on else None for i, on in enumerate(active))
+        return tuple(ct() if callable(ct) else ct for ct in wanted)
 
     def pattern(self, linear: Linear):
         return None if self.sparsity is None else self.sparsity(linear)
@@ -174,10 +183,14 @@ def zero(*primitives) -> None:
 
 @dataclass(frozen=True)
 class FunctionRule(LocalRule):
-    """``push(outs, primals, tangents, **params)`` returns the tangents of the results (None for zero)."""
+    """``push(outs, primals, tangents, **params)`` returns the tangents of the results (None for zero).
+
+    Where ``residuals(outs, primals, **params)`` says what to keep (a tuple), it is ``push(*kept, tangents, **params)``.
+    """
 
     push: Callable
     value: Callable | None = None
+    residuals: Callable | None = None
     kind = "function"
 
     def evaluate(self, primitive, primals, params):
@@ -186,10 +199,11 @@ class FunctionRule(LocalRule):
         return tuple(self.value(*primals, **params))
 
     def jacobian(self, interpreter, primitive, outs, primals, active, params):
+        kept = (tuple(outs), tuple(primals))
+        if self.residuals is not None:
+            kept = tuple(self.residuals(*kept, **params))
         apply = _Applied(self.push, tuple(params.items()))
-        return Function(
-            (tuple(outs), tuple(primals)), active, apply, interpreter.transpose, "push", _avals(primals), _avals(outs)
-        )
+        return Function(kept, active, apply, interpreter.transpose, "push", _avals(primals), _avals(outs))
 
 
 @dataclass(frozen=True)
@@ -200,16 +214,16 @@ class _Applied:
     params: tuple
 
     def __call__(self, residuals, tangents):
-        outs, primals = residuals
-        return self.push(outs, primals, tangents, **dict(self.params))
+        return self.push(*residuals, tangents, **dict(self.params))
 
 
-def function(primitive, push, *, value: Callable | None = None) -> None:
+def function(primitive, push, *, value: Callable | None = None, residuals: Callable | None = None) -> None:
     """Register a primitive by the linear function of its tangents; the transpose is found by the reverse mode.
 
     ``value`` replaces the evaluation under differentiation where JAX's does too (cholesky's triangle, say).
+    ``residuals`` selects or prepares what the push needs, by default all results and operands.
     """
-    register(primitive, FunctionRule(push, value))
+    register(primitive, FunctionRule(push, value, residuals))
 
 
 class HigherOrderRule:
@@ -227,46 +241,23 @@ def higher_order(primitive, rule: HigherOrderRule) -> None:
     register(primitive, rule)
 
 
-# -- patterns of linear primitives ------------------------------------------------------------------
+@dataclass(frozen=True)
+class ProgramRule(HigherOrderRule):
+    """``run(*operands, **params)`` returns the results by other primitives; it is what is differentiated."""
+
+    run: Callable
+    kind = "program"
+
+    def push(self, interpreter, primitive, primals, tangents, params):
+        return interpreter.push_function(lambda *xs: self.run(*xs, **params), primals, tangents)
+
+    def record(self, interpreter, recorder, primitive, primals, slots, params):
+        return interpreter.continue_function(recorder, lambda *xs: self.run(*xs, **params), primals, slots)
 
 
-def pattern_by_push(linear: Linear):
-    """For primitives whose results are copies of operand entries (or zero): push the entries' numbers through."""
-    return _by_index(linear, lambda one: one.push, linear.domain, linear.codomain, transpose=False)
+def program(primitive, run: Callable) -> None:
+    """Register a primitive by a list of results computed with primitives that have rules.
 
-
-def pattern_by_pull(linear: Linear):
-    """For primitives that only add entries up (each operand entry reaches at most one result): pull numbers."""
-    return _by_index(linear, lambda one: one.pull, linear.codomain, linear.domain, transpose=True)
-
-
-def _by_index(linear, direction, sources, targets, transpose):
-    import jax
-
-    wide = [jc.Aval(a.shape, np.dtype(np.int32)) for a in (*linear.domain, *linear.codomain)]
-    n = len(linear.domain)
-    blocks: dict = {}
-    from dataclasses import replace
-
-    counting = replace(linear, domain=tuple(wide[:n]), codomain=tuple(wide[n:]))
-    for i, source in enumerate(sources):
-        if not transpose and not linear.active[i]:
-            continue
-        size = int(np.prod(source.shape, dtype=int))
-        numbers = np.arange(1, size + 1, dtype=np.int32).reshape(source.shape)
-        given = tuple(jax.numpy.asarray(numbers) if k == i else None for k in range(len(sources)))
-        results = direction(counting)(given)
-        for j, (result, target) in enumerate(zip(results, targets, strict=True)):
-            if result is None:
-                continue
-            flat = np.asarray(result).ravel()
-            at = np.flatnonzero(flat)
-            shape = (int(np.prod(target.shape, dtype=int)), size)
-            from admodes.linear.pattern import SparsityPattern
-
-            block = SparsityPattern.build(at, flat[at] - 1, shape)
-            key = (i, j) if transpose else (j, i)
-            blocks[key] = SparsityPattern._canonical(block.matrix.T) if transpose else block
-    return blocks
-
-
+    For reductions whose derivative is the product rule along the tree of their partial results (``cumprod``, say).
+    """
+    register(primitive, ProgramRule(run))

@@ -1,0 +1,272 @@
+"""The command ``admodes``: the problems, the modes side by side, the benchmark, the rule table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+EXAMPLES = """\
+examples:
+  admodes list                                 the problems, with their dimensions
+  admodes compare roe_flux                     forward and reverse mode side by side
+  admodes compare robot_arm --dtype float64 --json -
+  admodes compare --all --json all.json        every problem
+  admodes explain lecture_graph                values and adjoints, line by line
+  admodes draw lecture_graph --format dot      the computational graph, for Graphviz
+  admodes bench modes                          derivatives of admodes as ratios to JAX's
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (2 for a wrong command, 1 for work that failed)."""
+    options = _parser().parse_args(argv)
+    from admodes.errors import AdmodesError, UnknownProblemError
+
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except UnknownProblemError as error:
+        return _fail(error, 2)
+    except (AdmodesError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output has seen enough (`admodes list | head`)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    return 0
+
+
+def _fail(error: object, status: int) -> int:
+    print(f"admodes: error: {error}", file=sys.stderr)
+    return status
+
+
+# -- arguments ---------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    from admodes import __version__
+
+    parser = argparse.ArgumentParser(
+        "admodes",
+        description="Forward, reverse and mixed mode derivatives on JAX, and what each of them costs.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"admodes {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable, summary: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=f"example: {example}",
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("list", _list, "the problems, with their dimensions and one line each", "admodes list")
+    _add_json(sub)
+
+    sub = command(
+        "compare", _compare, "the modes side by side on a problem, checked against JAX", "admodes compare roe_flux"
+    )
+    which = sub.add_mutually_exclusive_group(required=True)
+    which.add_argument("problem", nargs="?", metavar="PROBLEM", help="a name from `admodes list`")
+    which.add_argument("--all", action="store_true", help="every problem")
+    sub.add_argument("--modes", nargs="+", metavar="MODE", help="only these modes (default: all)")
+    sub.add_argument("--repeat", type=_positive, default=10, metavar="N", help="run time samples (default: 10)")
+    sub.add_argument("--fallback", choices=["jax"], help="borrow JAX's rule where a primitive has none")
+    _add_dtype(sub)
+    _add_json(sub)
+
+    sub = command("explain", _explain, "the evaluation trace of a derivative", "admodes explain lecture_graph")
+    sub.add_argument("problem", metavar="PROBLEM", help="a name from `admodes list`")
+    sub.add_argument("--mode", choices=["reverse", "forward"], default="reverse", help="default: reverse")
+    _add_dtype(sub)
+    _add_json(sub)
+
+    sub = command("draw", _draw, "the computational graph of a problem", "admodes draw lecture_graph --format dot")
+    sub.add_argument("problem", metavar="PROBLEM", help="a name from `admodes list`")
+    sub.add_argument("--format", choices=["text", "dot", "svg"], default="text", help="default: text")
+    sub.add_argument("--output", metavar="FILE", help="write to FILE instead of the terminal")
+    _add_dtype(sub)
+
+    sub = command("rules", _rules, "the primitives that have a derivative rule", "admodes rules")
+    _add_json(sub)
+
+    sub = command(
+        "bench", _bench, "derivatives of admodes as ratios to JAX's, measured in one run", "admodes bench modes"
+    )
+    sub.add_argument("suite", choices=["modes"], help="jvp, vjp, grad and hvp of seven programs")
+    sub.add_argument("--workloads", nargs="+", metavar="NAME", help="only these programs")
+    sub.add_argument("--modes", nargs="+", metavar="MODE", help="only these of jvp, vjp, grad, hvp")
+    sub.add_argument("--repeat", type=_positive, default=30, metavar="N", help="run time samples (default: 30)")
+    sub.add_argument("--builds", type=_positive, default=3, metavar="N", help="compile time samples (default: 3)")
+    _add_json(sub)
+    return parser
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="FILE", help="also write JSON to FILE; '-' prints JSON and nothing else")
+
+
+def _add_dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: float32")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+# -- commands ----------------------------------------------------------------------------------------
+
+
+def _list(options: argparse.Namespace) -> None:
+    from admodes import problems
+    from admodes.compare.report import table
+
+    known = problems.all()
+    rows = [[p.name, f"{p.inputs} -> {p.outputs}", p.field, p.summary] for p in known]
+    data = [
+        {"name": p.name, "inputs": p.inputs, "outputs": p.outputs, "field": p.field, "summary": p.summary}
+        for p in known
+    ]
+    with _output(options) as write:
+        write(data, table("", ["problem", "inputs -> outputs", "field", "what it is"], rows, left=4))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from admodes import problems
+    from admodes.compare.comparison import compare, find_strategy
+    from admodes.compare.report import comparison_table
+
+    chosen = problems.all() if options.all else [problems.get(options.problem)]
+    modes = options.modes and [_choice(find_strategy, mode) for mode in options.modes]
+    results = []
+    with _output(options) as write, _precision(options):
+        for k, problem in enumerate(chosen, start=1):
+            _progress(f"comparing {problem.name} ({k} of {len(chosen)}) ...")
+            function, args = problem.make(options.dtype)
+            found = compare(
+                function,
+                *args,
+                argnums=problem.argnums,
+                modes=modes,
+                repeat=options.repeat,
+                fallback=options.fallback,
+            )
+            results.append(replace(found, function=problem.name))
+        data = [result.to_dict() for result in results]
+        write(data if options.all else data[0], *map(comparison_table, results))
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from admodes import problems
+    from admodes.explain import explain
+
+    with _output(options) as write, _precision(options):
+        problem = problems.get(options.problem)
+        function, args = problem.make(options.dtype)
+        explanation = replace(explain(function, *args, mode=options.mode), function=problem.name)
+        write(explanation.to_dict(), str(explanation))
+
+
+def _draw(options: argparse.Namespace) -> None:
+    from admodes import problems
+    from admodes.draw import draw
+
+    with _precision(options):
+        function, args = problems.get(options.problem).make(options.dtype)
+        picture = draw(function, *args, format=options.format)
+    if options.output:
+        with open(options.output, "w", encoding="utf-8") as file:
+            file.write(picture + "\n")
+    else:
+        print(picture)
+
+
+def _rules(options: argparse.Namespace) -> None:
+    from admodes import rules
+    from admodes.compare.report import table
+
+    supported = rules.supported()
+    rows = [[name, kind] for name, kind in supported.items()]
+    with _output(options) as write:
+        write(supported, table("", ["primitive", "rule"], rows, left=2), f"{len(rows)} primitives")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from admodes.compare.bench import MODES, bench_modes
+    from admodes.compare.report import benchmark_tables
+    from admodes.compare.workloads import WORKLOADS
+
+    with _output(options) as write:
+        result = bench_modes(
+            [_choice(_member(WORKLOADS, "workload"), name) for name in options.workloads or WORKLOADS],
+            [_choice(_member(MODES, "mode"), name) for name in options.modes or MODES],
+            rounds=options.repeat,
+            builds=options.builds,
+            progress=_progress,
+        )
+        write(result.to_dict(), *benchmark_tables(result))
+
+
+# -- input and output --------------------------------------------------------------------------------
+
+
+def _member(known, noun: str) -> Callable[[str], str]:
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"unknown {noun} {name!r}; there are {', '.join(known)}")
+        return name
+
+    return check
+
+
+def _choice(find: Callable[[str], Any], name: str) -> Any:
+    """``find(name)``; a name that is not known ends the command as argparse's own errors do."""
+    try:
+        return find(name)
+    except ValueError as error:
+        raise SystemExit(_fail(error, 2)) from None
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _precision(options: argparse.Namespace) -> AbstractContextManager:
+    import jax
+
+    return jax.enable_x64(True) if options.dtype == "float64" else nullcontext()
+
+
+@contextmanager
+def _output(options: argparse.Namespace) -> Iterator[Callable]:
+    """Gives ``write(data, *tables)``. A JSON file is opened at once, so that a wrong path fails before the work."""
+    from admodes.compare.comparison import finite
+    from admodes.compare.report import show
+
+    target = options.json
+    with open(target, "w", encoding="utf-8") if target and target != "-" else nullcontext(sys.stdout) as file:
+
+        def write(data: Any, *parts: Any) -> None:
+            if target != "-":
+                show(*parts)
+            if target:
+                json.dump(finite(data), file, indent=2)
+                file.write("\n")
+
+        yield write

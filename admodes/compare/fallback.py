@@ -1,0 +1,81 @@
+"""Borrowing JAX's own derivative rule for a primitive that has none here: explicit, for one primitive, for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+
+from admodes.program import jax_compat as jc
+from admodes.rules.table import FunctionRule, lookup, register, unregister
+
+
+@contextmanager
+def use_jax_rule(primitive: Any, used: Callable[[str], None] = lambda name: None) -> Iterator[None]:
+    """While the context is open, ``primitive`` is differentiated by ``jax.jvp`` of its application.
+
+    Reverse mode transposes that, with admodes' rules for the linear primitives it consists of. A rule that the table
+    has for the primitive is put aside and comes back at the end.
+
+    Args:
+      primitive: a JAX primitive, such as ``lax.tanh_p``.
+      used: called with the primitive's name whenever the borrowed rule is asked.
+
+    >>> from jax import lax
+    >>> import admodes
+    >>> from admodes.compare.fallback import use_jax_rule
+    >>> with use_jax_rule(lax.tanh_p):
+    ...     float(admodes.grad(lax.tanh)(0.0))
+    1.0
+    """
+    before = lookup(primitive)
+    register(primitive, FunctionRule(partial(_push_by_jax, primitive, used)))
+    try:
+        yield
+    finally:
+        if before is None:
+            unregister(primitive)
+        else:
+            register(primitive, before)
+
+
+@contextmanager
+def borrowing(fun: Callable, args: Sequence) -> Iterator[list[str]]:
+    """JAX's rules for all primitives of ``fun`` that have none here; gives the sorted names of those asked."""
+    borrowed: list[str] = []
+
+    def used(name: str) -> None:
+        borrowed[:] = sorted({*borrowed, name})
+
+    with ExitStack() as stack:
+        for primitive in set(_primitives(jax.make_jaxpr(fun)(*args).jaxpr)):
+            if lookup(primitive) is None:
+                stack.enter_context(use_jax_rule(primitive, used))
+        yield borrowed
+
+
+def _primitives(jaxpr: jc.Jaxpr) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation.primitive
+        for leaf in jax.tree_util.tree_leaves(list(equation.params.values())):
+            inner = getattr(leaf, "jaxpr", leaf)
+            if isinstance(inner, jc.Jaxpr):
+                yield from _primitives(inner)
+
+
+def _push_by_jax(primitive, used, outs, primals, tangents, **params) -> tuple:
+    used(primitive.name)
+    active = [i for i, t in enumerate(tangents) if t is not None]
+
+    def of_active(*values):
+        operands = list(primals)
+        for i, value in zip(active, values, strict=True):
+            operands[i] = value
+        results = primitive.bind(*operands, **params)
+        return tuple(results) if primitive.multiple_results else (results,)
+
+    _, pushed = jax.jvp(of_active, tuple(primals[i] for i in active), tuple(tangents[i] for i in active))
+    return tuple(t if jc.is_differentiable(jc.typeof(o)) else None for o, t in zip(outs, pushed, strict=True))

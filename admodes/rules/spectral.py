@@ -1,0 +1,180 @@
+r"""Spectral decompositions: eigh, eig, svd. Distinct eigenvalues (singular values) are assumed.
+
+With V⁻¹ A V = Λ, first-order perturbation theory gives Λ̇ = diag(P) and V̇ = V (F ⊙ P) for P = V⁻¹ Ȧ V and
+Fᵢⱼ = 1 / (λⱼ - λᵢ), Fᵢᵢ = 0, up to a multiple of each eigenvector, which its normalisation decides.
+
+Reference: Giles, *Collected matrix derivative results for forward and reverse mode AD* (2008), section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+
+from admodes.linear.maps import Function
+from admodes.program import jax_compat as jc
+from admodes.rules.linalg import H, T, cols, conj, diagonal, dot, eye, real, rows
+from admodes.rules.table import HigherOrderRule, _Applied, function, higher_order
+
+
+def _gaps(w):
+    """Fᵢⱼ = 1 / (wⱼ - wᵢ) off the diagonal, 0 on it."""
+    shape = (*w.shape, w.shape[-1])
+    difference = lax.sub(rows(w, shape), cols(w, shape))
+    one = eye(difference)
+    return lax.sub(lax.integer_pow(lax.add(one, difference), -1), one)
+
+
+# -- eigh --------------------------------------------------------------------------------------------------
+
+
+def _value_eigh(a, *, subset_by_index, **params):
+    """JAX differentiates eigh as a function of the Hermitian part, whichever triangle is read."""
+    if subset_by_index not in (None, (0, a.shape[-1])):
+        raise NotImplementedError("eigh of a subset of the eigenvalues has no derivative")
+    hermitian = lax.div(lax.add(a, H(a)), np.array(2, a.dtype))
+    return lax.linalg.eigh_p.bind(hermitian, subset_by_index=subset_by_index, **params)
+
+
+def _push_eigh(v, w, tangents, **_):
+    (t,) = tangents
+    p = dot(H(v), t, v)
+    return dot(v, lax.mul(_gaps(lax.convert_element_type(w, v.dtype)), p)), diagonal(real(p))
+
+
+function(lax.linalg.eigh_p, _push_eigh, value=_value_eigh, residuals=lambda outs, primals, **_: outs)
+
+
+# -- eig and svd -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FactorRule(HigherOrderRule):
+    """A decomposition whose derivative needs factors that were not asked for.
+
+    ``factor(a, **params)`` returns (results, residuals); ``push(*residuals, tangents, **params)`` their tangents.
+    """
+
+    factor: Callable
+    differential: Callable
+    kind = "function"
+
+    def _map(self, interpreter, primals, active, params):
+        outs, residuals = self.factor(*primals, **params)
+        apply = _Applied(self.differential, tuple(params.items()))
+        domain, codomain = tuple(map(jc.typeof, primals)), tuple(map(jc.typeof, outs))
+        return list(outs), Function(tuple(residuals), active, apply, interpreter.transpose, "push", domain, codomain)
+
+    def push(self, interpreter, primitive, primals, tangents, params):
+        outs, linear = self._map(interpreter, primals, tuple(t is not None for t in tangents), params)
+        return outs, linear.push(tuple(tangents))
+
+    def record(self, interpreter, recorder, primitive, primals, slots, params):
+        outs, linear = self._map(interpreter, primals, tuple(s is not None for s in slots), params)
+        return outs, recorder.append(slots, lambda: linear, outs)
+
+
+def _factor_eig(a, *, compute_left_eigenvectors, compute_right_eigenvectors, enable_eigvec_derivs, implementation):
+    if (compute_left_eigenvectors or compute_right_eigenvectors) and not enable_eigvec_derivs:
+        raise NotImplementedError(
+            "Derivatives of non-symmetric eigenvectors are only valid under assumptions on the input that cannot be "
+            "checked; opt in with jax.lax.linalg.eig(..., enable_eigvec_derivs=True)."
+        )
+    factors = lax.linalg.eig_p.bind(
+        a,
+        compute_left_eigenvectors=compute_left_eigenvectors,
+        compute_right_eigenvectors=True,
+        enable_eigvec_derivs=enable_eigvec_derivs,
+        implementation=implementation,
+    )
+    return factors if compute_right_eigenvectors else factors[:-1], factors
+
+
+def _push_eig(*args, compute_left_eigenvectors, compute_right_eigenvectors, **_):
+    w, *left, right, (t,) = args
+    t = lax.convert_element_type(t, right.dtype)
+    if not compute_left_eigenvectors and not compute_right_eigenvectors:
+        return (lax.reduce_sum(lax.mul(jnp.linalg.solve(right, t), T(right)), (right.ndim - 1,)),)  # diag(V⁻¹ Ȧ V)
+    dw, dright = _push_eigenvectors(w, right, t)
+    tangents = [dw]
+    if compute_left_eigenvectors:
+        tangents.append(_push_eigenvectors(conj(w), left[0], H(t))[1])  # they are eigenvectors of Aᴴ
+    if compute_right_eigenvectors:
+        tangents.append(dright)
+    return tangents
+
+
+def _push_eigenvectors(w, v, t):
+    """Λ̇, and V̇ = U + V diag(c) with U = V (F ⊙ P).
+
+    LAPACK makes each vector of norm 1 with its largest entry (number k) real. Keeping that so needs
+    Re cⱼ = -Re(vⱼᴴ uⱼ) and Im cⱼ = -Im(uₖⱼ) / vₖⱼ.
+    """
+    p = dot(jnp.linalg.solve(v, t), v)
+    u = dot(v, lax.mul(_gaps(w), p))
+    axis = v.ndim - 2
+    largest = lax.expand_dims(lax.argmax(lax.abs(v), axis, np.int32), (axis,))
+    mask = lax.eq(lax.broadcasted_iota(np.int32, v.shape, axis), lax.broadcast_in_dim(largest, v.shape, range(v.ndim)))
+
+    def at_largest(x):
+        return lax.reduce_sum(lax.select(mask, x, lax.full_like(x, 0)), (axis,))
+
+    norm = lax.neg(lax.real(lax.reduce_sum(lax.mul(lax.conj(v), u), (axis,))))
+    phase = lax.neg(lax.div(lax.imag(at_largest(u)), lax.real(at_largest(v))))
+    return diagonal(p), lax.add(u, lax.mul(v, rows(lax.complex(norm, phase), v.shape)))
+
+
+higher_order(lax.linalg.eig_p, FactorRule(_factor_eig, _push_eig))
+
+
+def _factor_svd(a, *, full_matrices, compute_uv, **params):
+    if compute_uv and full_matrices and a.shape[-2] != a.shape[-1]:
+        raise NotImplementedError("the singular vectors that full_matrices=True adds have no derivative")
+    factors = lax.linalg.svd_p.bind(a, full_matrices=False, compute_uv=True, **params)
+    return factors if compute_uv else factors[:1], factors
+
+
+def _push_svd(s, u, vh, tangents, *, compute_uv, **_):
+    """With P = Uᴴ Ȧ V: ṡ = Re diag(P); U̇ = U (F ⊙ (P S + S Pᴴ) + D), V̇ = V (F ⊙ (S P + Pᴴ S)), where
+    Fᵢⱼ = 1 / (sⱼ² - sᵢ²) and D = diag(P - Pᴴ) / 2s is the phase, which U takes; and if there are more rows than columns,
+    U̇ has (1 - U Uᴴ) Ȧ V S⁻¹ in addition; if fewer, V̇ has (1 - V Vᴴ) Ȧᴴ U S⁻¹.
+    """
+    (t,) = tangents
+    dtype, v = u.dtype, H(vh)
+    p = dot(H(u), t, v)
+    ds = diagonal(real(p))
+    if not compute_uv:
+        return (ds,)
+    shape = p.shape
+    s_cols, s_rows = cols(s, shape), rows(s, shape)
+    difference = lax.mul(lax.add(s_rows, s_cols), lax.sub(s_rows, s_cols))
+    one = eye(difference)
+    gaps = lax.convert_element_type(lax.sub(lax.div(np.array(1, s.dtype), lax.add(difference, one)), one), dtype)
+    ps = lax.mul(lax.convert_element_type(s_rows, dtype), p)
+    sp = lax.mul(lax.convert_element_type(s_cols, dtype), p)
+
+    zero = lax.convert_element_type(lax.eq(s, np.array(0, s.dtype)), s.dtype)
+    inverse = lax.sub(lax.div(np.array(1, s.dtype), lax.add(s, zero)), zero)
+    phase = lax.mul(np.array(0.5, dtype), lax.sub(p, H(p)))
+    phase = lax.mul(phase, lax.convert_element_type(lax.mul(eye(difference), rows(inverse, shape)), dtype))
+    du = dot(u, lax.add(lax.mul(gaps, lax.add(ps, H(ps))), phase))
+    dv = dot(v, lax.mul(gaps, lax.add(sp, H(sp))))
+
+    m, n = t.shape[-2:]
+    if m > n:
+        du = lax.add(du, _outside(u, dot(t, v), s))
+    if m < n:
+        dv = lax.add(dv, _outside(v, dot(H(t), u), s))
+    return ds, du, H(dv)
+
+
+def _outside(u, x, s):
+    """(1 - U Uᴴ) X S⁻¹."""
+    return lax.div(lax.sub(x, dot(u, dot(H(u), x))), lax.convert_element_type(rows(s, x.shape), x.dtype))
+
+
+higher_order(lax.linalg.svd_p, FactorRule(_factor_svd, _push_svd))

@@ -1,0 +1,159 @@
+"""Reductions over windows (pooling), and the selections that are their derivatives.
+
+The derivative of a maximum over windows is the tangent of the entry that is chosen, the first one at ties:
+``select_and_gather_add``. Its transpose, ``select_and_scatter_add``, sends each cotangent to that entry.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from jax import lax
+
+from admodes.program import jax_compat as jc
+from admodes.rules.derived import instantiate, keep, merge, pushed
+from admodes.rules.patterns import pattern_of_windows
+from admodes.rules.reductions import batched, reduce_by_tree
+from admodes.rules.steps import Step, StepsRule
+from admodes.rules.table import HigherOrderRule, higher_order, linear
+
+# -- sums -------------------------------------------------------------------------------------------------
+
+
+def _pull_reduce_window_sum(g, x, *, window_dimensions, window_strides, padding, base_dilation, window_dilation):
+    # Each entry adds up the cotangents of the windows that it is in: a window sum again, over the cotangents spread by
+    # the strides. Along one axis the window of result j starts at j·stride - low, measured in dilated operand entries.
+    margins = []
+    for n, m, width, stride, (low, _), base, dilation in zip(
+        x.shape, g.shape, window_dimensions, window_strides, padding, base_dilation, window_dilation, strict=True
+    ):
+        reach = (width - 1) * dilation
+        spread = (m - 1) * stride + 1 if m else 0
+        dilated = (n - 1) * base + 1 if n else 0
+        before = reach - low
+        margins.append((before, dilated + reach - before - spread, stride - 1))
+    ones = (1,) * len(x.shape)
+    return lax.reduce_window_sum_p.bind(
+        lax.pad(g, g.dtype.type(0), margins),
+        window_dimensions=window_dimensions,
+        window_strides=base_dilation,
+        padding=((0, 0),) * len(x.shape),
+        base_dilation=ones,
+        window_dilation=window_dilation,
+    )
+
+
+linear(lax.reduce_window_sum_p, _pull_reduce_window_sum, pattern=pattern_of_windows)
+
+# -- extremes ---------------------------------------------------------------------------------------------
+
+
+def _choose(select_prim, primitive, primals, params):
+    return [primitive.bind(*primals, **params)], [
+        Step(lax.select_and_gather_add_p, primals, dict(params, select_prim=select_prim))
+    ]
+
+
+higher_order(lax.reduce_window_max_p, StepsRule(partial(_choose, lax.ge_p)))
+higher_order(lax.reduce_window_min_p, StepsRule(partial(_choose, lax.le_p)))
+
+
+def _pull_select_and_gather_add(
+    g, t, x, *, select_prim, window_dimensions, window_strides, padding, base_dilation, window_dilation
+):
+    if any(d != 1 for d in window_dilation):
+        raise NotImplementedError(
+            "the reverse mode of max and min over windows is not implemented for dilated windows, "
+            f"got window_dilation={window_dilation}; forward mode is."
+        )
+    dilated = any(d != 1 for d in base_dilation)
+    if dilated:
+        never = x.dtype.type(-np.inf if select_prim is lax.ge_p else np.inf)
+        x = lax.pad(x, never, [(0, 0, d - 1) for d in base_dilation])
+    ct = lax.select_and_scatter_add_p.bind(
+        g,
+        x,
+        select_prim=select_prim,
+        window_dimensions=window_dimensions,
+        window_strides=window_strides,
+        padding=padding,
+    )
+    return lax.slice(ct, (0,) * ct.ndim, ct.shape, base_dilation) if dilated else ct
+
+
+def _pull_select_and_scatter_add(g, source, x, **params):
+    ones = (1,) * x.ndim
+    return lax.select_and_gather_add_p.bind(g, x, base_dilation=ones, window_dilation=ones, **params)
+
+
+linear(lax.select_and_gather_add_p, _pull_select_and_gather_add, pattern=pattern_of_windows)
+linear(lax.select_and_scatter_add_p, _pull_select_and_scatter_add)
+
+# -- any operation ----------------------------------------------------------------------------------------
+
+
+class ReduceWindowRule(HigherOrderRule):
+    """Windows reduced by an operation that the user gives.
+
+    Forward mode reduces pairs of values and tangents by the operation on dual numbers. In reverse mode the windows
+    are laid out as arrays, one per offset, and reduced by a tree of operations.
+    """
+
+    kind = "higher order"
+
+    def push(self, interpreter, primitive, primals, tangents, params):
+        n = len(primals) // 2
+        self._check(tangents[n:])
+        closed = jc.ClosedJaxpr(params["jaxpr"], params["consts"])
+        on = tuple(jc.is_differentiable(jc.typeof(x)) for x in primals[:n])
+        program, _ = pushed(closed, interpreter, on + on, on)
+        k = sum(on)
+        # the operation gets (values, tangents) of the left, then of the right; the program wants values first
+        order = (*range(n), *range(2 * n, 2 * n + k), *range(n, 2 * n), *range(2 * n + k, 2 * (n + k)))
+        dual = jc.permute_inputs(program, order)
+        avals = [jc.typeof(x) for x in primals[:n]]
+        ts = keep(on, instantiate(tangents[:n], avals, on))
+        zeros = [lax.full((), 0, t.dtype) for t in ts]
+        flat = primitive.bind(
+            *primals[:n], *ts, *primals[n:], *zeros, **dict(params, jaxpr=dual.jaxpr, consts=tuple(dual.consts))
+        )
+        return flat[:n], merge(on, flat[n:])
+
+    def record(self, interpreter, recorder, primitive, primals, slots, params):
+        self._check(slots[len(slots) // 2 :])
+        return interpreter.continue_function(recorder, partial(_reduce_windows, params), primals, slots)
+
+    def _check(self, derivatives):
+        if any(d is not None for d in derivatives):
+            raise TypeError("the derivative of lax.reduce_window with respect to its initial values")
+
+
+def _reduce_windows(params, *args):
+    operands, initial = args[: len(args) // 2], args[len(args) // 2 :]
+    scalar = batched(jc.ClosedJaxpr(params["jaxpr"], params["consts"]), operands[0].ndim + 1)
+    padding, base = params["padding"], params["base_dilation"]
+    margins = [(lo, hi, d - 1) for (lo, hi), d in zip(padding, base, strict=True)]
+    stacks = []
+    for x, value in zip(operands, initial, strict=True):
+        padded = lax.pad(x, value, margins)
+        shape = [
+            (n - (w - 1) * d - 1) // s + 1
+            for n, w, d, s in zip(
+                padded.shape,
+                params["window_dimensions"],
+                params["window_dilation"],
+                params["window_strides"],
+                strict=True,
+            )
+        ]
+        entries = []
+        for offset in np.ndindex(*params["window_dimensions"]):
+            starts = [k * d for k, d in zip(offset, params["window_dilation"], strict=True)]
+            ends = [a + (m - 1) * s + 1 for a, m, s in zip(starts, shape, params["window_strides"], strict=True)]
+            entries.append(lax.expand_dims(lax.slice(padded, starts, ends, params["window_strides"]), (0,)))
+        stacks.append(lax.concatenate(entries, 0))
+    return reduce_by_tree(lambda left, right: scalar(*left, *right), stacks, initial, (0,))
+
+
+higher_order(lax.reduce_window_p, ReduceWindowRule())

@@ -1,0 +1,13 @@
+"""Settings for every test: 64-bit values, reproducible compilation. They must come before JAX starts its backend."""
+
+import os
+
+# Batched LAPACK calls can block the concurrency-optimized scheduler for ever on two cores; with excess precision
+# 16-bit intermediates would be kept in 32 bits, and comparisons of 16-bit results would depend on fusion.
+FLAGS = ("--xla_cpu_enable_concurrency_optimized_scheduler=false", "--xla_allow_excess_precision=false")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402  (reads the environment)
+
+jax.config.update("jax_enable_x64", True)

@@ -1,0 +1,202 @@
+"""The public functions against their JAX namesakes: results, types, structures and error classes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import admodes
+
+FLOAT0 = jax.dtypes.float0
+ONES = np.ones(3, np.float32)
+
+
+def zero_tangent(shape=()):
+    return np.zeros(shape, FLOAT0)
+
+
+def sqrt_by_newton(x):
+    y = x
+    while abs(y * y - x) > 1e-6:
+        y = (y + x / y) / 2
+    return y
+
+
+# each case is called with the library, admodes or jax
+CASES = {
+    "weak float": lambda m: m.grad(lambda x: x * 2.0)(1.0),
+    "weak float, value": lambda m: m.value_and_grad(lambda x: x * jnp.float32(3))(1.0),
+    "weak through a strong constant": lambda m: m.grad(lambda x: jnp.sin(x) * np.float64(2))(1.0),
+    "python int power": lambda m: m.grad(lambda x, n: x**n if isinstance(n, int) else 1 / 0)(1.0, 3),
+    "jvp of a python float": lambda m: m.jvp(lambda x: x * 2.0, (1.0,), (1.0,)),
+    "numpy scalar": lambda m: m.grad(lambda x: x * 2.0)(np.float32(1.0)),
+    "numpy array": lambda m: m.grad(lambda x: x.sum())(ONES),
+    "16 bit": lambda m: m.grad(lambda x: x * x)(jnp.bfloat16(2)),
+    "allow_int": lambda m: m.grad(lambda x: x * 2.0, allow_int=True)(1),
+    "allow_int array": lambda m: m.grad(lambda x: x.sum() * 2.0, allow_int=True)(jnp.arange(3)),
+    "integer argument of vjp": lambda m: m.vjp(lambda x, y: (x * y, y), 2, 3.0)[1]((1.0, 1.0)),
+    "integer argument of jvp": lambda m: m.jvp(lambda x, y: (x * y, x), (2, 3.0), (zero_tangent(), 1.0)),
+    "integer output of vjp": lambda m: m.vjp(lambda x: (x, 2), 1.0)[1]((1.0, zero_tangent())),
+    "argnums": lambda m: m.grad(lambda x, y: x * y, argnums=1)(1.0, 2.0),
+    "argnums negative": lambda m: m.grad(lambda x, y: x * y, argnums=-1)(1.0, 2.0),
+    "argnums tuple": lambda m: m.grad(lambda x, y: x * y, argnums=(1, 0))(1.0, 2.0),
+    "argnums list": lambda m: m.grad(lambda x, y: x * y, argnums=[0, 1])(1.0, 2.0),
+    "keyword argument": lambda m: m.grad(lambda x, y=1.0: x * y)(1.0, y=2.0),
+    "keyword string": lambda m: m.grad(lambda x, *, mode: x if mode == "a" else x * 2)(1.0, mode="a"),
+    "unhashable keyword": lambda m: m.grad(lambda x, *, sizes: x * len(sizes))(1.0, sizes=[1, 2]),
+    "function argument": lambda m: m.grad(lambda x, f: f(x))(1.0, jnp.sin),
+    "dictionary with None": lambda m: m.grad(lambda d: d["a"] * d["b"][0])({"a": 1.0, "b": (2.0, None)}),
+    "empty pytree": lambda m: m.grad(lambda d: 1.0)({}),
+    "constant function": lambda m: m.grad(lambda x: 1.0)(2.0),
+    "no output": lambda m: m.vjp(lambda x: None, 1.0)[0],
+    "has_aux": lambda m: m.grad(lambda x: (x * x, {"a": x, "b": 3}), has_aux=True)(1.0),
+    "has_aux of value_and_grad": lambda m: m.value_and_grad(lambda x: (x * x, [x]), has_aux=True)(1.0),
+    "has_aux of vjp": lambda m: m.vjp(lambda x: (x * x, x), 2.0, has_aux=True)[2],
+    "has_aux of jvp": lambda m: m.jvp(lambda x: (x * x, {"x": x}), (2.0,), (1.0,), has_aux=True),
+    "has_aux of linearize": lambda m: m.linearize(lambda x: (x * x, x), 2.0, has_aux=True)[2],
+    "has_aux of jacfwd": lambda m: m.jacfwd(lambda x: (x * x, x), has_aux=True)(ONES),
+    "has_aux of jacrev": lambda m: m.jacrev(lambda x: (x * x, x), has_aux=True)(ONES),
+    "has_aux of hessian": lambda m: m.hessian(lambda x: (jnp.sum(x**3), x), has_aux=True)(ONES),
+    "complex input": lambda m: m.grad(lambda x: jnp.real(x * x))(1 + 1j),
+    "holomorphic": lambda m: m.grad(lambda x: x * x, holomorphic=True)(1 + 1j),
+    "holomorphic jacfwd": lambda m: m.jacfwd(lambda x: x * x, holomorphic=True)(ONES * 1j),
+    "holomorphic jacrev": lambda m: m.jacrev(lambda x: x * x, holomorphic=True)(ONES * 1j),
+    "holomorphic hessian": lambda m: m.hessian(lambda x: jnp.sum(x**3), holomorphic=True)(ONES * 1j),
+    "if": lambda m: m.grad(lambda x: x * x if x > 0 else -x)(1.0),
+    "while": lambda m: m.grad(sqrt_by_newton)(2.0),
+    "while, forward": lambda m: m.jvp(sqrt_by_newton, (2.0,), (1.0,)),
+    "concrete closed-over value": lambda m: m.grad(lambda x: x if ONES[0] > 0 else -x)(1.0),
+    "numpy on concrete values": lambda m: m.grad(lambda x: x * np.prod(x.shape))(1.0),
+    "indexing by a value": lambda m: m.grad(lambda x: x[int(x[1])] * 2.0)(ONES),
+    "linearize": lambda m: m.linearize(lambda x, y: (x * y, 3), 2.0, 3.0)[1](1.0, 1.0),
+    "random key argument": lambda m: m.grad(lambda x, k: x * jax.random.normal(k))(1.0, jax.random.key(0)),
+    "random key differentiated": lambda m: m.vjp(lambda k, x: x * jax.random.normal(k), jax.random.key(0), 1.0)[1](1.0)[1],
+    "jacfwd pytrees": lambda m: m.jacfwd(lambda d: {"y": d["a"] * d["b"], "z": d["a"]})({"a": 2.0, "b": ONES}),
+    "jacrev pytrees": lambda m: m.jacrev(lambda d: {"y": d["a"] * d["b"], "z": d["a"]})({"a": 2.0, "b": ONES}),
+    "jacfwd argnums": lambda m: m.jacfwd(lambda a, b: a * b, argnums=(0, 1))(ONES, ONES * 2),
+    "jacrev argnums": lambda m: m.jacrev(lambda a, b: a * b, argnums=(0, 1))(ONES, ONES * 2),
+    "jacfwd mixed dtypes": lambda m: m.jacfwd(lambda a: (a[0] * a[1]).sum())((ONES, ONES.astype(np.float16))),
+    "hessian": lambda m: m.hessian(lambda x: jnp.prod(x))(ONES * 2),
+    "partial": lambda m: m.grad(functools.partial(lambda a, x: a * x, 3.0))(2.0),
+    "jit inside": lambda m: m.grad(jax.jit(lambda x: x**2))(3.0),
+    "debug print": lambda m: m.grad(lambda x: (jax.debug.print("", ordered=True), x * x)[1])(3.0),
+}
+
+
+def describe(x):
+    if getattr(x, "dtype", None) == FLOAT0:
+        return FLOAT0, np.shape(x)
+    return jax.typeof(x).dtype, np.shape(x), jax.typeof(x).weak_type
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_same_result_as_jax(case):
+    with jax.enable_x64(False):
+        ours, theirs = case(admodes), case(jax)
+        assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+            assert describe(a) == describe(b)
+            if getattr(a, "dtype", None) != FLOAT0:
+                np.testing.assert_allclose(np.asarray(a, np.complex128), np.asarray(b, np.complex128), rtol=1e-6)
+
+
+ERRORS = {
+    "integer input": lambda m: m.grad(lambda x: x * 2.0)(1),
+    "boolean input": lambda m: m.grad(lambda x: x * 1.0)(True),
+    "key input": lambda m: m.grad(lambda k: 1.0)(jax.random.key(0)),
+    "string input": lambda m: m.grad(lambda x: x)("a"),
+    "not a function": lambda m: m.grad(3),
+    "argnums beyond the arguments": lambda m: m.grad(lambda x: x, argnums=2)(1.0),
+    "argnums empty": lambda m: m.grad(lambda x, y: x * y, argnums=())(1.0, 2.0),
+    "argnums is a string": lambda m: m.grad(lambda x, y: x * y, argnums="a")(1.0, 2.0),
+    "argnums is a float": lambda m: m.grad(lambda x, y: x * y, argnums=1.0)(1.0, 2.0),
+    "vector output": lambda m: m.grad(lambda x: x * 2.0)(ONES),
+    "tuple output": lambda m: m.grad(lambda x: (x, x))(1.0),
+    "string output": lambda m: m.vjp(lambda x: "a", 1.0),
+    "has_aux without a pair": lambda m: m.grad(lambda x: x * x, has_aux=True)(1.0),
+    "complex output": lambda m: m.grad(lambda x: x * x)(1 + 1j),
+    "holomorphic with a real input": lambda m: m.grad(lambda x: x * x, holomorphic=True)(1.0),
+    "jacfwd of complex": lambda m: m.jacfwd(lambda x: x * x)(ONES * 1j),
+    "jacfwd of integers": lambda m: m.jacfwd(lambda x: x * x)(jnp.arange(2)),
+    "jacrev of integers": lambda m: m.jacrev(lambda x: x * x)(jnp.arange(2)),
+    "cotangent of another shape": lambda m: m.vjp(lambda x: x, ONES)[1](jnp.ones(4)),
+    "cotangent of another dtype": lambda m: m.vjp(lambda x: x, ONES)[1](jnp.ones(3, jnp.int32)),
+    "cotangent of another structure": lambda m: m.vjp(lambda x: (x, x), ONES)[1](ONES),
+    "two cotangents": lambda m: m.vjp(lambda x: (x, x), ONES)[1](ONES, ONES),
+    "tangent of another shape": lambda m: m.jvp(lambda x: x, (ONES,), (jnp.ones(4, jnp.float32),)),
+    "tangent of another dtype": lambda m: m.jvp(lambda x: x, (ONES,), (jnp.ones(3, jnp.float16),)),
+    "tangent of another structure": lambda m: m.jvp(lambda x: x, ((ONES,),), (ONES,)),
+    "integer tangent": lambda m: m.jvp(lambda x, y: (x * y, y), (2, 3.0), (1, 1.0)),
+    "too few tangents": lambda m: m.jvp(lambda x, y: x, (1.0, 2.0), (1.0,)),
+    "primals are not a tuple": lambda m: m.jvp(lambda x: x, ONES, ONES),
+    "linearized at another shape": lambda m: m.linearize(lambda x: x, 2.0)[1](ONES),
+    "linearized with more arguments": lambda m: m.linearize(lambda x: x, 2.0)[1](1.0, 1.0),
+    "branch on a traced value": lambda m: jax.jit(m.grad(lambda x: x if x > 0 else -x))(1.0),
+    "reverse through while": lambda m: m.grad(lambda x: lax.while_loop(lambda c: c < 9, lambda c: c * x, x))(2.0),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS.values(), ids=ERRORS)
+def test_same_error_class_as_jax(case):
+    with pytest.raises(Exception) as theirs:  # noqa: PT011  (whatever JAX raises is the expectation)
+        case(jax)
+    with pytest.raises(theirs.type) as ours:
+        case(admodes)
+    assert len(str(ours.value)) > 20
+
+
+def test_concrete_values_become_python_numbers():
+    assert admodes.grad(lambda x: x * float(x))(1.5) == 1.5
+    assert admodes.jvp(lambda x: x * complex(x), (1.5,), (1.0,))[1] == 1.5
+    with pytest.raises(jax.errors.ConcretizationTypeError):
+        jax.jit(admodes.grad(lambda x: x * float(x)))(1.5)
+
+
+def test_names_and_docs_come_from_the_function():
+    def parabola(x):
+        """A parabola."""
+        return x * x
+
+    for derive in (admodes.grad, admodes.value_and_grad, admodes.jacfwd, admodes.jacrev, admodes.hessian):
+        assert derive(parabola).__name__ == "parabola"
+        assert "parabola" in derive(parabola).__doc__
+
+
+def test_undifferentiated_arguments_arrive_unconverted():
+    seen = []
+    admodes.grad(lambda x, n, s, a: seen.extend([n, s, a]) or x * n)(1.0, 3, "text", ONES)
+    assert type(seen[0]) is int
+    assert seen[1] == "text"
+    assert seen[2] is ONES
+
+
+def test_unsupported_primitive_names_itself_and_the_line():
+    with pytest.raises(admodes.errors.UnsupportedPrimitiveError, match=r"(?s)'rng_uniform'.*test_api\.py"):
+        admodes.jvp(lambda x: lax.rng_uniform(x, x + 1, (3,)), (1.0,), (1.0,))
+
+
+def test_dead_code_never_asks_for_a_rule():
+    assert admodes.grad(lambda x: (lax.rng_uniform(x, x + 1, (3,)), x * x)[1])(3.0) == 6.0
+
+
+def test_optimiser_step_is_a_drop_in():
+    import optax
+
+    def loss(p, x, y):
+        return jnp.mean((jnp.tanh(x @ p["w"]) + p["b"] - y) ** 2)
+
+    x, y = np.linspace(-1, 1, 12).reshape(4, 3), np.linspace(0, 1, 4)
+    curves = []
+    for lib in (admodes, jax):
+        p, optimiser = {"w": jnp.ones(3), "b": jnp.zeros(())}, optax.adam(0.1)
+        state, losses = optimiser.init(p), []
+        for _ in range(5):
+            value, g = lib.value_and_grad(loss)(p, x, y)
+            updates, state = optimiser.update(g, state)
+            p = optax.apply_updates(p, updates)
+            losses.append(float(value))
+        curves.append(losses)
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-12)

@@ -1,0 +1,70 @@
+"""What admodes assumes of JAX's internals; a failure here names what an upgrade of JAX has changed."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from admodes.program import jax_compat as jc
+
+PARAMS = {
+    "scan": (
+        lambda x: lax.scan(lambda c, u: (c + u, c), x, jnp.ones(3)),
+        {"jaxpr", "length", "reverse", "unroll", "num_consts", "num_carry"},
+    ),
+    "while": (
+        lambda x: lax.while_loop(lambda c: c < 3, lambda c: c + 1, x),
+        {"cond_jaxpr", "body_jaxpr", "cond_nconsts", "body_nconsts"},
+    ),
+    "cond": (lambda x: lax.cond(x > 0, jnp.sin, jnp.cos, x), {"branches"}),
+    "remat2": (lambda x: jax.checkpoint(jnp.sin)(x), {"jaxpr", "prevent_cse", "differentiated", "policy"}),
+    "custom_jvp_call": (jax.nn.relu, {"call_jaxpr", "jvp_jaxpr_fun", "num_consts", "symbolic_zeros"}),
+}
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_parameters_of_higher_order_primitives(name):
+    fun, expected = PARAMS[name]
+    equations = jax.make_jaxpr(lambda x: fun(x))(1.0).eqns
+    equations = [e for outer in equations for e in (outer.params["jaxpr"].eqns if outer.primitive is jc.jit_p else [outer])]
+    (equation,) = (e for e in equations if e.primitive.name == name)
+    assert set(equation.params) == expected
+
+
+def test_higher_order_primitives_by_name():
+    found = {p.name for p in (jc.scan_p, jc.while_p, jc.cond_p, jc.remat_p, jc.jit_p, jc.shard_map_p)}
+    assert found == {"scan", "while", "cond", "remat2", "jit", "shard_map"}
+
+
+def test_trace_hooks_that_we_override_exist():
+    for hook in ("process_primitive", "process_call", "process_custom_jvp_call", "process_custom_vjp_call"):
+        assert hasattr(jc.Trace, hook)
+    assert hasattr(jc.Tracer, "to_concrete_value")
+
+
+def test_tangent_types():
+    assert jc.tangent_aval(jc.typeof(jnp.float32(1))).dtype == jnp.float32
+    assert jc.tangent_aval(jc.typeof(jnp.int32(1))).dtype == jc.float0
+    assert jc.zeros(jc.typeof(jnp.arange(3))).dtype == jc.float0
+    assert not jc.is_differentiable(jc.typeof(jax.random.key(0)))
+
+
+def test_staging_is_recognised():
+    seen = []
+    jax.jit(lambda x: seen.append(jc.is_staging()) or x)(1.0)
+    jax.vmap(lambda x: seen.append(jc.is_staging()) or x)(jnp.ones(2))
+    assert seen == [True, False]
+    assert not jc.is_staging()
+
+
+def test_jaxpr_surgery():
+    closed = jc.trace_flat(lambda a, b: [jnp.sin(a), b, jnp.sin(a) * b], [jc.typeof(1.0)] * 2, "test")
+    assert jc.output_sources(closed)[1] == ("input", 1)
+    assert jc.depends_on(closed, [False, True]) == [False, True, True]
+    assert len(jc.select_outputs(closed, [1]).eqns) == 0
+    swapped = jc.permute_inputs(closed, (1, 0))
+    assert jc.jaxpr_as_fun(swapped)(2.0, 0.0)[1] == 2.0
+
+
+def test_version_is_one_we_know():
+    assert tuple(map(int, jax.__version__.split(".")[:2])) >= (0, 10)
