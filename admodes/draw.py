@@ -62,7 +62,7 @@ def _vertices(program: Program, paths) -> list[tuple[str, str, str, list[str]]]:
     def operands(values) -> list[str]:
         return list(dict.fromkeys(names(x) for x in values if not isinstance(x, Const)))
 
-    vertices = [(names(s), f"input {path}", kind(s), []) for s, path in zip(program.inputs, paths, strict=True)]
+    vertices: list = [(names(s), f"input {path}", kind(s), []) for s, path in zip(program.inputs, paths, strict=True)]
     vertices += [(names(s), "constant", kind(s), []) for s, _ in names.constants]
     for equation in names.equations:
         for k, slot in enumerate(equation.outputs):

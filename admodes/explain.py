@@ -141,7 +141,7 @@ def _seeds(what: str, given, tree, avals) -> list:
         leaves, found = tree_flatten(tuple(given) if what == "tangents" else given)
         if found != tree:
             raise TypeError(f"{what} must be structured like the {_whose(what)}: expected {tree}, got {found}.")
-    seeds = []
+    seeds: list = []
     for aval, seed in zip(avals, leaves, strict=True):
         if not jc.is_differentiable(aval):
             seeds.append(None)
@@ -207,18 +207,21 @@ def _rows(program: Program, paths, values, derivatives, outputs) -> tuple[Row, .
     names = Names(program)
 
     def row(slot, formula) -> Row:
-        return Row(names(slot), formula, np.asarray(values[slot]), _derivative(derivatives, slot, program.avals[slot]))
+        return Row(names(slot), formula, _host(values[slot]), _derivative(derivatives, slot, program.avals[slot]))
 
     rows = [row(slot, f"input {path}") for slot, path in zip(program.inputs, paths, strict=True)]
-    rows += [Row(names(slot), "constant", np.asarray(value), None) for slot, value in names.constants]
+    rows += [Row(names(slot), "constant", _host(value), None) for slot, value in names.constants]
     for equation in names.equations:
         results = [(k, slot) for k, slot in enumerate(equation.outputs) if slot in names]
         rows += [row(slot, names.formula(equation, k)) for k, slot in results]
     for k, (slot, (value, derivative)) in enumerate(zip(program.outputs, outputs, strict=True), start=1):
-        rows.append(
-            Row(f"y{k}", names(slot), np.asarray(value), None if derivative is None else np.asarray(derivative))
-        )
+        rows.append(Row(f"y{k}", names(slot), _host(value), None if derivative is None else np.asarray(derivative)))
     return tuple(rows)
+
+
+def _host(value) -> np.ndarray:
+    """The value as a numpy array; of a random key its words."""
+    return np.asarray(jax.random.key_data(value) if jc.is_extended(jc.dtype_of(value)) else value)
 
 
 def _derivative(derivatives, slot, aval) -> np.ndarray | None:

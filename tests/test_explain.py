@@ -55,12 +55,12 @@ def test_lecture_graph_prints_as_in_the_textbook():
     assert "tangent" in str(forward)
 
 
-@pytest.mark.parametrize("name", ["roe_flux", "speelpenning", "arrowhead", "rk4_ode"])
+@pytest.mark.parametrize("name", ["roe_flux", "speelpenning", "arrowhead"])
 def test_adjoints_and_tangents_are_those_of_the_modes(name):
     f, args = problems.get(name).make(np.float64)
     ones = jax.tree_util.tree_map(jnp.ones_like, args)
-    y, dy = admodes.jvp(f, args, ones)
-    _, pullback = admodes.vjp(f, *args)
+    y, dy = jax.jit(lambda *xs: admodes.jvp(f, xs, ones))(*args)
+    _, pullback = jax.jit(lambda *xs: admodes.vjp(f, *xs))(*args)
     cts = jax.tree_util.tree_leaves(pullback(jax.tree_util.tree_map(jnp.ones_like, y)))
     reverse, forward = explain(f, *args), explain(f, *args, mode="forward")
     for k, ct in enumerate(cts, start=1):
@@ -142,6 +142,13 @@ def test_complex_and_half_values():
     assert complex(explanation["x1"].derivative) == complex(jax.vjp(square, 1.0 + 2.0j)[1](1.0)[0])
     assert "1+2j" in str(explanation)
     assert float(explain(lambda x: x * x, jnp.bfloat16(3.0))["x1"].derivative) == 6.0
+
+
+def test_random_keys():
+    explanation = explain(lambda key, x: x * jax.random.uniform(key), jax.random.key(7), 3.0)
+    assert explanation["x1"].value.tolist() == [0, 7]
+    assert explanation["x1"].derivative is None
+    assert float(explanation["x2"].derivative * 3.0) == pytest.approx(float(explanation["y1"].value))
 
 
 def test_bad_input():

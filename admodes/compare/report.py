@@ -53,6 +53,14 @@ def error(value: float) -> str:
     return "-" if math.isnan(value) else "0" if value == 0 else f"{value:.1e}"
 
 
+def plural(number: int, noun: str) -> str:
+    """
+    >>> plural(1, "input"), plural(2, "output")
+    ('1 input', '2 outputs')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def table(title: str, columns: list[str], rows: list[list[str]], *, left: int = 1, caption: str = ""):
     """A rich table; the first ``left`` columns are text, the others numbers."""
     from rich import box
@@ -74,6 +82,9 @@ def show(*parts: Any) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        print(plain(*parts))
+        return
     widest = max(
         (console.measure(part, options=console.options.update_width(1000)).maximum for part in parts), default=0
     )
@@ -91,7 +102,7 @@ def plain(*parts: Any, width: int = 1000) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, force_terminal=False, highlight=False)
     for part in parts:
-        console.print(part)
+        console.print(part, markup=False)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
@@ -107,7 +118,7 @@ def comparison_table(comparison: Comparison) -> Any:
         return [row.mode, *costs, error(row.abs_error), error(row.rel_error), ratio(row.run_ratio)]
 
     return table(
-        f"{comparison.function}: {comparison.inputs} inputs, {comparison.outputs} outputs",
+        f"{comparison.function}: {plural(comparison.inputs, 'input')}, {plural(comparison.outputs, 'output')}",
         columns,
         [line(row) for row in (*comparison.rows, *comparison.oracle_rows)],
         caption=_caption(comparison),
@@ -117,7 +128,7 @@ def comparison_table(comparison: Comparison) -> Any:
 def _caption(comparison: Comparison) -> str:
     checked = ", ".join(f"{row.mode} against {row.oracle}" for row in comparison.rows)
     lines = [
-        f"Jacobian under jit on {comparison.device}; times are medians of {comparison.repeat} interleaved samples.",
+        f"Jacobian under jit on {comparison.device}; times are medians of {plural(comparison.repeat, 'sample')}, interleaved.",
         f"Errors: {checked}; '/ JAX' is the run time over its.",
     ]
     if comparison.borrowed:

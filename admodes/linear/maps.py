@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, dataclass_transform
 
 import jax
 import numpy as np
@@ -36,6 +36,7 @@ def _static(**kwargs) -> Any:
     return field(metadata={"static": True}, **kwargs)
 
 
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, _static))
 def linear_map(cls):
     """Make a class a frozen dataclass and a pytree: fields marked ``_static`` are its kind, the others residuals."""
     return jax.tree_util.register_dataclass(dataclass(frozen=True, eq=False)(cls))
@@ -44,8 +45,8 @@ def linear_map(cls):
 class LinearMap:
     """The contract. ``domain`` and ``codomain`` are the types of the operands and results (primal types)."""
 
-    domain: tuple
-    codomain: tuple
+    domain: Any
+    codomain: Any
 
     def push(self, tangents: Arrays) -> Arrays:
         raise NotImplementedError

@@ -49,7 +49,9 @@ def flat_function(fun: Callable, in_tree, has_aux: bool) -> tuple[Callable, Resu
 
 
 def _describe(out) -> str:
-    return f"a {type(out).__name__} of length {len(out)}" if isinstance(out, (tuple, list)) else f"a {type(out).__name__}"
+    return (
+        f"a {type(out).__name__} of length {len(out)}" if isinstance(out, (tuple, list)) else f"a {type(out).__name__}"
+    )
 
 
 def std_basis(tree):

@@ -50,7 +50,7 @@ def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = Fa
         )
     flat, tree = tree_flatten(tuple(primals))
     flat_ts, ts_tree = tree_flatten(tuple(tangents))
-    if tree != ts_tree:
+    if tree != ts_tree:  # type: ignore[operator]
         raise TypeError(
             "primal and tangent arguments to admodes.jvp must have the same tree structure; primals have tree "
             f"structure {tree} whereas tangents have tree structure {ts_tree}."
@@ -175,4 +175,3 @@ def _unravel_columns(example, out, columns):
     parts = jax.numpy.split(columns, sizes, axis=-1) if leaves else []
     shaped = [part.reshape(np.shape(out) + np.shape(x)) for part, x in zip(parts, leaves, strict=True)]
     return tree_unflatten(tree, shaped)
-

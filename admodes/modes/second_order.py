@@ -44,4 +44,3 @@ def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool =
     [[4.0, 2.0], [2.0, 0.0]]
     """
     return jacfwd(jacrev(fun, argnums, has_aux, holomorphic), argnums, has_aux, holomorphic)
-

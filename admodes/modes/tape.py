@@ -123,7 +123,11 @@ class Recorder:
         numbers: dict = {(None, i): i for i in range(len(self.domain))}
 
         def number(slot):
-            return None if slot is None else numbers.setdefault((slot.entry and slot.entry.number, slot.index), len(numbers))
+            return (
+                None
+                if slot is None
+                else numbers.setdefault((slot.entry and slot.entry.number, slot.index), len(numbers))
+            )
 
         maps, wiring = [], []
         for _, entry in sorted(reachable.items()):

@@ -29,7 +29,7 @@ def _contract(dtype, rng):
 
 
 @problem(
-    summary="price of a European call; its gradient are the greeks",
+    summary="price of a European call; its gradient holds the greeks",
     field="finance",
     inputs=5,
     outputs=1,
@@ -38,7 +38,8 @@ def _contract(dtype, rng):
 def black_scholes(dtype, rng):
     r"""C = S Φ(d₁) − K e^{−rT} Φ(d₂), d₁ = (log(S/K) + (r + σ²/2) T) / (σ√T), d₂ = d₁ − σ√T.
 
-    The arguments are (S, K, r, σ, T); the gradient holds delta Φ(d₁), rho, vega S√T φ(d₁) and minus theta.
+    The arguments are (S, K, r, σ, T); the gradient holds delta Φ(d₁), the dual delta −e^{−rT} Φ(d₂),
+    rho, vega S√T φ(d₁) and minus theta.
 
     Reference: Black and Scholes, *The pricing of options and corporate liabilities*, J. Political Economy 81 (1973)
     637-654.
@@ -47,7 +48,7 @@ def black_scholes(dtype, rng):
 
 
 @problem(
-    summary="the five first-order greeks of a call; its Jacobian are the second-order greeks",
+    summary="the five first-order greeks of a call; its Jacobian holds the second-order ones",
     field="finance",
     inputs=5,
     outputs=5,

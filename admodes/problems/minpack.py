@@ -44,7 +44,7 @@ def human_heart_dipole(dtype, rng):
     (a + ic)(t + iv)ᵏ + (b + id)(u + iw)ᵏ = σₖ for k = 0 ... 3: real and imaginary parts are eight equations in eight
     unknowns. All operations are scalar.
 
-    Reference: MINPACK-2, section 2.2; Nelsen and Hodgkin, *Determination of magnitudes, directions, and locations of
+    Reference: MINPACK-2; Nelson and Hodgkin, *Determination of magnitudes, directions, and locations of
     two independent dipoles in a circular conducting region from boundary potential measurements*, IEEE Trans. Biomed.
     Eng. 28 (1981) 817-823.
     """
@@ -83,7 +83,7 @@ def propane_combustion(dtype, rng):
     Four conservation laws of the elements, six equilibria (for example K₆ √x₂ √x₄ = √x₁ x₆ √(p/x₁₁)) and the sum:
     eleven equations, sparse. p = 40 atm, ten parts of air to one of fuel. All operations are scalar.
 
-    Reference: MINPACK-2, section 2.3 (the full formulation); Meintjes and Morgan, *Chemical equilibrium systems as
+    Reference: MINPACK-2 (the full formulation); Meintjes and Morgan, *Chemical equilibrium systems as
     numerical test problems*, ACM Trans. Math. Software 16 (1990) 143-151.
     """
     k, root = EQUILIBRIUM, np.sqrt(PRESSURE)
@@ -110,7 +110,7 @@ def bratu(dtype, rng, n=8):
 
     F(u)ᵢⱼ = 4uᵢⱼ − (the four neighbours) − h² λ exp(uᵢⱼ), h = 1/(n + 1), λ = 5: at most five nonzeros per row.
 
-    Reference: MINPACK-2, section 4.2; Bebernes and Eberly, *Mathematical Problems from Combustion Theory*, Springer
+    Reference: MINPACK-2; Bebernes and Eberly, *Mathematical Problems from Combustion Theory*, Springer
     1989.
     """
     strength = 5.0 / (n + 1) ** 2
@@ -134,7 +134,7 @@ def minimal_surface(dtype, rng, n=8):
 
     Each cell of the grid is cut into two triangles on which u is linear; the n × n inner heights are the unknowns.
 
-    Reference: MINPACK-2, section 4.4.
+    Reference: MINPACK-2.
     """
     width = 1.0 / (n + 1)
     grid = np.linspace(0.0, 1.0, n + 2)

@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import jax
@@ -69,6 +70,7 @@ Tracer = core.Tracer
 
 float0 = jax.dtypes.float0
 typeof = core.typeof
+to_concrete_value = core.to_concrete_value
 set_current_trace = core.set_current_trace
 take_current_trace = core.take_current_trace
 jaxpr_as_fun = core.jaxpr_as_fun
@@ -216,7 +218,6 @@ class DerivativeTrace(Trace):
         params = dict(subfuns=(fun, fwd, bwd), out_trees=out_trees, symbolic_zeros=symbolic_zeros)
         return self.process_primitive(primitive, args, params)
 
-
     def process_shard_map(self, primitive, fun, args, **params):
         structure: list = []
 
@@ -237,7 +238,7 @@ def is_staging() -> bool:
 def current_place() -> str:
     """The user's line that is running now: below :func:`user_source` the equation's, else the innermost on the stack."""
     place = source_info_util.summarize(source_info_util.current())
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while not place and frame is not None:
         if source_info_util.is_user_filename(frame.f_code.co_filename):
             place = f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_qualname})"
@@ -378,19 +379,17 @@ def sharding_of_axes(aval, axes):
 # -- shard_map -------------------------------------------------------------------------------------
 
 
-def local_function(params):
-    """The per-device function of a shard_map as a function of flat values to a flat list.
+class LocalFunction:
+    """The per-device function of a shard_map, from flat values to a flat list; ``out_specs`` are known once it has run."""
 
-    After it has run, its attribute ``out_specs`` holds the specs of its results.
-    """
-    (fun,) = params["subfuns"]
+    def __init__(self, params):
+        (self.fun,) = params["subfuns"]
+        self.out_specs: list = []
 
-    def local(*args):
-        outs, specs = fun(*args).unpack_aux()
-        local.out_specs = list(specs)
+    def __call__(self, *args) -> list:
+        outs, specs = self.fun(*args).unpack_aux()
+        self.out_specs = list(specs)
         return list(outs)
-
-    return local
 
 
 def cotangent_spec(spec):
@@ -434,7 +433,9 @@ class ShardMap:
 
     def per_device_spec(self, x):
         """The spec that lays values that differ by device along a leading axis."""
-        return typeof(x).nospec(self.mesh, self.check_vma, shard_map._all_newly_manual_mesh_names(self.mesh, self.newly_manual_axes))
+        return typeof(x).nospec(
+            self.mesh, self.check_vma, shard_map._all_newly_manual_mesh_names(self.mesh, self.newly_manual_axes)
+        )
 
     def _copies(self, spec) -> tuple:
         """The mesh axes along which a value with this spec is replicated."""

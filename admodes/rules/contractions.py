@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ def _others(ndim, *taken) -> list[int]:
 def _ranges(*groups) -> list[list[int]]:
     """Consecutive axis numbers for groups of these lengths."""
     ends = np.cumsum([0, *map(len, groups)])
-    return [list(range(a, b)) for a, b in zip(ends, ends[1:], strict=False)]
+    return [list(range(a, b)) for a, b in itertools.pairwise(ends)]
 
 
 def _ints(axes) -> tuple[int, ...]:

@@ -15,7 +15,17 @@ from admodes.linear.maps import LinearMap, _static, linear_map
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate, run
 from admodes.program.ir import from_jaxpr
-from admodes.rules.derived import Recording, fixed_point, instantiate, keep, merge, present, pushed, recorded, tangent_avals
+from admodes.rules.derived import (
+    Recording,
+    fixed_point,
+    instantiate,
+    keep,
+    merge,
+    present,
+    pushed,
+    recorded,
+    tangent_avals,
+)
 from admodes.rules.table import HigherOrderRule, higher_order
 
 _push = jax.jit(lambda linear, ts: linear.push(ts))
@@ -170,7 +180,13 @@ class Branches(LinearMap):
     codomain: tuple = _static()
 
     def push(self, tangents):
-        return self._walk("push", tangents, self.domain, self.codomain, tuple(map(any, zip(*(r.active for r in self.recordings), strict=True))))
+        return self._walk(
+            "push",
+            tangents,
+            self.domain,
+            self.codomain,
+            tuple(map(any, zip(*(r.active for r in self.recordings), strict=True))),
+        )
 
     def pull(self, cotangents):
         return self._walk("pull", cotangents, self.codomain, self.domain, self.active)
@@ -268,7 +284,10 @@ def _padded(program, n_outputs, own, shared):
     def padded(*args):
         flat = evaluate(from_jaxpr(program), *args)
         residuals = dict(zip(own, flat[n_outputs:], strict=True))
-        return [*flat[:n_outputs], *(residuals[s] if s in residuals else jc.fill_zeros(a) for s, a in enumerate(shared))]
+        return [
+            *flat[:n_outputs],
+            *(residuals[s] if s in residuals else jc.fill_zeros(a) for s, a in enumerate(shared)),
+        ]
 
     return jc.trace_flat(padded, program.in_avals, "branch")
 
@@ -355,9 +374,7 @@ def _permuted(program, order):
 def _ignoring(closed, extra: tuple):
     """The same program with further arguments that it ignores."""
     n = len(closed.in_avals)
-    return jc.trace_flat(
-        lambda *args: evaluate(from_jaxpr(closed), *args[:n]), [*closed.in_avals, *extra], "condition"
-    )
+    return jc.trace_flat(lambda *args: evaluate(from_jaxpr(closed), *args[:n]), [*closed.in_avals, *extra], "condition")
 
 
 higher_order(jc.jit_p, CallRule("jaxpr"))

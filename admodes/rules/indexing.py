@@ -218,10 +218,11 @@ def _push_scatter_extreme(
     x, indices, of_operand, of_update, tangents, *, dimension_numbers, indices_are_sorted, unique_indices, mode, **_
 ):
     t, _, u = tangents
+    # zeros take part, for where an update meets none (out of bounds, clipped) the parts are infinite, as JAX's are
     t = zeros_like(x) if t is None else t
-    change = lax.mul(gather_back(t, indices, of_update, dimension_numbers), of_operand)
-    if u is not None:
-        change = lax.add(change, lax.mul(u, of_update))
+    u = zeros_like(of_update) if u is None else u
+    below = gather_back(t, indices, of_update, dimension_numbers)
+    change = lax.add(lax.mul(below, of_operand), lax.mul(u, of_update))
     return (
         lax.scatter_add(
             t,

@@ -3,10 +3,9 @@ r"""Factorisations by triangles: cholesky, lu, qr; and the small matrix algebra 
 With A = L U, say, L⁻¹ Ȧ U⁻¹ = L⁻¹ L̇ + U̇ U⁻¹ is the sum of a strictly lower and an upper triangle, and so falls into
 the two. Axes before the last two are batches.
 
-References: Giles, *Collected matrix derivative results for forward and reverse mode AD* (2008); Murray, *Differentiation
-of the Cholesky decomposition* (arXiv:1602.07527); de Hoog, Anderssen and Lukas, *Differentiation of matrix functionals
-using triangular factorization* (2011); Walter and Lehmann, *Algorithmic differentiation of linear algebra functions*
-(arXiv:1001.1654).
+References: Murray, *Differentiation of the Cholesky decomposition* (arXiv:1602.07527); de Hoog, Anderssen and Lukas,
+*Differentiation of matrix functionals using triangular factorization* (2011); Walter and Lehmann, *Algorithmic
+differentiation of linear algebra functions* (arXiv:1001.1654).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 from jax import lax
 
-from admodes.program import jax_compat as jc
 from admodes.rules.table import function, zero
 
 # -- matrix algebra ----------------------------------------------------------------------------------------
@@ -218,7 +216,7 @@ def _push_qr(a, q, r, permutation, tangents, *, pivoting, full_matrices, **_):
 def _push_complement(q, dq1):
     """The columns Q₂ that complete Q₁ to a unitary matrix, where (Q₁ Q₂) is the product of Householder reflections.
 
-    With Z = Q₁₂ (Q₁₁ - 1)⁻¹ (Q₁₁ the upper and Q₁₂ the lower rows of Q₁), such a product has Q₂ = E₂ + (Q₁ - E₁) Zᴴ, whence
+    With Z = Q₁₂ (Q₁₁ - 1)⁻¹, where Q₁₁ are the upper and Q₁₂ the lower rows of Q₁, these columns change by
     Q̇₂ = Q̇₁ Zᴴ - (Q₁ + Q₂ Z)(Q̇₁₂ - Z Q̇₁₁)ᴴ (arXiv:2409.13374, equations 32 and 33).
     """
     n = dq1.shape[-1]
@@ -234,10 +232,9 @@ def _solve_transposed(lu, permutation, b):
     """X with Aᵀ X = B from the LU decomposition P A = L U of A: Aᵀ = Uᵀ Lᵀ P."""
     x = solve_triangular(lu, b, left=True, lower=False, transpose=True)
     x = solve_triangular(lu, x, left=True, lower=True, transpose=True, unit=True)
-    return take_rows(
-        x,
-        lax.sort((permutation, lax.broadcasted_iota(np.int32, permutation.shape, permutation.ndim - 1)), num_keys=1)[1],
-    )
+    order = lax.broadcasted_iota(np.int32, permutation.shape, permutation.ndim - 1)
+    _, inverse = lax.sort((permutation, order), num_keys=1)
+    return take_rows(x, inverse)
 
 
 function(

@@ -98,7 +98,7 @@ def pattern_of_prefixes(linear: Linear):
 
 def _by_numbers(linear, direction, sources, wanted, targets, transposed):
     """Send the entry numbers 1, 2, ... of each source through ``direction`` and read off where they arrive."""
-    if any(x is not None and jc.to_concrete_value(x) is None for x in linear.operands):
+    if any(isinstance(x, jc.Tracer) for x in linear.operands):
         return None
     blocks = {}
     for k, (source, on) in enumerate(zip(sources, wanted, strict=True)):

@@ -7,6 +7,7 @@ the loop, those that are inputs or outputs of a step are not stored a second tim
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,7 +143,9 @@ class Scan(LinearMap):
         carry_avals, _ = self._out_avals()
         carry = keep(carry_on, instantiate(carry, carry_avals, carry_on))
         fixed, varying, tree, avals = self._flatten()
-        program = _push_body(self.recorded.program, self.recorded, self.loop, self.active, present(consts), present(xs), tree, avals)
+        program = _push_body(
+            self.recorded.program, self.recorded, self.loop, self.active, present(consts), present(xs), tree, avals
+        )
         out_carry, out_ys = self.loop.bind(
             program.closed, [*fixed, *keep(present(consts), consts)], carry, [*varying, *keep(present(xs), xs)]
         )
@@ -179,6 +182,12 @@ class Scan(LinearMap):
         return fixed, varying, (fixed_tree, varying_tree), avals
 
 
+def split_at(values, *sizes) -> list:
+    """Cut a sequence into pieces of these sizes, and the rest."""
+    cuts = [0, *itertools.accumulate(sizes), len(values)]
+    return [values[a:b] for a, b in itertools.pairwise(cuts)]
+
+
 @dataclass(frozen=True, eq=False)
 class _Body:
     closed: Any
@@ -211,11 +220,7 @@ def _push_body(program, recorded, loop, active, consts_on, xs_on, tree, avals) -
     found: list = []
 
     def step(*args):
-        args = list(args)
-        fixed, args = args[:n_fixed], args[n_fixed:]
-        c, args = args[: sum(consts_on)], args[sum(consts_on) :]
-        s, args = args[: sum(carry_on)], args[sum(carry_on) :]
-        varying, u = args[:n_varying], args[n_varying:]
+        fixed, c, s, varying, u = split_at(args, n_fixed, sum(consts_on), sum(carry_on), n_varying)
         tape = _step_tape(recorded, tree, fixed, varying)
         ts = tape.push(merge(consts_on, c) + merge(carry_on, s) + merge(xs_on, u))
         new_carry, ys = ts[: loop.n_carry], ts[loop.n_carry :]
@@ -244,11 +249,7 @@ def _pull_body(program, recorded, loop, active, ys_on, tree, avals) -> _Body:
     found: list = []
 
     def step(*args):
-        args = list(args)
-        fixed, args = args[:n_fixed], args[n_fixed:]
-        sums, args = args[:n_const], args[n_const:]
-        carry_ct, args = args[:n_carry], args[n_carry:]
-        varying, ys_ct = args[:n_varying], args[n_varying:]
+        fixed, sums, carry_ct, varying, ys_ct = split_at(args, n_fixed, n_const, n_carry, n_varying)
         tape = _step_tape(recorded, tree, fixed, varying)
         cts = tape.pull(merge(carry_on, carry_ct) + merge(ys_on, ys_ct))
         const_cts, new_carry, x_cts = loop.split(cts)

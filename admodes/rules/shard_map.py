@@ -20,7 +20,7 @@ from admodes.rules.table import HigherOrderRule, higher_order
 
 class ShardMapRule(HigherOrderRule):
     def push(self, interpreter, primitive, primals, tangents, params):
-        fun, mesh = jc.local_function(params), jc.ShardMap.of(params)
+        fun, mesh = jc.LocalFunction(params), jc.ShardMap.of(params)
         active, n = present(tangents), len(primals)
         found: list = []
 
@@ -34,7 +34,7 @@ class ShardMapRule(HigherOrderRule):
         return flat[: len(found)], merge(found, flat[len(found) :])
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
-        fun, mesh = jc.local_function(params), jc.ShardMap.of(params)
+        fun, mesh = jc.LocalFunction(params), jc.ShardMap.of(params)
         active = present(slots)
         found: dict[str, Any] = {}
 

@@ -102,7 +102,7 @@ def _shift(x, k):
 
 @linear_map
 class TridiagonalSolve(LinearMap):
-    """The Jacobian of X in A X = B, where A has the lower, main and upper diagonals l, d, u (l₀ and the last u unused)."""
+    """The Jacobian of X in A X = B, where A has lower, main and upper diagonals (l₀ and the last u are unused)."""
 
     diagonals: tuple
     x: Any
@@ -222,7 +222,7 @@ class CustomSolveRule(HigherOrderRule):
 
 
 def _matvec_operands(primals, outs, params):
-    """What the matrix-vector product closes over, the solution, and the number of its arrays (the rest is auxiliary)."""
+    """What the matrix-vector product closes over, the solution, and how many arrays it has."""
     n = len(params["jaxprs"].matvec.out_avals)
     return primals[: params["const_lengths"].matvec], outs[:n], n
 

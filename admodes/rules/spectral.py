@@ -88,7 +88,7 @@ def _factor_eig(a, *, compute_left_eigenvectors, compute_right_eigenvectors, ena
         a,
         compute_left_eigenvectors=compute_left_eigenvectors,
         compute_right_eigenvectors=True,
-        enable_eigvec_derivs=enable_eigvec_derivs,
+        enable_eigvec_derivs=True,  # second derivatives of the values do not depend on the normalisation
         implementation=implementation,
     )
     return factors if compute_right_eigenvectors else factors[:-1], factors
@@ -140,8 +140,8 @@ def _factor_svd(a, *, full_matrices, compute_uv, **params):
 
 def _push_svd(s, u, vh, tangents, *, compute_uv, **_):
     """With P = Uᴴ Ȧ V: ṡ = Re diag(P); U̇ = U (F ⊙ (P S + S Pᴴ) + D), V̇ = V (F ⊙ (S P + Pᴴ S)), where
-    Fᵢⱼ = 1 / (sⱼ² - sᵢ²) and D = diag(P - Pᴴ) / 2s is the phase, which U takes; and if there are more rows than columns,
-    U̇ has (1 - U Uᴴ) Ȧ V S⁻¹ in addition; if fewer, V̇ has (1 - V Vᴴ) Ȧᴴ U S⁻¹.
+    Fᵢⱼ = 1 / (sⱼ² - sᵢ²) and D = diag(P - Pᴴ) / 2s is the phase, which U takes. If there are more rows than
+    columns, (1 - U Uᴴ) Ȧ V S⁻¹ is added to U̇; if fewer, (1 - V Vᴴ) Ȧᴴ U S⁻¹ to V̇.
     """
     (t,) = tangents
     dtype, v = u.dtype, H(vh)

@@ -73,7 +73,9 @@ CASES = {
     "indexing by a value": lambda m: m.grad(lambda x: x[int(x[1])] * 2.0)(ONES),
     "linearize": lambda m: m.linearize(lambda x, y: (x * y, 3), 2.0, 3.0)[1](1.0, 1.0),
     "random key argument": lambda m: m.grad(lambda x, k: x * jax.random.normal(k))(1.0, jax.random.key(0)),
-    "random key differentiated": lambda m: m.vjp(lambda k, x: x * jax.random.normal(k), jax.random.key(0), 1.0)[1](1.0)[1],
+    "random key differentiated": lambda m: m.vjp(lambda k, x: x * jax.random.normal(k), jax.random.key(0), 1.0)[1](1.0)[
+        1
+    ],
     "jacfwd pytrees": lambda m: m.jacfwd(lambda d: {"y": d["a"] * d["b"], "z": d["a"]})({"a": 2.0, "b": ONES}),
     "jacrev pytrees": lambda m: m.jacrev(lambda d: {"y": d["a"] * d["b"], "z": d["a"]})({"a": 2.0, "b": ONES}),
     "jacfwd argnums": lambda m: m.jacfwd(lambda a, b: a * b, argnums=(0, 1))(ONES, ONES * 2),

@@ -26,7 +26,9 @@ PARAMS = {
 def test_parameters_of_higher_order_primitives(name):
     fun, expected = PARAMS[name]
     equations = jax.make_jaxpr(lambda x: fun(x))(1.0).eqns
-    equations = [e for outer in equations for e in (outer.params["jaxpr"].eqns if outer.primitive is jc.jit_p else [outer])]
+    equations = [
+        e for outer in equations for e in (outer.params["jaxpr"].eqns if outer.primitive is jc.jit_p else [outer])
+    ]
     (equation,) = (e for e in equations if e.primitive.name == name)
     assert set(equation.params) == expected
 

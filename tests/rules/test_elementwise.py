@@ -156,6 +156,8 @@ def test_binary_at_special_points(name, dtype):
     points = special_points(dtype).ravel()
     if dtype in COMPLEX:
         points = points[[0, 3, 4, 10, 13, 22, 40, 44, 60, 70, 77, 80]]
+    if name.startswith("igamma"):
+        points = points[np.abs(points) <= 30]  # JAX's series does not end for the largest parameters
     x, y = np.repeat(points, len(points)), np.tile(points, len(points))
     for argnums in (0, 1):
         check(BINARY[name][0], (x, y), fd=False, adjoint=False, transforms=False, argnums=argnums)

@@ -53,7 +53,7 @@ SPECS = {
     "copy": (lax.copy_p.bind if hasattr(lax, "copy_p") else jnp.copy, [(3,)]),
     "array_copy": (lambda x: jnp.array(x, copy=True), [(3,)]),
     "reduce_precision": (lambda x: lax.reduce_precision(x, 8, 20), [(3,)]),
-    "optimization_barrier": (lambda x, y: lax.optimization_barrier((x, 3, y)), [(3,), (2, 1)]),
+    "optimization_barrier": (lambda x, y: lax.optimization_barrier((x, np.arange(2), y)), [(3,), (2, 1)]),
     "optimization_barrier_unused": (lambda x, y: lax.optimization_barrier((x, y))[1], [(3,), (2, 1)]),
     "device_put": (lambda x, y: jax.device_put((x, y), jax.devices()[0]), [(3,), ()]),
     "checkpoint_name": (lambda x: checkpoint_name(x, "here"), [(2,)]),

@@ -1,0 +1,91 @@
+"""The benchmark's arithmetic, and one real case of it."""
+
+import jax
+import numpy as np
+import pytest
+
+import admodes
+from admodes.compare.bench import TARGETS, Benchmark, Case, bench_modes, derivative, run_case
+from admodes.compare.check import errors
+from admodes.compare.measure import interleave, measure, paired_ratio, size_ratio, temp_bytes
+from admodes.compare.workloads import WORKLOADS
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("mode", ["vjp", "hvp"])  # hvp is jvp of grad
+def test_both_sides_of_every_case_compute_the_same(name, mode):
+    workload = WORKLOADS[name]()
+    ours, args = derivative(admodes, mode, workload)
+    theirs, same = derivative(jax, mode, workload)
+    jax.tree_util.tree_map(np.testing.assert_array_equal, args, same)
+    assert errors(jax.jit(ours)(*args), jax.jit(theirs)(*args))[1] < 1e-3
+
+
+def test_an_unknown_mode():
+    with pytest.raises(ValueError, match="jvp, vjp, grad, hvp"):
+        derivative(jax, "jet", WORKLOADS["chain"]())
+
+
+def test_the_summary_takes_medians_and_compares_with_the_targets():
+    cases = tuple(Case("w", "jvp", ratios={"run": r, "compile": 1.0}) for r in (0.9, 1.0, 1.3))
+    summary = Benchmark(cases).summary()
+    assert set(summary) == {"run", "compile"}
+    assert (summary["run"]["median"], summary["run"]["worst"]) == (1.0, 1.3)
+    assert TARGETS["run"].worst == 1.25
+    assert summary["run"]["met"] is False
+    assert summary["compile"]["met"] is True
+
+
+def test_a_small_run_has_every_ratio_and_prints(capsys):
+    lines = []
+    result = bench_modes(["linalg"], ["grad"], rounds=2, builds=1, eager_rounds=1, progress=lines.append)
+    assert lines == ["linalg grad"]
+    assert set(result.cases[0].ratios) == set(TARGETS)
+    assert result.to_dict()["cases"][0]["workload"] == "linalg"
+    assert "Targets" in str(result)
+
+
+def test_a_workload_that_cannot_be_differentiated_is_reported(monkeypatch):
+    from admodes.rules import table
+
+    monkeypatch.setattr(table, "_RULES", {})
+    case = run_case(WORKLOADS["chain"](), "jvp", rounds=1, builds=1, eager_rounds=0)
+    assert "UnsupportedPrimitiveError" in case.failure
+    assert "chain jvp: Unsupported" in str(Benchmark((case,)))
+
+
+def test_measure_counts_flops_and_memory():
+    x = np.ones((40, 40), np.float32)
+    found = measure({"once": lambda a: a @ a, "twice": lambda a: (a @ a) @ a}, (x,), rounds=2, builds=1)
+    assert found["once"].flops == pytest.approx(2 * 40**3, rel=0.05)
+    assert found["twice"].flops == pytest.approx(4 * 40**3, rel=0.05)
+    assert found["twice"].temp_bytes >= 4 * 40 * 40
+    assert [len(found["once"].trace), len(found["once"].compile), len(found["once"].run)] == [3, 1, 2]
+
+
+def test_nothing_is_compiled_again_once_the_time_is_spent():
+    found = measure({"f": lambda a: a + 1}, (1.0,), rounds=1, builds=3, build_seconds=0.0)
+    assert len(found["f"].compile) == 1
+    assert len(found["f"].trace) == 3
+
+
+def test_interleaving_calls_in_alternating_order():
+    calls = []
+    samples = interleave({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
+    assert {name: len(s) for name, s in samples.items()} == {"a": 2, "b": 2}
+    changes = [x for x, y in zip(calls, ["", *calls], strict=False) if x != y]
+    assert changes[-3:] == ["a", "b", "a"]
+
+
+def test_ratios():
+    assert paired_ratio([1.0, 10.0, 3.0], [2.0, 5.0, 3.0]) == 1.0
+    assert size_ratio(0, 0) == 1.0
+    assert size_ratio(8, 0) == float("inf")
+
+
+def test_a_backend_without_memory_analysis():
+    class Silent:
+        def memory_analysis(self):
+            return None
+
+    assert temp_bytes(Silent()) == 0

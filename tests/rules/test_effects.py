@@ -1,0 +1,102 @@
+"""Callbacks, and calls that carry their own transpose or batching."""
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+from jax.custom_derivatives import linear_call
+from oracle import check, sample
+
+import admodes
+
+
+def _pure(x):
+    return jax.pure_callback(np.sin, jax.ShapeDtypeStruct((), x.dtype), x)
+
+
+def _io(x):
+    return jax.experimental.io_callback(np.sin, jax.ShapeDtypeStruct((), x.dtype), x)
+
+
+@jax.jit
+def _foreign(x):
+    return jax.ffi.ffi_call("some_target", jax.ShapeDtypeStruct((), x.dtype))(x)
+
+
+_composite = jax.lax.composite(lambda x: x * x, name="admodes.square")
+
+
+@pytest.mark.parametrize("fun", [_pure, _io, _foreign, _composite])
+def test_refused_as_in_jax(fun):
+    for library in (jax, admodes):
+        with pytest.raises(ValueError, match=r"JVP|differentiated"):
+            library.grad(fun)(1.0)
+        with pytest.raises(ValueError, match=r"JVP|differentiated"):
+            library.jvp(fun, (1.0,), (1.0,))
+
+
+def test_callbacks_on_constants_are_fine():
+    check(lambda x: x * _pure(jax.lax.stop_gradient(x)), (np.float64(2.0),), fd=False, transforms=False)
+
+
+def test_debug_callbacks_see_values_once():
+    seen: list = []
+
+    def loss(x):
+        jax.debug.callback(lambda v: seen.append(float(v)), x)
+        jax.debug.print("x = {}", x)
+        return x * x
+
+    assert admodes.grad(loss)(3.0) == 6.0
+    assert jax.jit(admodes.grad(loss))(3.0) == 6.0
+    admodes.jvp(loss, (3.0,), (1.0,))
+    jax.effects_barrier()
+    assert seen == [3.0, 3.0, 3.0]
+
+
+def _scaled(r, x):
+    """x / r, with a transpose that is wrong on purpose."""
+    return linear_call(lambda r, x: x / r, lambda r, t: t * r, r, x)
+
+
+def test_linear_call():
+    x, r = sample((3,), np.float64), sample((3,), np.float64, 1, 2, seed=1)
+    check(lambda x: jnp.sin(_scaled(r, x * x)), (x,), fd=False, adjoint=False, transforms=False)
+    pull = admodes.vjp(lambda x: _scaled(r, x), x)[1]
+    np.testing.assert_allclose(pull(x)[0], x * r)
+    np.testing.assert_allclose(admodes.vjp(lambda g: pull(g)[0], x)[1](x)[0], x / r)
+    with pytest.raises(NotImplementedError, match="residual"):
+        admodes.grad(lambda r: _scaled(r, x).sum())(r)
+
+
+def test_custom_vmap():
+    """The rule that batches a function batches its dual number too; here the rule is another function on purpose."""
+
+    @jax.custom_batching.custom_vmap
+    def f(x, y):
+        return jnp.sin(x) * y
+
+    @f.def_vmap
+    def _(axis_size, in_batched, x, y):
+        x, y = (v if b else jnp.broadcast_to(v, (axis_size,)) for v, b in zip((x, y), in_batched, strict=True))
+        return jnp.cos(x) * y, True
+
+    x, y, t = sample((3,), np.float64), sample((3,), np.float64, seed=1), sample((3,), np.float64, seed=2)
+    check(f, (x[0], y[0]), modes=("jvp",), fd=True, transforms=False)
+    out, tangent = jax.vmap(lambda x, t: admodes.jvp(lambda x: f(x, y[0]), (x,), (t,)))(x, t)
+    np.testing.assert_allclose(out, np.cos(x) * y[0])
+    np.testing.assert_allclose(tangent, -np.sin(x) * y[0] * t)
+    np.testing.assert_allclose(admodes.grad(f)(x[0], y[0]), np.cos(x[0]) * y[0])
+
+
+def test_fwd_of_custom_vjp_that_remat_may_drop():
+    @jax.custom_vjp
+    def f(x):
+        return jnp.sin(x)
+
+    f.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),), optimize_remat=True)
+    check(f, (np.float64(0.3),), modes=("vjp",))
+    x, t = 0.3, 1.0
+    expected = jax.jvp(jax.grad(f), (x,), (t,))
+    np.testing.assert_allclose(admodes.jvp(admodes.grad(f), (x,), (t,)), expected)
+    np.testing.assert_allclose(admodes.grad(admodes.grad(f))(x), -np.sin(x))

@@ -1,0 +1,229 @@
+"""Linear algebra against JAX: real and complex, batched, wide and tall, first and second order."""
+
+import jax
+import numpy as np
+import pytest
+from jax import lax
+from jax import numpy as jnp
+from jax import scipy as jsp
+from oracle import check, sample
+
+import admodes
+
+F32, F64, C128 = np.float32, np.float64, np.complex128
+la = lax.linalg
+
+
+def _H(a):
+    return a.swapaxes(-1, -2).conj()
+
+
+def _definite(shape, dtype=F64, seed=0):
+    """Hermitian, positive definite, with distinct eigenvalues."""
+    a = sample(shape, dtype, seed=seed)
+    return np.asarray(a @ _H(a) + np.diag(np.arange(1.0, shape[-1] + 1)), dtype)
+
+
+def _dominant(shape, dtype=F64, seed=0):
+    """Well-conditioned, not symmetric."""
+    return np.asarray(sample(shape, dtype, -1, 1, seed) + 3 * np.eye(shape[-1]), dtype)
+
+
+def _cholesky(a):
+    return la.cholesky((a + _H(a)) / 2, symmetrize_input=False)
+
+
+def _eigh(a):
+    return la.eigh((a + _H(a)) / 2, symmetrize_input=False)
+
+
+def _eig(**options):
+    flags = {"compute_left_eigenvectors": False, "compute_right_eigenvectors": False, **options}
+    return lambda a: la.eig(a, **flags)
+
+
+def _eigenvectors(a):
+    return la.eig(a, compute_left_eigenvectors=True, enable_eigvec_derivs=True)
+
+
+def _reduced_svd(a):
+    return la.svd(a, full_matrices=False)
+
+
+def _qr(**options):
+    return lambda a: la.qr(a, **{"full_matrices": False, **options})[:2]
+
+
+FACTORISATIONS = {
+    # (function, operand of a given dtype, whether JAX has second derivatives to compare with)
+    "cholesky": (_cholesky, lambda d: _definite((3, 3), d)),
+    "lu": (lambda a: la.lu(a)[0], lambda d: sample((3, 3), d)),
+    "lu tall": (lambda a: la.lu(a)[0], lambda d: sample((4, 2), d)),
+    "lu wide": (lambda a: la.lu(a)[0], lambda d: sample((2, 4), d)),
+    "qr": (_qr(), lambda d: sample((3, 3), d)),
+    "qr tall": (_qr(), lambda d: sample((4, 2), d)),
+    "qr wide": (_qr(), lambda d: sample((2, 4), d)),
+    "qr full": (_qr(full_matrices=True), lambda d: sample((4, 2), d)),
+    "qr pivoted": (_qr(pivoting=True), lambda d: sample((4, 3), d)),
+    "eigh": (_eigh, lambda d: _definite((3, 3), d)),
+    "eigenvalues": (_eig(), lambda d: _dominant((3, 3), d)),
+    "eigenvectors": (_eigenvectors, lambda d: _dominant((3, 3), d)),
+    "svd": (_reduced_svd, lambda d: sample((3, 3), d)),
+    "svd tall": (_reduced_svd, lambda d: sample((4, 2), d)),
+    "svd wide": (_reduced_svd, lambda d: sample((2, 4), d)),
+    "singular values": (lambda a: la.svd(a, compute_uv=False), lambda d: sample((4, 3), d)),
+}
+
+
+def _gauge_free(name, dtype):
+    """Whether LAPACK leaves no phase to choose, so that finite differences can tell."""
+    return dtype == F64 or name.split()[0] not in ("eigh", "svd")
+
+
+@pytest.mark.parametrize("dtype", [F64, C128])
+@pytest.mark.parametrize("name", FACTORISATIONS)
+def test_factorisation(name, dtype):
+    fun, operand = FACTORISATIONS[name]
+    check(fun, (operand(dtype),), fd=_gauge_free(name, dtype), transforms=False, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["cholesky", "lu", "qr tall", "eigh", "svd tall", "eigenvalues"])
+def test_factorisation_of_a_batch(name):
+    fun, operand = FACTORISATIONS[name]
+    batch = np.stack([operand(F32), 2 * operand(F32) + np.eye(*operand(F32).shape, dtype=F32)])
+    check(fun, (batch,), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["cholesky", "lu", "qr tall", "eigh", "svd tall", "eigenvalues"])
+def test_second_order(name):
+    fun, operand = FACTORISATIONS[name]
+    check(fun, (operand(F64),), order=2, transforms=False, rtol=1e-8)
+
+
+@pytest.mark.parametrize("fun", [_cholesky, _eigh, _reduced_svd, lambda a: la.lu(a)[0], _qr()])
+@pytest.mark.parametrize("shape", [(0, 0), (1, 1), (0, 2, 2)])
+def test_small_shapes(fun, shape):
+    check(fun, (sample(shape, F64, 1, 2),), transforms=False)
+
+
+def test_value_under_differentiation_is_jax_s():
+    """The raw primitives return (or read) one triangle; JAX's derivatives see the tidy function."""
+    a = sample((3, 3), F64) + 5 * np.eye(3)
+    check(lambda a: la.cholesky(a, symmetrize_input=False), (a,), fd=False, transforms=False)
+    check(lambda a: la.eigh(a, symmetrize_input=False), (a,), fd=False, transforms=False)
+
+
+def test_what_is_not_positive_definite_is_nan_everywhere():
+    check(la.cholesky, (-np.eye(3),), transforms=False)
+
+
+def test_equal_eigenvalues():
+    """The eigenvectors have no derivative, the sum of the eigenvalues has one."""
+    check(lambda a: la.eigh(a)[1], (np.eye(3),), modes=("vjp",), fd=False, transforms=False)
+    check(la.eigh, (np.eye(3),), fd=False, transforms=False)
+
+
+@pytest.mark.parametrize(
+    ("fun", "shape"),
+    [
+        (lambda a: la.svd(a, full_matrices=True), (4, 2)),
+        (lambda a: la.eig(a), (3, 3)),
+        (lambda a: la.schur(a), (3, 3)),
+        (lambda a: la.hessenberg(a), (3, 3)),
+    ],
+)
+def test_what_jax_refuses_is_refused(fun, shape):
+    a = sample(shape, F64)
+    for library in (jax, admodes):
+        with pytest.raises(NotImplementedError):
+            library.jvp(fun, (a,), (a,))
+
+
+# -- solves ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", range(16))
+def test_triangular_solve(flags):
+    left, lower, transpose, unit = (bool(flags >> k & 1) for k in range(4))
+    dtype = C128 if flags % 3 == 0 else F64
+    options = {"left_side": left, "lower": lower, "transpose_a": transpose, "unit_diagonal": unit}
+    options["conjugate_a"] = dtype == C128 and flags % 2 == 0
+    for shape in ((3, 2), (3, 5)):
+        b = sample(shape if left else shape[::-1], dtype, seed=1)
+        check(lambda a, b: la.triangular_solve(a, b, **options), (_dominant((3, 3), dtype), b), transforms=False)
+
+
+def test_triangular_solve_of_a_batch():
+    a, b = _dominant((2, 3, 3)), sample((2, 3, 1), F64, seed=1)
+    check(lambda a, b: la.triangular_solve(a, b, left_side=True), (a, b), order=2)
+    check(lambda b: la.triangular_solve(a, b, left_side=True, lower=True), (b,), transforms=False)
+    check(lambda a: la.triangular_solve(a, b, left_side=True, lower=True), (a,), transforms=False)
+
+
+def test_triangular_solve_with_a_singular_matrix():
+    a = np.array([[1.0, 0.0], [2.0, 0.0]])
+    for columns in (1, 3):
+        check(
+            lambda a, b: la.triangular_solve(a, b, left_side=True, lower=True),
+            (a, np.ones((2, columns))),
+            fd=False,
+            transforms=False,
+        )
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_tridiagonal_solve(dtype):
+    lower, main, upper = sample((5,), dtype), sample((5,), dtype, 4, 6, 1), sample((5,), dtype, seed=2)
+    b = sample((5, 2), dtype, seed=3)
+    check(la.tridiagonal_solve, (lower, main, upper, b), transforms=dtype == F64, rtol=1e-5)
+    check(lambda d, b: la.tridiagonal_solve(lower, d, upper, b), (main, b), transforms=False, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [F64, C128])
+def test_solve(dtype):
+    a, b = _dominant((3, 3), dtype), sample((3, 2), dtype, seed=1)
+    check(jnp.linalg.solve, (a, b), order=2)
+    check(jnp.linalg.solve, (np.stack([a, a + 1]), b[:, 0]), transforms=False)
+
+
+@pytest.mark.parametrize("fun", [jnp.linalg.inv, jnp.linalg.det, jnp.linalg.slogdet, jnp.linalg.pinv])
+def test_what_is_built_on_solves(fun):
+    check(fun, (_dominant((3, 3)),), transforms=False, rtol=1e-9)
+
+
+def test_iterative_solver():
+    a, b = _definite((3, 3)), sample((3,), F64, seed=1)
+    check(lambda a, b: jsp.sparse.linalg.cg(lambda x: (a + a.T) @ x / 2, b, tol=1e-14)[0], (a, b), rtol=1e-8)
+
+
+def _diagonal_solver(d, b, **options):
+    return lax.custom_linear_solve(lambda x: d * x, b, lambda _, y: y / d, **options)
+
+
+def test_custom_linear_solve():
+    d, b = sample((3,), F64, 1, 2), sample((3,), F64, seed=1)
+    check(lambda d, b: _diagonal_solver(d, b, transpose_solve=lambda _, y: y / d), (d, b), order=2)
+    check(lambda d, b: _diagonal_solver(d, b, symmetric=True), (d, b))
+    check(lambda d: _diagonal_solver(d, b, symmetric=True), (d,))
+    check(lambda b: _diagonal_solver(d, b, symmetric=True), (b,))
+    check(lambda d, b: _diagonal_solver(d, b), (d, b), modes=("jvp",))
+
+
+def test_custom_linear_solve_of_a_tree_with_extras():
+    def solve(d, b):
+        def by_division(_, y):
+            return {"u": y["u"] / d, "v": y["v"] / 2}, jnp.sum(y["u"])
+
+        return lax.custom_linear_solve(
+            lambda x: {"u": d * x["u"], "v": 2 * x["v"]}, b, by_division, transpose_solve=by_division, has_aux=True
+        )
+
+    d, b = sample((3,), F64, 1, 2), {"u": sample((3,), F64, seed=1), "v": sample((2,), F64, seed=2)}
+    check(lambda d, b: solve(d, b)[0], (d, b))
+    check(lambda d, b: solve(d, b), (d, b), modes=("jvp",), fd=False, transforms=False)
+
+
+def test_custom_linear_solve_without_transpose():
+    for library in (jax, admodes):
+        with pytest.raises(TypeError, match="transpose_solve required"):
+            library.grad(lambda b: _diagonal_solver(jnp.ones(3), b).sum())(jnp.ones(3))

@@ -1,0 +1,145 @@
+"""The command line: what it prints where, and how it fails."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import admodes
+from admodes.cli import main
+
+
+def test_list_has_a_line_per_problem(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for problem in admodes.problems.all():
+        assert any(line.split()[:1] == [problem.name] for line in out.splitlines())
+
+
+def test_compare_prints_a_row_per_mode_and_progress_on_stderr(capsys):
+    assert main(["compare", "lecture_graph", "--repeat", "1"]) == 0
+    out, err = capsys.readouterr()
+    names = [line.split()[0] for line in out.splitlines() if line.strip()]
+    assert {"lecture_graph:", "forward", "reverse", "jax.jacfwd", "jax.jacrev"} <= set(names)
+    assert "lecture_graph" in err
+
+
+def test_compare_json_on_stdout_is_nothing_but_json(capsys):
+    assert main(["compare", "lecture_graph", "--repeat", "1", "--json", "-", "--dtype", "float64"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["function"] == "lecture_graph"
+    assert [(row["mode"], row["passes"]) for row in data["rows"]] == [("forward", 2), ("reverse", 1)]
+    assert all(row["rel_error"] < 1e-14 for row in data["rows"])
+
+
+def test_compare_all_writes_a_list(capsys, tmp_path, monkeypatch):
+    few = [admodes.problems.get(name) for name in ("lecture_graph", "lecture_softplus")]
+    monkeypatch.setattr(admodes.problems, "all", lambda: few)
+    target = tmp_path / "all.json"
+    assert main(["compare", "--all", "--repeat", "1", "--modes", "reverse", "--json", str(target)]) == 0
+    data = json.loads(target.read_text())
+    assert [entry["function"] for entry in data] == ["lecture_graph", "lecture_softplus"]
+    assert [row["mode"] for row in data[0]["rows"]] == ["reverse"]
+    out, err = capsys.readouterr()
+    assert "lecture_softplus: 1 input, 1 output" in out
+    assert "(2 of 2)" in err
+
+
+def test_explain_shows_the_adjoint(capsys):
+    assert main(["explain", "lecture_softplus"]) == 0
+    assert "-5.37883" in capsys.readouterr().out
+    assert main(["explain", "lecture_softplus", "--mode", "forward", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["mode"] == "forward"
+
+
+def test_draw_to_the_terminal_and_to_a_file(capsys, tmp_path):
+    assert main(["draw", "lecture_graph"]) == 0
+    assert "sin(x1)" in capsys.readouterr().out
+    target = tmp_path / "graph.dot"
+    assert main(["draw", "lecture_graph", "--format", "dot", "--output", str(target)]) == 0
+    assert target.read_text().startswith("digraph")
+    assert capsys.readouterr().out == ""
+
+
+def test_rules_lists_the_table(capsys):
+    assert main(["rules"]) == 0
+    out = capsys.readouterr().out
+    assert f"{len(admodes.rules.supported())} primitives" in out
+    assert main(["rules", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == admodes.rules.supported()
+
+
+def test_bench_modes(capsys):
+    command = ["bench", "modes", "--workloads", "linalg", "--modes", "jvp", "--repeat", "1", "--builds", "1"]
+    assert main([*command, "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["cases"][0]["mode"] == "jvp"
+    assert "linalg jvp" in err
+
+
+def test_an_unknown_problem_exits_with_2_and_names_close_ones(capsys):
+    for command in ("compare", "explain", "draw"):
+        assert main([command, "roe_flx"]) == 2
+        out, err = capsys.readouterr()
+        assert "roe_flux" in err
+        assert out == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["comparee"],
+        ["compare"],
+        ["compare", "roe_flux", "--all"],
+        ["compare", "roe_flux", "--repeat", "0"],
+        ["compare", "roe_flux", "--repeat", "x"],
+        ["compare", "roe_flux", "--dtype", "int8"],
+        ["compare", "roe_flux", "--modes", "sideways"],
+        ["explain", "roe_flux", "--mode", "sideways"],
+        ["bench", "modes", "--workloads", "nothing"],
+        ["bench", "modes", "--modes", "jet"],
+    ],
+)
+def test_wrong_commands_exit_with_2(command, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(command)
+    assert exit.value.code == 2
+    assert "error" in capsys.readouterr().err
+
+
+def test_a_json_file_that_cannot_be_written_fails_before_the_work(capsys, tmp_path):
+    assert main(["compare", "lecture_graph", "--json", str(tmp_path / "missing" / "x.json")]) == 1
+    out, err = capsys.readouterr()
+    assert "missing" in err
+    assert out == ""
+
+
+def test_help_shows_examples(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["--help"])
+    assert exit.value.code == 0
+    assert "admodes compare roe_flux" in capsys.readouterr().out
+
+
+def test_interruption(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(admodes.problems, "all", interrupt)
+    assert main(["list"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_python_dash_m_and_a_reader_that_goes_away():
+    """``admodes rules | head -1`` ends quietly: the pipe is closed before the command writes."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "admodes", "rules"], stdout=pipe, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert b"Error" not in done.stderr

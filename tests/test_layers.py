@@ -1,0 +1,187 @@
+"""The order of the parts, and who may call what: checked on the syntax trees, so that no import is missed."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "admodes"
+FILES = sorted(ROOT.rglob("*.py"))
+
+LAYERS = (
+    ("errors",),
+    ("program",),
+    ("linear",),
+    ("rules",),
+    ("modes",),
+    ("explain", "draw", "problems"),
+    ("compare",),
+    ("cli",),
+    ("__main__",),
+    ("__init__",),
+)
+RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
+MAY_IMPORT_THE_PACKAGE = {"compare", "cli", "__main__"}
+
+DIFFERENTIATION = {
+    "jvp",
+    "vjp",
+    "grad",
+    "value_and_grad",
+    "linearize",
+    "linear_transpose",
+    "jacfwd",
+    "jacrev",
+    "jacobian",
+    "hessian",
+    "fwd_and_bwd",
+    "vjp3",
+}
+FORBIDDEN_MODULES = (
+    "jax._src.interpreters.ad",
+    "jax.interpreters.ad",
+    "jax.experimental.jet",
+    "jax._src.api",
+    "jax.test_util",
+    "jax._src.public_test_util",
+)
+
+
+def part_of(file: Path) -> str:
+    """The part of the package that a file belongs to: the first name below ``admodes``."""
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def names_imported(tree: ast.AST) -> list[tuple[int, str]]:
+    """(line, dotted name) of everything imported, ``from a import b`` as ``a.b``, wherever in the file it happens."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return found
+
+
+def names_used(tree: ast.AST) -> list[tuple[int, str]]:
+    """(line, dotted name) of every attribute chain that starts at a name, with import aliases written out."""
+    aliases = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            aliases.update({alias.asname: alias.name for alias in node.names if alias.asname})
+        elif isinstance(node, ast.ImportFrom):
+            aliases.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
+    found = []
+    for node in ast.walk(tree):
+        chain, at = [], node
+        while isinstance(at, ast.Attribute):
+            chain.append(at.attr)
+            at = at.value
+        if chain and isinstance(at, ast.Name):
+            found.append((node.lineno, ".".join([aliases.get(at.id, at.id), *reversed(chain)])))
+    return found
+
+
+def calls_jax_differentiation(name: str) -> bool:
+    module, _, last = name.rpartition(".")
+    if module in ("jax", "jax._src.api", "jax.custom_derivatives") and last in DIFFERENTIATION:
+        return True
+    return any(name == forbidden or name.startswith(forbidden + ".") for forbidden in FORBIDDEN_MODULES)
+
+
+def parse(file: Path) -> ast.AST:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_lower_parts_never_import_higher_ones(file):
+    part = part_of(file)
+    assert part in RANK, f"'{part}' is a new part of the package: enter it in LAYERS, where it stands"
+    for line, name in names_imported(parse(file)):
+        top, *rest = name.split(".")
+        if top != "admodes":
+            continue
+        if not rest or rest[0] not in RANK:
+            assert part in MAY_IMPORT_THE_PACKAGE, f"{file}:{line} imports the whole package"
+            continue
+        allowed = rest[0] == part or RANK[rest[0]] < RANK[part]
+        assert allowed, f"{file}:{line}: '{part}' imports '{rest[0]}', which stands above or beside it"
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if part_of(f) != "compare"], ids=lambda f: str(f.relative_to(ROOT)))
+def test_only_compare_calls_jax_differentiation(file):
+    tree = parse(file)
+    for line, name in names_imported(tree) + names_used(tree):
+        assert not calls_jax_differentiation(name), f"{file}:{line} uses {name}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_only_jax_compat_touches_jax_internals(file):
+    if file == ROOT / "program" / "jax_compat.py":
+        return
+    tree = parse(file)
+    for line, name in names_imported(tree) + names_used(tree):
+        assert not name.startswith("jax._src"), f"{file}:{line} uses {name}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import jax\njax.jvp(f, x, t)",
+        "import jax as j\nj.grad(f)",
+        "from jax import grad",
+        "from jax import jacfwd as slope",
+        "from jax.interpreters import ad",
+        "import jax._src.interpreters.ad as ad",
+        "from jax._src.interpreters import ad\nad.primitive_jvps",
+        "from jax.experimental.jet import jet",
+        "from jax.experimental import jet",
+        "def f():\n    import jax\n    return jax.vjp",
+    ],
+)
+def test_the_check_sees_every_way_to_call_jax_differentiation(source):
+    tree = ast.parse(source)
+    assert any(calls_jax_differentiation(name) for _, name in names_imported(tree) + names_used(tree))
+
+
+def python(code: str, cache: Path) -> str:
+    """What a fresh interpreter prints; its bytecode is cached in ``cache``, as that of an installed package is."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(cache)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_costs_at_most_a_tenth_of_a_second(tmp_path):
+    code = """if True:
+        import time
+        t0 = time.process_time()
+        import jax
+        t1 = time.process_time()
+        import admodes
+        print(t1 - t0, time.process_time() - t1)
+    """
+    python(code, tmp_path)
+    times = [tuple(map(float, python(code, tmp_path).split())) for _ in range(3)]
+    slow_machine = min(jax for jax, _ in times) / 5
+    assert min(ours for _, ours in times) < max(0.1, slow_machine), f"(jax, admodes) took {times} CPU seconds"
+
+
+def test_import_does_no_work(tmp_path):
+    code = """if True:
+        import sys
+        import jax
+        before = dict(jax.config.values)
+        import admodes
+        assert jax.config.values == before, "the import changed jax.config"
+        heavy = {"rich", "scipy", "matplotlib", "pytest"} & set(sys.modules)
+        assert not heavy, f"the import loads {heavy}"
+        from jax._src import xla_bridge
+        assert not xla_bridge._backends, "the import started a backend"
+    """
+    python(code, tmp_path)
