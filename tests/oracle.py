@@ -68,6 +68,7 @@ def check(
     atol=None,
     transforms=True,
     adjoint=None,
+    step=1e-3,
     seed=0,
 ):
     """Compare the derivatives of ``fun`` at ``args`` with JAX's; raises AssertionError that names what differs.
@@ -81,6 +82,7 @@ def check(
       rtol, atol: tolerances; by default by dtype, ``atol`` relative to the largest entry.
       transforms: compare also under ``jit`` and under ``vmap`` (where JAX can batch it).
       adjoint: check ⟨g, J t⟩ = ⟨Jᵀ g, t⟩; by default if both modes are compared.
+      step: of the finite differences.
       seed: of the random tangents and cotangents.
     """
     fun, args = _partial(fun, args, argnums)
@@ -98,11 +100,11 @@ def check(
     if adjoint or (adjoint is None and both):
         _assert_adjoint(gs, found["jvp"][1], found["vjp"][1], ts, rtol)
     if fd and _is_64_bit(args) and "jvp" in found:
-        _assert_finite_difference(fun, args, ts, found["jvp"][1], "jvp")
+        _assert_finite_difference(fun, args, ts, found["jvp"][1], "jvp", step)
     if transforms:
         _check_transforms(fun, modes, args, ts, gs, expected, same)
     if order > 1:
-        _check_second_order(fun, both, args, ts, gs, fd, same, seed)
+        _check_second_order(fun, both, args, ts, gs, step if fd else None, same, seed)
 
 
 def _partial(fun, args, argnums):
@@ -171,7 +173,7 @@ def _check_transforms(fun, modes, args, ts, gs, expected, same):
             same(tree_map(lambda x, k=k: x[k, ...], result), expected[mode], f"vmap of {mode}", weak_types=False)
 
 
-def _check_second_order(fun, both, args, ts, gs, fd, same, seed):
+def _check_second_order(fun, both, args, ts, gs, step, same, seed):
     """Forward over reverse, and reverse over forward (forward over forward where there is only forward mode)."""
 
     def gradient(library):
@@ -188,10 +190,10 @@ def _check_second_order(fun, both, args, ts, gs, fd, same, seed):
         try:
             same(found, second[jax](*inputs), f"{outer} of {name}")
         except NotImplementedError:
-            assert fd, "JAX has no second derivative here: finite differences must decide"
-        if fd and outer == "jvp" and _is_64_bit(args):
+            assert step, "JAX has no second derivative here: finite differences must decide"
+        if step and outer == "jvp" and _is_64_bit(args):
             us = tangents_like(args, seed + 3)
-            _assert_finite_difference(jax.jit(inner(admodes)), args, us, found[1], f"{outer} of {name}")
+            _assert_finite_difference(jax.jit(inner(admodes)), args, us, found[1], f"{outer} of {name}", step)
 
 
 def _jitted(derivative, put):
@@ -241,8 +243,8 @@ def _assert_close(x, y, rtol, atol, where):
         return
     wide = np.complex128 if jax.dtypes.issubdtype(x.dtype, np.complexfloating) else np.float64
     x, y = x.astype(wide), y.astype(wide)
-    finite = np.abs(y[np.isfinite(y)])
-    atol = rtol * finite.max(initial=0) if atol is None else atol
+    parts = np.abs(np.stack([y.real, y.imag]))
+    atol = rtol * parts.max(initial=0, where=np.isfinite(parts)) if atol is None else atol
     np.testing.assert_allclose(x, y, rtol, atol, equal_nan=True, err_msg=where)
 
 
@@ -271,7 +273,7 @@ def _is_64_bit(args):
     return bool(floating) and all(d in (np.float64, np.complex128) for d in floating)
 
 
-def _assert_finite_difference(fun, args, ts, derivative, what, step=1e-3, tolerance=2e-6):
+def _assert_finite_difference(fun, args, ts, derivative, what, step, tolerance=2e-6):
     """Central differences at steps h and h/2, extrapolated: (4 D(h/2) - D(h)) / 3 = f' + O(h⁴)."""
 
     def moved(h):

@@ -1,9 +1,10 @@
 """Comparing the sparsity pattern of a function's tape with its dense Jacobian."""
 
-import admodes
 import jax
 import numpy as np
 from jax.tree_util import tree_leaves
+
+import admodes
 
 
 def check_pattern(fun, args, exact=True):

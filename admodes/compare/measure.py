@@ -17,7 +17,9 @@ from typing import Any
 
 import jax
 
-SAMPLE_SECONDS = 2e-3  # a sample repeats its call until it lasts about this long
+# A sample is the best of a few bursts: the scheduler interrupts some of them, hardly all.
+BURST_SECONDS = 4e-4  # a burst repeats its call until it lasts about this long
+BURSTS = 5  # in a sample, fewer where one call takes longer than a burst
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,23 @@ def _seconds(call: Callable, times: int = 1) -> float:
     return (time.perf_counter() - start) / times
 
 
+def _sampler(call: Callable[[], Any]) -> Callable[[], float]:
+    """A function that takes one sample: seconds per call. ``call`` is made twice now, the first time untimed."""
+    jax.block_until_ready(call())
+    once = max(_seconds(call), 1e-7)
+    times = max(1, round(BURST_SECONDS / once))
+    bursts = min(BURSTS, max(1, round(BURSTS * BURST_SECONDS / (times * once))))
+    return lambda: min(_seconds(call, times) for _ in range(bursts))
+
+
 def interleave(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, ...]]:
-    """Seconds per call, one sample of every function per round; each is called once before, untimed."""
-    times = {}
-    for name, call in calls.items():
-        jax.block_until_ready(call())
-        times[name] = max(1, round(SAMPLE_SECONDS / max(_seconds(call), 1e-7)))
+    """Seconds per call, one sample of every function per round."""
+    samplers = {name: _sampler(call) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
     with _no_garbage_collection():
         for k in range(rounds):
             for name in list(calls)[:: 1 if k % 2 == 0 else -1]:
-                samples[name].append(_seconds(calls[name], times[name]))
+                samples[name].append(samplers[name]())
     return {name: tuple(s) for name, s in samples.items()}
 
 

@@ -126,9 +126,10 @@ def comparison_table(comparison: Comparison) -> Any:
 
 
 def _caption(comparison: Comparison) -> str:
+    samples = plural(comparison.repeat, "sample")
     checked = ", ".join(f"{row.mode} against {row.oracle}" for row in comparison.rows)
     lines = [
-        f"Jacobian under jit on {comparison.device}; times are medians of {plural(comparison.repeat, 'sample')}, interleaved.",
+        f"Jacobian under jit on {comparison.device}; times are medians of {samples}, interleaved.",
         f"Errors: {checked}; '/ JAX' is the run time over its.",
     ]
     if comparison.borrowed:

@@ -78,15 +78,15 @@ def add(x, y):
 
 def expand(t, shape):
     """Broadcast ``t`` as the elementwise primitives of lax do: scalars and axes of size 1."""
-    if t.shape == shape:
+    if np.shape(t) == shape:
         return t
-    dims = range(len(shape)) if t.ndim else ()
+    dims = range(len(shape)) if np.ndim(t) else ()
     return lax.broadcast_in_dim(t, shape, dims)
 
 
 def collapse(g, shape):
     """The transpose of :func:`expand`: sum over the axes that were broadcast."""
-    if g.shape == shape:
+    if np.shape(g) == shape:
         return g
     if not shape:
         return lax.reduce_sum(g, tuple(range(g.ndim)))

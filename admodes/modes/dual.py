@@ -49,10 +49,19 @@ def push_equation(interpreter, primitive, duals: Sequence[Dual], params: dict) -
 
 def bind_without_rule(primitive, primals, params):
     """A primitive without a rule is fine as long as no result carries a derivative."""
+    check_references(primitive, primals)
     outs = bind(primitive, primals, params)
+    check_references(primitive, outs)
     if any(jc.is_differentiable(jc.typeof(o)) for o in outs):
         raise UnsupportedPrimitiveError(primitive.name, jc.current_place())
     return outs
+
+
+def check_references(primitive, values) -> None:
+    """A derivative must not vanish into a mutable reference."""
+    if any(jc.is_reference(jc.typeof(v)) for v in values):
+        reason = "writes to a mutable reference, through which admodes does not differentiate"
+        raise UnsupportedPrimitiveError(primitive.name, jc.current_place(), reason)
 
 
 def push_program(interpreter, closed, primals: Sequence, tangents: Sequence) -> tuple[list, list]:

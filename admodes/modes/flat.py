@@ -65,7 +65,7 @@ def std_basis(tree):
     return tree_unflatten(
         treedef,
         [
-            lax.convert_element_type(lax.reshape(part, (n, *np.shape(x))), jc.dtype_of(x))
+            jc.convert_like(lax.reshape(part, (n, *np.shape(x))), jc.typeof(x))
             for part, x in zip(parts, leaves, strict=True)
         ],
     )

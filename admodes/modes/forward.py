@@ -173,5 +173,6 @@ def _unravel_columns(example, out, columns):
     leaves, tree = tree_flatten(example)
     sizes = np.cumsum([np.size(x) for x in leaves])[:-1]
     parts = jax.numpy.split(columns, sizes, axis=-1) if leaves else []
-    shaped = [part.reshape(np.shape(out) + np.shape(x)) for part, x in zip(parts, leaves, strict=True)]
+    shapes = [np.shape(out) + np.shape(x) for x in leaves]
+    shaped = [jc.convert_like(part.reshape(shape), jc.typeof(out)) for part, shape in zip(parts, shapes, strict=True)]
     return tree_unflatten(tree, shaped)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from admodes.errors import UnsupportedPrimitiveError
+from admodes.modes.dual import check_references
 from admodes.modes.tape import Recorder, Slot, Tape
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, run
@@ -39,10 +40,13 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
     if rule is not None and not isinstance(rule, LocalRule):
         return list(map(Recorded, *rule.record(interpreter, recorder, primitive, primals, slots, params)))
     if rule is None:
+        check_references(primitive, primals)
         outs, place = outs or bind(primitive, primals, params), jc.current_place()
 
         def jacobian():
             raise UnsupportedPrimitiveError(primitive.name, place)
+
+        check_references(primitive, outs)
     else:
         outs = outs or rule.evaluate(primitive, primals, params)
 

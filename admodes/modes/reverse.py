@@ -189,5 +189,6 @@ def _unravel_rows(example, x, rows):
     leaves, tree = tree_flatten(example)
     sizes = np.cumsum([np.size(y) for y in leaves])[:-1]
     parts = jax.numpy.split(rows, sizes, axis=0) if leaves else []
-    shaped = [part.reshape(np.shape(y) + np.shape(x)) for part, y in zip(parts, leaves, strict=True)]
+    shapes = [np.shape(y) + np.shape(x) for y in leaves]
+    shaped = [jc.convert_like(part.reshape(shape), jc.typeof(x)) for part, shape in zip(parts, shapes, strict=True)]
     return tree_unflatten(tree, shaped)

@@ -47,11 +47,7 @@ def live_equations(program: Program) -> list[Equation]:
     needed = {o for o in program.outputs if not isinstance(o, Const)}
     kept = []
     for equation in reversed(program.equations):
-        if needed.intersection(equation.outputs) or has_effects(equation):
+        if needed.intersection(equation.outputs) or equation.effects:
             kept.append(equation)
             needed.update(x for x in equation.inputs if not isinstance(x, Const))
     return kept[::-1]
-
-
-def has_effects(equation: Equation) -> bool:
-    return "callback" in equation.primitive.name or equation.primitive.name == "debug_print"

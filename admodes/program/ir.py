@@ -11,7 +11,7 @@ from typing import Any
 
 from admodes.program import jax_compat as jc
 
-INLINED = {"jit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "pjit": "jaxpr"}
+INLINED = {"closed_call": "call_jaxpr", "core_call": "call_jaxpr", "eval_jaxpr": "jaxpr", "jit": "jaxpr"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Equation:
     inputs: tuple
     outputs: tuple[int, ...]
     source: Any
+    effects: frozenset = frozenset()
 
     @property
     def where(self) -> str:
@@ -95,9 +96,12 @@ class _Flattener:
             args = tuple(map(read, eqn.invars))
             body = INLINED.get(eqn.primitive.name)
             if body is not None:
-                results = self.inline(jc.close_jaxpr(eqn.params[body]), args)
+                callee = jc.constrained(jc.close_jaxpr(eqn.params[body]), jc.shardings_of(eqn.params))
+                results = self.inline(callee, args)
             else:
                 results = tuple(self.new_slot(v.aval) for v in eqn.outvars)
-                self.equations.append(Equation(eqn.primitive, eqn.params, args, results, eqn.source_info))
+                self.equations.append(
+                    Equation(eqn.primitive, eqn.params, args, results, eqn.source_info, frozenset(eqn.effects))
+                )
             env.update(zip(eqn.outvars, results, strict=True))
         return tuple(map(read, closed.jaxpr.outvars))

@@ -53,6 +53,7 @@ from jax._src.core import stage_p as stage_p
 from jax._src.lax.lax import dce_sink_p as dce_sink_p
 from jax._src.ad_util import stop_gradient_p as stop_gradient_p
 from jax._src.ad_checkpoint import name_p as name_p
+from jax._src.sharding_impls import UnspecifiedValue
 from jax._src.shard_map import shard_map_p as shard_map_p
 from jax._src.tree_util import FlatTree
 from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytreedef
@@ -127,6 +128,11 @@ def tangent_aval(aval):
 def is_differentiable(aval) -> bool:
     """Whether values of this type carry derivatives: real or complex floating point arrays."""
     return isinstance(aval, core.ShapedArray) and dtypes.issubdtype(aval.dtype, np.inexact)
+
+
+def is_reference(aval) -> bool:
+    """Whether values of this type are mutable references, through which derivatives would pass unseen."""
+    return not isinstance(aval, core.ShapedArray)
 
 
 def is_extended(dtype) -> bool:
@@ -304,6 +310,26 @@ def close_jaxpr(jaxpr) -> ClosedJaxpr:
     return pe.close_jaxpr(jaxpr) if not isinstance(jaxpr, ClosedJaxpr) else jaxpr
 
 
+def shardings_of(params) -> tuple:
+    """The shardings that a jit prescribes for its inputs and outputs; empty if it prescribes none."""
+    shardings = params.get("in_shardings", ()), params.get("out_shardings", ())
+    return shardings if any(not isinstance(s, UnspecifiedValue) for group in shardings for s in group) else ()
+
+
+@weak_cache
+def constrained(closed: ClosedJaxpr, shardings: tuple) -> ClosedJaxpr:
+    """The jaxpr of a jit with its prescribed shardings written out as constraints, so that it can be inlined."""
+    if not shardings:
+        return closed
+    avals, fun = closed.in_avals, jaxpr_as_fun(closed.replace())
+
+    def constrain(values, wanted):
+        free = (isinstance(s, UnspecifiedValue) for s in wanted)
+        return [x if f else lax.with_sharding_constraint(x, s) for x, s, f in zip(values, wanted, free, strict=True)]
+
+    return trace_flat(lambda *args: constrain(fun(*constrain(args, shardings[0])), shardings[1]), avals, "constrained")
+
+
 def open_jaxpr(closed: ClosedJaxpr) -> tuple[Jaxpr, list]:
     """A jaxpr without constants, and the constants, which become its leading arguments."""
     return pe.convert_constvars_jaxpr(closed.jaxpr), list(closed.consts)
@@ -371,7 +397,9 @@ def sharding_of_axes(aval, axes):
     """How an array with these axes of ``aval`` must be laid out, if the type says so (explicit sharding), else None."""
     sharding = aval.sharding
     if sharding.mesh.empty:
-        return None
+        if jax.sharding.get_abstract_mesh().empty:
+            return None
+        return core.get_cur_mesh_sharding(jax.sharding.PartitionSpec(*(None for _ in axes)))
     partitions = tuple(sharding.spec.partitions[axis] for axis in axes)
     return sharding.update(spec=sharding.spec.update(partitions=partitions))
 

@@ -13,7 +13,7 @@ from jax import lax
 
 from admodes.linear.maps import LinearMap, _static, linear_map
 from admodes.program import jax_compat as jc
-from admodes.program.evaluate import evaluate, run
+from admodes.program.evaluate import bind, evaluate, run
 from admodes.program.ir import from_jaxpr
 from admodes.rules.derived import (
     Recording,
@@ -57,8 +57,11 @@ class CallRule(HigherOrderRule):
     def __init__(self, body: str):
         self.body = body
 
+    def _callee(self, params):
+        return jc.constrained(jc.close_jaxpr(params[self.body]), jc.shardings_of(params))
+
     def push(self, interpreter, primitive, primals, tangents, params):
-        closed = jc.close_jaxpr(params[self.body])
+        closed = self._callee(params)
         if jc.is_staging():
             return interpreter.push_program(closed, primals, tangents)
         program, active = pushed(closed, interpreter, present(tangents))
@@ -67,7 +70,7 @@ class CallRule(HigherOrderRule):
         return flat[:n], merge(active, flat[n:])
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
-        closed = jc.close_jaxpr(params[self.body])
+        closed = self._callee(params)
         if jc.is_staging():
             return interpreter.continue_program(recorder, closed, primals, slots)
         recording = recorded(closed, interpreter, present(slots))
@@ -137,21 +140,16 @@ class RematRule(HigherOrderRule):
         return flat[:n], merge(active, flat[n:])
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
-        closed, policy = jc.close_jaxpr(params["jaxpr"]), params["policy"]
-        saved: dict = {}
-
-        def step(equation, operands, equation_params):
-            outs = equation.primitive.bind(*operands, **equation_params)
-            outs = outs if equation.primitive.multiple_results else (outs,)
-            if jc.is_saveable(policy, equation.primitive, map(jc.typeof, operands), equation.params):
-                saved[equation.outputs] = tuple(outs)
-            return outs
-
-        outs = run(from_jaxpr(closed), step, primals)
+        closed = jc.close_jaxpr(params["jaxpr"])
+        program, keys = _saving(closed, params["policy"])
+        staging = jc.is_staging()
+        flat = evaluate(from_jaxpr(program), *primals) if staging else jc.compiled(program)(*primals)
+        n = len(closed.out_avals)
+        outs, saved = flat[:n], iter(flat[n:])
         prevent_cse = params["prevent_cse"]
-        linear = Rematerialised(
+        linear: LinearMap = Rematerialised(
             tuple(primals),
-            saved,
+            {key: tuple(next(saved) for _ in key) for key in keys},
             closed,
             present(slots),
             any(prevent_cse) if isinstance(prevent_cse, tuple) else prevent_cse,
@@ -159,7 +157,28 @@ class RematRule(HigherOrderRule):
             tuple(map(jc.typeof, primals)),
             tuple(map(jc.typeof, outs)),
         )
-        return outs, recorder.append(slots, lambda: linear, outs)
+        return outs, recorder.append(slots, lambda: linear if staging else Compiled(linear), outs)
+
+
+@jc.weak_cache
+def _saving(closed, policy):
+    """The program that also returns what the policy saves, and the output slots of the equations that it saves."""
+    keys: list = []
+
+    def saving(*args):
+        saved: dict = {}
+
+        def step(equation, operands, params):
+            outs = bind(equation.primitive, operands, params)
+            if jc.is_saveable(policy, equation.primitive, map(jc.typeof, operands), equation.params):
+                saved[equation.outputs] = outs
+            return outs
+
+        outs = run(from_jaxpr(closed), step, args)
+        keys[:] = sorted(saved)
+        return [*outs, *(x for key in keys for x in saved[key])]
+
+    return jc.trace_flat(saving, closed.in_avals, "checkpoint"), tuple(keys)
 
 
 # -- cond ----------------------------------------------------------------------------------------------

@@ -15,14 +15,15 @@ from admodes.rules.table import elementwise, linear, zero
 EXACT = lax.AccuracyMode.HIGHEST
 
 
-def c(value, like):
-    """A constant of the dtype of ``like``; results are not weakly typed."""
-    return np.array(value, like.dtype)
-
-
 def weak(value, like):
     """A constant of the dtype of ``like`` that leaves the weak type of results to ``like``."""
-    return value if jc.typeof(like).weak_type and jc.dtype_of(value) == like.dtype else c(value, like)
+    number = {"f": float, "c": complex}.get(like.dtype.kind, int)(value)
+    return number if jc.typeof(like).weak_type and jc.dtype_of(number) == like.dtype else np.array(value, like.dtype)
+
+
+def c(value, like):
+    """A constant of the dtype of ``like``, weakly typed if that is a weakly typed scalar (JAX's habit)."""
+    return np.array(value, like.dtype) if np.ndim(like) else weak(value, like)
 
 
 # -- arithmetic ----------------------------------------------------------------------------------
@@ -37,7 +38,7 @@ def _pow_base(out, x, y):
     """∂(xʸ)/∂x = y xʸ⁻¹; for whole y = 0 it is zero even where x⁻¹ is not finite."""
     whole = not jc.is_differentiable(jc.typeof(y))
     y = lax.convert_element_type(y, x.dtype) if whole else y
-    power = lax.pow(x, lax.sub(y, weak(1.0, y)))
+    power = lax.pow(x, lax.sub(y, weak(1, y)))
     if not whole:
         return lax.mul(y, power)
     slope = lax.mul(_without_zeros(y), power)
@@ -78,19 +79,19 @@ elementwise(lax.nextafter_p, ONE, None)  # x plus or minus one unit in the last 
 
 def _expm1(out, x, *, accuracy):
     """eˣ = out + 1"""
-    return lax.exp(x, accuracy=accuracy) if accuracy is EXACT else lax.add(out, weak(1.0, out))
+    return lax.exp(x, accuracy=accuracy) if accuracy is EXACT else lax.add(out, weak(1, out))
 
 
 def _logistic(out, x, *, accuracy):
     """σ' = σ(x) σ(-x) = σ (1 - σ)"""
-    return lax.mul(out, lax.logistic(lax.neg(x)) if accuracy is EXACT else lax.sub(weak(1.0, out), out))
+    return lax.mul(out, lax.logistic(lax.neg(x)) if accuracy is EXACT else lax.sub(weak(1, out), out))
 
 
 elementwise(lax.exp_p, lambda out, x, **_: out)
 elementwise(lax.exp2_p, lambda out, x, **_: lax.mul(c(np.log(2), x), out))
 elementwise(lax.expm1_p, _expm1)
 elementwise(lax.log_p, lambda out, x, **_: Over(x))
-elementwise(lax.log1p_p, lambda out, x, **_: Over(lax.add(x, weak(1.0, x))))
+elementwise(lax.log1p_p, lambda out, x, **_: Over(lax.add(x, weak(1, x))))
 elementwise(lax.logistic_p, _logistic)
 
 # -- trigonometric and hyperbolic functions ------------------------------------------------------
@@ -99,7 +100,7 @@ elementwise(lax.logistic_p, _logistic)
 def _tanh(out, x, *, accuracy):
     """1 - tanh² = (1 + tanh)(1 - tanh), which does not cancel; sech² = 4 σ(2x) σ(-2x) where asked to be exact."""
     if accuracy is not EXACT:
-        return lax.mul(lax.add(weak(1.0, out), out), lax.sub(weak(1.0, out), out))
+        return lax.mul(lax.add(weak(1, out), out), lax.sub(weak(1, out), out))
     halves = [lax.logistic(lax.mul(c(k, x), x), accuracy=accuracy) for k in (2, -2)]
     return lax.mul(c(4, x), lax.mul(*halves))
 
@@ -115,7 +116,7 @@ def _arcus(out, x):
 
 def _atanh(out, x):
     """1 / (1 + x)(1 - x)"""
-    one = weak(1.0, x)
+    one = weak(1, x)
     return lax.mul(lax.div(one, lax.add(one, x)), lax.div(one, lax.sub(one, x)))
 
 
@@ -137,8 +138,8 @@ elementwise(
 elementwise(lax.sinh_p, lambda out, x: lax.cosh(x))
 elementwise(lax.cosh_p, lambda out, x: lax.sinh(x))
 elementwise(lax.tanh_p, _tanh)
-elementwise(lax.asinh_p, lambda out, x: lax.rsqrt(lax.add(lax.square(x), weak(1.0, x))))
-elementwise(lax.acosh_p, lambda out, x: lax.rsqrt(lax.sub(lax.square(x), weak(1.0, x))))
+elementwise(lax.asinh_p, lambda out, x: lax.rsqrt(lax.add(lax.square(x), weak(1, x))))
+elementwise(lax.acosh_p, lambda out, x: lax.rsqrt(lax.sub(lax.square(x), weak(1, x))))
 elementwise(lax.atanh_p, _atanh)
 
 # -- complex numbers: linear over the reals only; transposes, not adjoints -------------------------
@@ -159,8 +160,8 @@ def _pull_conj(g, x, *, input_dtype):
     return lax.conj(g) if np.issubdtype(input_dtype, np.complexfloating) else lax.real(g)
 
 
-linear(lax.real_p, lambda g, z: lax.complex(g, c(0, g)), pattern=_pattern)
-linear(lax.imag_p, lambda g, z: lax.complex(c(0, g), lax.neg(g)), pattern=_pattern)
+linear(lax.real_p, lambda g, z: lax.complex(g, np.zeros((), g.dtype)), pattern=_pattern)
+linear(lax.imag_p, lambda g, z: lax.complex(np.zeros((), g.dtype), lax.neg(g)), pattern=_pattern)
 linear(lax.complex_p, _pull_complex, places=None, pattern=_pattern)
 linear(lax.conj_p, _pull_conj, pattern=_pattern)
 

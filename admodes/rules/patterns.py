@@ -1,45 +1,45 @@
 """Sparsity patterns of linear primitives, found by running the primitive (or its transpose) on entry numbers.
 
 Each function takes a :class:`~admodes.linear.maps.Linear` map and returns its pattern, block by block, or None
-(dense) when it depends on values that are not known, such as the traced indices of a gather.
+(dense) when it depends on values that are not known. Those of indexing are in ``index_patterns.py``.
 """
 
 from __future__ import annotations
 
 import math
 
-import jax
 import numpy as np
 
 from admodes.linear.maps import Linear
 from admodes.linear.pattern import SparsityPattern
 from admodes.program import jax_compat as jc
+from admodes.program.host import evaluate_known, is_known
 
 
 def pattern_by_push(linear: Linear):
     """For primitives whose results are copies of operand entries (or zero): push the entries' numbers through."""
 
-    def push(i, numbers):
-        operands = [x if x is not None else _zeros(a) for x, a in zip(linear.operands, linear.domain, strict=True)]
-        operands[i] = numbers
-        out = linear.primitive.bind(*operands, **dict(linear.params))
-        return out if linear.primitive.multiple_results else (out,)
+    if not all(x is None or is_known(x) for x in linear.operands):
+        return None
+    nothing = [np.full(a.shape, 0, np.int32) if x is None else x for x, a in zip(linear.operands, linear.domain)]
+    blocks = {}
+    for i in np.flatnonzero(linear.active):
+        size = math.prod(linear.domain[i].shape)
+        operands = list(nothing)
+        operands[i] = np.arange(1, size + 1, dtype=np.int32).reshape(linear.domain[i].shape)
+        for j, numbers in enumerate(evaluate_known(linear.primitive, operands, dict(linear.params))):
+            sources = np.asarray(numbers) - 1
+            blocks[j, int(i)] = SparsityPattern.choice(sources, (sources.size, size))
+    return blocks
 
-    return _by_numbers(linear, push, linear.domain, linear.active, linear.codomain, transposed=False)
 
-
-def pattern_by_pull(linear: Linear):
-    """For primitives that only add entries up (each operand entry reaches at most one result): pull numbers back."""
-
-    def pull(j, numbers):
-        cotangents = [_zeros(a) for a in linear.codomain]
-        cotangents[j] = numbers
-        operands = [_counting(a) if x is None else x for x, a in zip(linear.operands, linear.domain, strict=True)]
-        g = tuple(cotangents) if linear.primitive.multiple_results else cotangents[0]
-        return linear.rule.transpose(g, linear.active, *operands, **dict(linear.params))
-
-    every = (True,) * len(linear.codomain)
-    return _by_numbers(linear, pull, linear.codomain, every, linear.domain, transposed=True)
+def pattern_of_sums(linear: Linear):
+    """For sums along axes: the entries of the operand that differ in those axes only are added up."""
+    (aval,), (out,) = linear.domain, linear.codomain
+    size = math.prod(out.shape)
+    numbers = np.expand_dims(np.arange(size).reshape(out.shape), sorted(dict(linear.params)["axes"]))
+    groups = np.broadcast_to(numbers, aval.shape).ravel()
+    return {(0, 0): SparsityPattern.build(groups, np.arange(groups.size), (size, groups.size))}
 
 
 def pattern_of_entries(linear: Linear):
@@ -57,8 +57,20 @@ def pattern_of_operands(linear: Linear):
 
 
 def _identity(aval):
-    n = math.prod(aval.shape)
-    return SparsityPattern.build(np.arange(n), np.arange(n), (n, n))
+    return SparsityPattern.identity(math.prod(aval.shape))
+
+
+def pattern_of_select(linear: Linear):
+    """For a choice by entry: where the predicate is known, a case has the entries that it is chosen for."""
+    (out,), which = linear.codomain, linear.operands[0]
+    size, blocks = math.prod(out.shape), {}
+    for i in np.flatnonzero(linear.active):
+        numbers = np.arange(size)
+        if is_known(which):
+            chosen = np.broadcast_to(np.asarray(which).astype(int) == i - 1, out.shape)
+            numbers = np.where(chosen.ravel(), numbers, -1)
+        blocks[0, int(i)] = SparsityPattern.choice(numbers, (size, size))
+    return blocks
 
 
 def pattern_of_windows(linear: Linear):
@@ -94,36 +106,3 @@ def pattern_of_prefixes(linear: Linear):
     if params["reverse"]:
         later, earlier = earlier, later
     return {(0, 0): SparsityPattern.build(lines[later].ravel(), lines[earlier].ravel(), (size, size))}
-
-
-def _by_numbers(linear, direction, sources, wanted, targets, transposed):
-    """Send the entry numbers 1, 2, ... of each source through ``direction`` and read off where they arrive."""
-    if any(isinstance(x, jc.Tracer) for x in linear.operands):
-        return None
-    blocks = {}
-    for k, (source, on) in enumerate(zip(sources, wanted, strict=True)):
-        if not on:
-            continue
-        size = math.prod(source.shape)
-        with jax.ensure_compile_time_eval():
-            numbers = jax.numpy.arange(1, size + 1, dtype=np.int32).reshape(source.shape)
-            results = direction(k, numbers)
-        for m, (result, target) in enumerate(zip(results, targets, strict=True)):
-            if result is None:
-                continue
-            flat = np.abs(np.asarray(result).ravel())
-            there = np.flatnonzero(flat)
-            here, n = flat[there] - 1, math.prod(target.shape)
-            if transposed:
-                blocks[k, m] = SparsityPattern.build(here, there, (size, n))
-            else:
-                blocks[m, k] = SparsityPattern.build(there, here, (n, size))
-    return blocks
-
-
-def _counting(aval):
-    return jc.Aval(aval.shape, np.dtype(np.int32))
-
-
-def _zeros(aval):
-    return jc.fill_zeros(_counting(aval))

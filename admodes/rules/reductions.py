@@ -15,7 +15,7 @@ from jax import lax
 
 from admodes.linear.maps import Compose, Elementwise, Linear
 from admodes.program import jax_compat as jc
-from admodes.rules.patterns import pattern_by_pull, pattern_of_prefixes
+from admodes.rules.patterns import pattern_of_sums, pattern_of_prefixes
 from admodes.rules.table import LinearRule, LocalRule, ProgramRule, higher_order, linear, program, register, zero
 
 
@@ -24,8 +24,8 @@ def _pull_reduce_sum(g, x, *, axes, out_sharding=None):
     return lax.broadcast_in_dim(g, x.shape, kept, out_sharding=x.sharding)
 
 
-linear(lax.reduce_sum_p, _pull_reduce_sum, pattern=pattern_by_pull)
-_SUM = LinearRule(_pull_reduce_sum, (0,), pattern_by_pull)
+linear(lax.reduce_sum_p, _pull_reduce_sum, pattern=pattern_of_sums)
+_SUM = LinearRule(_pull_reduce_sum, (0,), pattern_of_sums)
 
 
 class ExtremeRule(LocalRule):
@@ -57,7 +57,10 @@ zero(lax.argmax_p, lax.argmin_p)
 
 
 def reduce_by_tree(combine, operands, initial, axes):
-    """Reduce ``operands`` along ``axes`` by halving; ``combine(left, right)`` acts on lists of arrays, by entry."""
+    """Reduce ``operands`` along ``axes`` by halving; ``combine(left, right)`` acts on lists of arrays, by entry.
+
+    ``initial`` values are neutral elements that fill up a half without a partner; None passes it on as it is.
+    """
     shape = operands[0].shape
     kept = [i for i in range(len(shape)) if i not in axes]
     n = math.prod(shape[i] for i in axes)
@@ -68,10 +71,16 @@ def reduce_by_tree(combine, operands, initial, axes):
         half = (n + 1) // 2
         left = [lax.slice_in_dim(x, 0, half) for x in front]
         right = [lax.slice_in_dim(x, half, n) for x in front]
-        if n % 2:
-            fill = [(0, 1, 0)] + [(0, 0, 0)] * len(kept)
-            right = [lax.pad(x, value, fill) for x, value in zip(right, initial, strict=True)]
-        front, n = combine(left, right), half
+        if n % 2 and initial is None:
+            last = [lax.slice_in_dim(x, half - 1, half) for x in left]
+            pairs = combine([lax.slice_in_dim(x, 0, half - 1) for x in left], right)
+            front = [lax.concatenate(both, 0) for both in zip(pairs, last, strict=True)]
+        else:
+            if n % 2:
+                fill = [(0, 1, 0)] + [(0, 0, 0)] * len(kept)
+                right = [lax.pad(x, value, fill) for x, value in zip(right, initial, strict=True)]
+            front = combine(left, right)
+        n = half
     return [lax.squeeze(x, (0,)) for x in front]
 
 

@@ -11,7 +11,7 @@ from jax import lax
 
 from admodes.linear.maps import ONE
 from admodes.program import jax_compat as jc
-from admodes.rules.patterns import pattern_by_push, pattern_of_entries, pattern_of_operands
+from admodes.rules.patterns import pattern_by_push, pattern_of_entries, pattern_of_operands, pattern_of_select
 from admodes.rules.table import LinearRule, elementwise, linear, register, zero
 
 
@@ -128,7 +128,7 @@ def _pull_select_n(g, which, *cases):
     return None, *(lambda i=i: of_case(i) for i in range(len(cases)))
 
 
-linear(lax.select_n_p, _pull_select_n, places=None, pattern=pattern_of_entries)
+linear(lax.select_n_p, _pull_select_n, places=None, pattern=pattern_of_select)
 
 # -- many results -------------------------------------------------------------------------------------
 

@@ -153,7 +153,10 @@ def _reduce_windows(params, *args):
             ends = [a + (m - 1) * s + 1 for a, m, s in zip(starts, shape, params["window_strides"], strict=True)]
             entries.append(lax.expand_dims(lax.slice(padded, starts, ends, params["window_strides"]), (0,)))
         stacks.append(lax.concatenate(entries, 0))
-    return reduce_by_tree(lambda left, right: scalar(*left, *right), stacks, initial, (0,))
+    # the initial value takes part once for each window, neutral or not
+    pairs = zip(stacks, initial, strict=True)
+    stacks = [lax.concatenate([lax.full((1, *xs.shape[1:]), value), xs], 0) for xs, value in pairs]
+    return reduce_by_tree(lambda left, right: scalar(*left, *right), stacks, None, (0,))
 
 
 higher_order(lax.reduce_window_p, ReduceWindowRule())

@@ -330,3 +330,26 @@ def test_remat_keeps_less():
         for r in (False, True)
     ]
     assert memory[1] < memory[0] / 2
+
+
+def test_shardings_of_an_inner_jit_are_kept():
+    mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("i"))
+    inner = jax.jit(lambda x: jnp.sin(x), in_shardings=split, out_shardings=split)
+    x = jnp.arange(8.0)
+    y, pullback = admodes.vjp(inner, x)
+    assert y.sharding.is_equivalent_to(split, 1)
+    np.testing.assert_allclose(pullback(jnp.ones(8))[0], jnp.cos(x))
+    jaxpr = str(jax.make_jaxpr(lambda x: admodes.vjp(inner, x)[0])(x))
+    assert jaxpr.count("sharding_constraint") >= 1
+
+
+def test_mutable_references_are_refused():
+    def accumulate(x):
+        ref = jax.new_ref(jnp.zeros(()))
+        ref[...] = x * x
+        return ref[...]
+
+    for derive in (lambda: admodes.grad(accumulate)(2.0), lambda: admodes.jvp(accumulate, (2.0,), (1.0,))):
+        with pytest.raises(admodes.errors.UnsupportedPrimitiveError, match="reference"):
+            derive()

@@ -1,12 +1,12 @@
-"""Indexing, scatter and ordering against the oracle: each mode, indices out of bounds, collisions, ties, batch dimensions."""
+"""Indexing, scatter and ordering against the oracle: modes, out of bounds, collisions, ties, batch dimensions."""
 
-import admodes
 import jax
 import numpy as np
 import pytest
 from jax import lax
 from jax import numpy as jnp
 
+import admodes
 from tests.oracle import check, sample
 from tests.patterns import check_pattern
 
@@ -51,7 +51,9 @@ def test_dynamic_slices(start):
     x, update = x53(), sample((2, 2), "float64", seed=1)
     check(lambda x: lax.dynamic_slice(x, start, (2, 2)), (x,))
     check(lambda x, u: lax.dynamic_update_slice(x, u, start), (x, update))
-    check_pattern(lambda x, u: (lax.dynamic_update_slice(x, u, start), lax.dynamic_slice(x, start, (2, 1))), (x, update))
+    check_pattern(
+        lambda x, u: (lax.dynamic_update_slice(x, u, start), lax.dynamic_slice(x, start, (2, 1))), (x, update)
+    )
 
 
 def at_place(i, x):
@@ -96,9 +98,7 @@ def test_scatter_dtypes(kind):
         if dtype == "complex64" and kind in ("max", "min"):
             continue
         x, update = x53(dtype), sample((2, 3), dtype, seed=1)
-        check(
-            lambda x, u: getattr(x.at[np.array([3, 0])], kind)(u, unique_indices=True), (x, update), transforms=False
-        )
+        check(lambda x, u: getattr(x.at[np.array([3, 0])], kind)(u, unique_indices=True), (x, update), transforms=False)
 
 
 @pytest.mark.parametrize("kind", ["set", "add", "max"])
@@ -107,7 +107,9 @@ def test_scatter_windows(kind):
     check(lambda x, u: getattr(x.at[:, np.array([1, 3, 1])], kind)(u), (x, sample((4, 3), "float64", seed=1)), fd=False)
     check(lambda x, u: getattr(x.at[1:3, 2], kind)(u), (x, sample((2,), "float64", seed=1)), transforms=False)
     check(
-        lambda x, u: jax.vmap(lambda row, i, v: getattr(row.at[i], kind)(v))(x, np.array([[1, 2], [0, 0], [4, 3], [2, 2]]), u),
+        lambda x, u: jax.vmap(lambda row, i, v: getattr(row.at[i], kind)(v))(
+            x, np.array([[1, 2], [0, 0], [4, 3], [2, 2]]), u
+        ),
         (x, sample((4, 2), "float64", seed=1)),
         transforms=False,
         fd=False,

@@ -55,7 +55,7 @@ def _qr(**options):
 
 
 FACTORISATIONS = {
-    # (function, operand of a given dtype, whether JAX has second derivatives to compare with)
+    # (function, operand of a given dtype)
     "cholesky": (_cholesky, lambda d: _definite((3, 3), d)),
     "lu": (lambda a: la.lu(a)[0], lambda d: sample((3, 3), d)),
     "lu tall": (lambda a: la.lu(a)[0], lambda d: sample((4, 2), d)),
@@ -80,14 +80,16 @@ def _gauge_free(name, dtype):
     return dtype == F64 or name.split()[0] not in ("eigh", "svd")
 
 
-@pytest.mark.parametrize("dtype", [F64, C128])
-@pytest.mark.parametrize("name", FACTORISATIONS)
+COMPLEX = ("cholesky", "lu wide", "qr tall", "qr full", "eigh", "eigenvalues", "eigenvectors", "svd tall", "svd wide")
+
+
+@pytest.mark.parametrize(("name", "dtype"), [(n, F64) for n in FACTORISATIONS] + [(n, C128) for n in COMPLEX])
 def test_factorisation(name, dtype):
     fun, operand = FACTORISATIONS[name]
     check(fun, (operand(dtype),), fd=_gauge_free(name, dtype), transforms=False, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["cholesky", "lu", "qr tall", "eigh", "svd tall", "eigenvalues"])
+@pytest.mark.parametrize("name", ["cholesky", "lu", "qr tall", "eigh", "svd tall"])
 def test_factorisation_of_a_batch(name):
     fun, operand = FACTORISATIONS[name]
     batch = np.stack([operand(F32), 2 * operand(F32) + np.eye(*operand(F32).shape, dtype=F32)])
@@ -148,9 +150,9 @@ def test_triangular_solve(flags):
     dtype = C128 if flags % 3 == 0 else F64
     options = {"left_side": left, "lower": lower, "transpose_a": transpose, "unit_diagonal": unit}
     options["conjugate_a"] = dtype == C128 and flags % 2 == 0
-    for shape in ((3, 2), (3, 5)):
-        b = sample(shape if left else shape[::-1], dtype, seed=1)
-        check(lambda a, b: la.triangular_solve(a, b, **options), (_dominant((3, 3), dtype), b), transforms=False)
+    shape = (3, 2) if (flags ^ flags >> 1 ^ flags >> 2 ^ flags >> 3) & 1 else (3, 5)  # the two orders of the product
+    b = sample(shape if left else shape[::-1], dtype, seed=1)
+    check(lambda a, b: la.triangular_solve(a, b, **options), (_dominant((3, 3), dtype), b), transforms=False)
 
 
 def test_triangular_solve_of_a_batch():
@@ -182,7 +184,7 @@ def test_tridiagonal_solve(dtype):
 @pytest.mark.parametrize("dtype", [F64, C128])
 def test_solve(dtype):
     a, b = _dominant((3, 3), dtype), sample((3, 2), dtype, seed=1)
-    check(jnp.linalg.solve, (a, b), order=2)
+    check(jnp.linalg.solve, (a, b), order=2, transforms=False)
     check(jnp.linalg.solve, (np.stack([a, a + 1]), b[:, 0]), transforms=False)
 
 

@@ -1,12 +1,12 @@
 """Reductions, cumulative reductions and windows against the oracle: random points, ties, zeros, NaN, empty axes."""
 
-import admodes
 import jax
 import numpy as np
 import pytest
 from jax import lax
 from jax import numpy as jnp
 
+import admodes
 from tests.oracle import check, sample
 from tests.patterns import check_pattern
 
@@ -58,6 +58,7 @@ WINDOWS = {
     "max_window": (pool(lax.max, -inf, (2,), (1,), "VALID", None, (2,)), (6,), ("float64",), False),
     "prod": (pool(lax.mul, 1, (2, 2), (1, 2), "VALID"), (3, 4), ANY, False),
     "prod_same": (pool(lax.mul, 1, (3,), (1,), "SAME", (2,), (2,)), (5,), REAL, False),
+    "prod_not_neutral": (pool(lax.mul, 2, (3,), (1,), "VALID"), (4,), ("float64",), False),
     "logsumexp": (pool(jnp.logaddexp, -inf, (2,), (1,), "VALID"), (4,), ("float64",), False),
 }
 
@@ -141,7 +142,10 @@ def test_initial_values_are_constants():
     def fun(x, initial):
         return lax.reduce(x, initial, lambda a, b: a + b, (0,))
 
-    for derivative in (lambda: admodes.jvp(fun, (np.ones(3), 0.0), (np.ones(3), 1.0)), lambda: admodes.vjp(fun, np.ones(3), 0.0)):
+    for derivative in (
+        lambda: admodes.jvp(fun, (np.ones(3), 0.0), (np.ones(3), 1.0)),
+        lambda: admodes.vjp(fun, np.ones(3), 0.0),
+    ):
         with pytest.raises(NotImplementedError, match="initial values"):
             derivative()
 

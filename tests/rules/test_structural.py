@@ -1,6 +1,5 @@
 """Structural rules against the oracle, and their patterns against dense Jacobians."""
 
-import admodes
 import jax
 import numpy as np
 import pytest
@@ -8,6 +7,7 @@ from jax import lax
 from jax import numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+import admodes
 from tests.oracle import check, sample
 from tests.patterns import check_pattern
 
