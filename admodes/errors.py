@@ -27,3 +27,7 @@ class NotLinearError(AdmodesError, TypeError):
 
 class UnknownProblemError(AdmodesError, ValueError):
     """A problem name that the collection does not have."""
+
+
+class ColoringError(AdmodesError, ValueError):
+    """A coloring does not determine the matrix that it is for."""

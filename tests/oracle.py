@@ -91,7 +91,7 @@ def check(
     gs = tangents_like(tree_map(_zeros, out), seed + 2)
     same = partial(_assert_same, rtol=rtol, atol=atol)
 
-    expected = {mode: _derivative(jax, mode, fun)(args, ts, gs) for mode in modes}
+    expected = _expected(fun, modes, args, ts, gs, transforms)
     both = "jvp" in modes and "vjp" in modes
     ours = dict.fromkeys([*modes, *(("jvp", "vjp") if adjoint else ())])
     found = {mode: _derivative(admodes, mode, fun)(args, ts, gs) for mode in ours}
@@ -105,6 +105,16 @@ def check(
         _check_transforms(fun, modes, args, ts, gs, expected, same)
     if order > 1:
         _check_second_order(fun, both, args, ts, gs, step if fd else None, same, seed)
+
+
+def _expected(fun, modes, args, ts, gs, jit):
+    """JAX's derivatives; in one compilation where that is possible, since compiling step by step takes longer."""
+
+    def derivatives(args, ts, gs):
+        return {mode: _derivative(jax, mode, fun)(args, ts, gs) for mode in modes}
+
+    inputs, put = _without_float0((args, ts, gs))
+    return jax.jit(lambda *leaves: derivatives(*put(leaves)))(*inputs) if jit else derivatives(args, ts, gs)
 
 
 def _partial(fun, args, argnums):

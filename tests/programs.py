@@ -65,8 +65,11 @@ UNARY = {
     "switch": lambda x: lax.switch(jnp.int32(jnp.sum(x) > 0) + 1, [jnp.cos, jnp.sin, jnp.tanh], x),
     "complex": lambda x: jnp.real(jnp.exp(1j * x) * jnp.conj(1 + 1j * x)) / (1 + x * x),
 }
+# Jitted, control flow is compiled once for all the programs that contain it.
+COMPILED = ("remat", "scan", "scan outputs", "fori", "cond", "switch", "complex")
+UNARY |= {name: jax.jit(UNARY[name]) for name in COMPILED}
 REVERSE_ONLY = {"custom_vjp": clipped_identity}
-FORWARD_ONLY = {"while": lambda x: lax.while_loop(lambda c: jnp.sum(c * c) < 4.0, lambda c: c * 1.5 + 0.1, x)}
+FORWARD_ONLY = {"while": jax.jit(lambda x: lax.while_loop(lambda c: jnp.sum(c * c) < 4.0, lambda c: c * 1.5 + 0.1, x))}
 BINARY = {
     "add": jnp.add,
     "sub": jnp.subtract,
@@ -97,6 +100,11 @@ VECTOR_TO_VECTOR = {
     "convolve": lambda v: jnp.convolve(v, jnp.sin(v), mode="same"),
     "vmap": jax.vmap(lambda x: jnp.sin(x) * x),
     "map": lambda v: lax.map(lambda x: jnp.cos(x) * x, v),
+}
+VECTOR_TO_VECTOR |= {
+    name: jax.jit(f)
+    for name, f in VECTOR_TO_VECTOR.items()
+    if name in ("vmap", "map", "dynamic", "sort", "cholesky", "outer solve", "convolve", "fft")
 }
 REDUCTIONS = {
     "sum": jnp.sum,

@@ -17,6 +17,8 @@ LAYERS = (
     ("linear",),
     ("rules",),
     ("modes",),
+    ("sparse",),
+    ("planner",),
     ("explain", "draw", "problems"),
     ("compare",),
     ("cli",),

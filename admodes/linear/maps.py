@@ -32,13 +32,13 @@ from admodes.program import jax_compat as jc
 Arrays = tuple  # of jax.Array or None
 
 
-def _static(**kwargs) -> Any:
+def static(**kwargs) -> Any:
     return field(metadata={"static": True}, **kwargs)
 
 
-@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, _static))
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, static))
 def linear_map(cls):
-    """Make a class a frozen dataclass and a pytree: fields marked ``_static`` are its kind, the others residuals."""
+    """Make a class a frozen dataclass and a pytree: fields marked ``static`` are its kind, the others residuals."""
     return jax.tree_util.register_dataclass(dataclass(frozen=True, eq=False)(cls))
 
 
@@ -55,7 +55,10 @@ class LinearMap:
         raise NotImplementedError
 
     def pattern(self) -> dict[tuple[int, int], SparsityPattern]:
-        """For each (result j, operand i): which entries of the block can be nonzero; dense unless a kind knows better."""
+        """For each (result j, operand i): which entries of the block can be nonzero; dense unless a kind knows better.
+
+        It holds for every value of the residuals that are tracers, and for the given values of the others.
+        """
         return {
             (j, i): SparsityPattern.dense(_size(out), _size(arg))
             for j, out in enumerate(self.codomain)
@@ -114,9 +117,9 @@ class Elementwise(LinearMap):
     """
 
     partials: tuple
-    kinds: tuple = _static()
-    domain: tuple = _static()
-    codomain: tuple = _static()
+    kinds: tuple = static()
+    domain: tuple = static()
+    codomain: tuple = static()
 
     @staticmethod
     def build(partials, domain, codomain) -> Elementwise:
@@ -144,13 +147,13 @@ class Elementwise(LinearMap):
 
     def pattern(self):
         (out,) = self.codomain
-        rows = np.arange(_size(out))
         blocks = {}
         for i, (d, kind, aval) in enumerate(zip(self.partials, self.kinds, self.domain, strict=True)):
             if d is not None or kind is not None:
-                index = np.arange(_size(aval)).reshape(aval.shape)
-                cols = np.broadcast_to(index, out.shape).ravel()
-                blocks[0, i] = SparsityPattern.build(rows, cols, (_size(out), _size(aval)))
+                sources = np.broadcast_to(np.arange(_size(aval)).reshape(aval.shape), out.shape)
+                if kind is None and not isinstance(d, jc.Tracer):
+                    sources = np.where(np.asarray(d) != 0, sources, -1)
+                blocks[0, i] = SparsityPattern.choice(sources, (_size(out), _size(aval)))
         return blocks
 
 
@@ -177,12 +180,12 @@ class Linear(LinearMap):
     """
 
     operands: tuple
-    active: tuple = _static()
-    primitive: Any = _static()
-    params: tuple = _static()
-    rule: Any = _static()
-    domain: tuple = _static()
-    codomain: tuple = _static()
+    active: tuple = static()
+    primitive: Any = static()
+    params: tuple = static()
+    rule: Any = static()
+    domain: tuple = static()
+    codomain: tuple = static()
 
     def push(self, tangents):
         if all(t is None for t in tangents):
@@ -223,8 +226,8 @@ class Sum(LinearMap):
     """t ↦ Σ Jₖ t, for maps with one domain and codomain (a bilinear primitive with both factors active)."""
 
     terms: tuple
-    domain: tuple = _static()
-    codomain: tuple = _static()
+    domain: tuple = static()
+    codomain: tuple = static()
 
     def push(self, tangents):
         return _sum(term.push(_restrict(tangents, term)) for term in self.terms)
@@ -261,12 +264,12 @@ class Function(LinearMap):
     """
 
     residuals: Any
-    active: tuple = _static()
-    apply: Callable = _static()
-    transpose: Callable = _static()
-    given: str = _static()
-    domain: tuple = _static()
-    codomain: tuple = _static()
+    active: tuple = static()
+    apply: Callable = static()
+    transpose: Callable = static()
+    given: str = static()
+    domain: tuple = static()
+    codomain: tuple = static()
 
     def push(self, tangents):
         if all(t is None for t in tangents):

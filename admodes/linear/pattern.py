@@ -154,6 +154,13 @@ class SparsityPattern:
         """The pattern of A[rows]."""
         return SparsityPattern(self.table, self.row_labels[rows])
 
+    def equals(self, other: SparsityPattern) -> bool:
+        """Whether both have the same nonzeros."""
+        if self.shape != other.shape or self.nnz != other.nnz:
+            return False
+        a, b = self.matrix, other.matrix
+        return np.array_equal(a.indptr, b.indptr) and np.array_equal(a.indices, b.indices)
+
     # -- algebra -----------------------------------------------------------------------------------
 
     def union(self, other: SparsityPattern) -> SparsityPattern:
@@ -163,9 +170,9 @@ class SparsityPattern:
             return other
         if not other.nnz or self.is_full:
             return self
-        if (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b)):
-            if self.table.shape == other.table.shape:
-                return SparsityPattern(_canonical(self.table + other.table), a)
+        same = a is b or (a is not None and b is not None and np.array_equal(a, b))
+        if same and self.table.shape == other.table.shape:
+            return SparsityPattern(_canonical(self.table + other.table), a)
         if self.nnz + other.nnz > MOST_ENTRIES:
             return SparsityPattern.dense(m, n)
         first, second = self.row_labels, other.row_labels
@@ -190,7 +197,7 @@ class SparsityPattern:
                 b = _raw(b.indices, np.append(b.indptr, b.indptr[-1]), (b.shape[0] + 1, b.shape[1]))
             return SparsityPattern(b, labels if self.labels is None else labels[self.labels])
         if inner.labels is not None:
-            a = _csr((a.data, inner.labels[a.indices], a.indptr), shape=(a.shape[0], b.shape[0]))
+            a = _csr((a.data.copy(), inner.labels[a.indices], a.indptr.copy()), shape=(a.shape[0], b.shape[0]))
         if int(np.diff(b.indptr)[a.indices].sum(dtype=np.int64)) > MOST_ENTRIES:
             return SparsityPattern.dense(self.shape[0], inner.shape[1])
         return SparsityPattern(_canonical(a @ b), self.labels)

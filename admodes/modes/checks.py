@@ -30,6 +30,15 @@ def positional(argnums, args) -> None:
         )
 
 
+def not_a_reference(x) -> None:
+    """Raise ValueError if ``x`` is a mutable reference: it has no cotangent."""
+    if jc.is_reference(jc.typeof(x)):
+        raise ValueError(
+            f"a mutable reference ({jc.typeof(x).str_short()}) cannot be differentiated with respect to: pass its "
+            "content, or close over it"
+        )
+
+
 def _is(dtype, kind) -> bool:
     return jax.dtypes.issubdtype(dtype, kind)
 

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from admodes.errors import UnsupportedPrimitiveError
+from admodes.modes.references import ReferenceTrace
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, run
 from admodes.program.ir import from_jaxpr
+from admodes.rules.references import check_references
 from admodes.rules.table import LocalRule, lookup
 
 
@@ -57,15 +59,10 @@ def bind_without_rule(primitive, primals, params):
     return outs
 
 
-def check_references(primitive, values) -> None:
-    """A derivative must not vanish into a mutable reference."""
-    if any(jc.is_reference(jc.typeof(v)) for v in values):
-        reason = "writes to a mutable reference, through which admodes does not differentiate"
-        raise UnsupportedPrimitiveError(primitive.name, jc.current_place(), reason)
-
-
 def push_program(interpreter, closed, primals: Sequence, tangents: Sequence) -> tuple[list, list]:
     """Push duals through a jaxpr: (outputs, their tangents)."""
+    if jc.has_references(closed):
+        return push_function(interpreter, jc.jaxpr_as_fun(closed), primals, tangents)
 
     def step(equation, duals, params):
         return push_equation(interpreter, equation.primitive, duals, params)
@@ -91,7 +88,7 @@ class DualTracer(jc.DerivativeTracer):
         return f"Dual({self.dual.primal}, {self.dual.tangent})"
 
 
-class DualTrace(jc.DerivativeTrace):
+class DualTrace(ReferenceTrace):
     """Gives meaning to primitives that are applied to dual tracers."""
 
     def __init__(self, parent_trace, interpreter):
@@ -115,6 +112,6 @@ def push_function(interpreter, fun: Callable, primals: Sequence, tangents: Seque
         trace = DualTrace(parent, interpreter)
         inputs = [trace.pack(d) for d in map(Dual, primals, tangents)]
         with jc.set_current_trace(trace):
-            duals = [trace.unpack(x) for x in fun(*inputs)]
+            duals = [trace.unpack(x) for x in trace.returned(fun(*inputs))]
         trace.invalidate()
     return [d.primal for d in duals], [d.tangent for d in duals]

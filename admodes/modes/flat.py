@@ -43,7 +43,7 @@ def flat_function(fun: Callable, in_tree, has_aux: bool) -> tuple[Callable, Resu
         for x in outs:
             if not jc.is_value(x):
                 raise TypeError(f"function returned a value of type {type(x)}, which is not a valid JAX type")
-        return [*map(jc.canonicalize, outs), *aux]
+        return [*outs, *aux]
 
     return flat, result
 

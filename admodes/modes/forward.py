@@ -122,6 +122,7 @@ def record(fun, primals, has_aux):
     flat = list(map(jc.canonicalize, flat))
     for x in flat:
         jc.check_arg(x)
+        checks.not_a_reference(x)
     active = [jc.is_differentiable(jc.typeof(x)) for x in flat]
     flat_fun, result = flat_function(fun, in_tree, has_aux)
     outs, tape = INTERPRETER.record_function(flat_fun, flat, active, lambda: result.tree.num_leaves)

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from admodes.errors import UnsupportedPrimitiveError
-from admodes.modes.dual import check_references
+from admodes.modes.references import ReferenceTrace
 from admodes.modes.tape import Recorder, Slot, Tape
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, run
 from admodes.program.ir import from_jaxpr
+from admodes.rules.references import check_references
 from admodes.rules.table import LocalRule, ZeroRule, lookup
 
 
@@ -67,6 +68,8 @@ def record_program(interpreter, closed, primals: Sequence, active: Sequence[bool
 
 def continue_program(interpreter, recorder: Recorder, closed, values, known=None) -> list[Recorded]:
     """Append a jaxpr to a record that has begun; ``known(equation)`` may give results that need no evaluation."""
+    if jc.has_references(closed):
+        return continue_function(interpreter, recorder, jc.jaxpr_as_fun(closed), list(values))
 
     def step(equation, operands, params):
         outs = known(equation) if known else None
@@ -92,7 +95,7 @@ class TapeTracer(jc.DerivativeTracer):
         return f"Recorded({self.recorded.primal})"
 
 
-class TapeTrace(jc.DerivativeTrace):
+class TapeTrace(ReferenceTrace):
     """Gives meaning to primitives that are applied to recorded tracers."""
 
     def __init__(self, parent_trace, interpreter, recorder):
@@ -116,7 +119,7 @@ def continue_function(interpreter, recorder: Recorder, fun: Callable, values: Se
         trace = TapeTrace(parent, interpreter, recorder)
         inputs = [trace.pack(v) for v in values]
         with jc.set_current_trace(trace):
-            outputs = [trace.unpack(x) for x in fun(*inputs)]
+            outputs = [trace.unpack(x) for x in trace.returned(fun(*inputs))]
         trace.invalidate()
     return outputs
 

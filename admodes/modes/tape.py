@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from admodes.linear.maps import LinearMap, _static, add, linear_map
+from admodes.linear.maps import LinearMap, static, add, linear_map
 from admodes.program import jax_compat as jc
 
 
@@ -21,10 +21,10 @@ class Tape(LinearMap):
     """
 
     maps: tuple
-    wiring: tuple = _static()
-    outputs: tuple = _static()
-    domain: tuple = _static()
-    codomain: tuple = _static()
+    wiring: tuple = static()
+    outputs: tuple = static()
+    domain: tuple = static()
+    codomain: tuple = static()
 
     def push(self, tangents):
         slots = dict(enumerate(tangents))

@@ -44,8 +44,7 @@ def _reshape(x, *, new_sizes, dimensions, sharding):
 
 
 def _slice(x, *, start_indices, limit_indices, strides):
-    strides = strides or (1,) * x.ndim
-    return x[tuple(map(slice, start_indices, limit_indices, strides))]
+    return x[tuple(map(slice, start_indices, limit_indices, strides or (1,) * x.ndim))]
 
 
 def _pad(x, value, *, padding_config):
@@ -80,8 +79,8 @@ def _select_n(which, *cases):
 
 
 def _dynamic_slice(x, *starts, slice_sizes):
-    starts = [min(max(int(s), 0), n - k) for s, n, k in zip(starts, x.shape, slice_sizes, strict=True)]
-    return x[tuple(slice(s, s + k) for s, k in zip(starts, slice_sizes, strict=True))]
+    first = [min(max(int(s), 0), n - k) for s, n, k in zip(starts, x.shape, slice_sizes, strict=True)]
+    return x[tuple(slice(s, s + k) for s, k in zip(first, slice_sizes, strict=True))]
 
 
 def _exact(op: Callable) -> Callable:

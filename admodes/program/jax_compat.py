@@ -53,8 +53,17 @@ from jax._src.core import stage_p as stage_p
 from jax._src.lax.lax import dce_sink_p as dce_sink_p
 from jax._src.ad_util import stop_gradient_p as stop_gradient_p
 from jax._src.ad_checkpoint import name_p as name_p
+from jax._src.core import empty_ref_p as empty_ref_p
+from jax._src.core import free_ref_p as free_ref_p
+from jax._src.core import freeze_p as freeze_p
+from jax._src.core import ref_p as new_ref_p
 from jax._src.sharding_impls import UnspecifiedValue
 from jax._src.shard_map import shard_map_p as shard_map_p
+from jax._src.state import discharge
+from jax._src.state.discharge import run_state_p as run_state_p
+from jax._src.state.primitives import addupdate_p as addupdate_p
+from jax._src.state.primitives import get_p as get_p
+from jax._src.state.primitives import swap_p as swap_p
 from jax._src.tree_util import FlatTree
 from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytreedef
 from jax.custom_derivatives import SymbolicZero
@@ -133,6 +142,11 @@ def is_differentiable(aval) -> bool:
 def is_reference(aval) -> bool:
     """Whether values of this type are mutable references, through which derivatives would pass unseen."""
     return not isinstance(aval, core.ShapedArray)
+
+
+def is_without_derivative(aval) -> bool:
+    """Whether this is the type of references for which the user has asked that no derivative passes through them."""
+    return getattr(aval, "kind", None) == "no_grad_no_remat"
 
 
 def is_extended(dtype) -> bool:
@@ -293,6 +307,66 @@ def call_fwd_rule(fwd, out_trees, primals, active) -> tuple[list, list]:
     own = iter(flat[:n_own])
     residuals = [next(own) if f is None else primals[f] for f in forwarded]
     return list(flat[n_own:]), residuals
+
+
+# -- references ----------------------------------------------------------------------------------
+
+
+def abstract_results(primitive, avals, params):
+    """The type of the result of an equation; a list of them for primitives with several."""
+    return primitive.abstract_eval(*avals, **params)[0]
+
+
+def empty(ref_aval):
+    """An array of unspecified content, for a reference of this type."""
+    return lax.empty(ref_aval.shape, ref_aval.dtype)
+
+
+def has_references(closed: ClosedJaxpr) -> bool:
+    """Whether references are created in the jaxpr."""
+    return core.internal_mutable_array_effect in closed.effects
+
+
+def without_references(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """The jaxpr with the contents of the references created in it as values."""
+    return discharge.discharge_state(closed, should_discharge=False) if has_references(closed) else closed
+
+
+def discharged(primitive, refs: Sequence[bool], avals, params) -> Callable | None:
+    """A primitive with references among its operands (``refs``) as a pure function, or None.
+
+    It takes their contents and returns (what replaces each of them, or None; the results of the primitive).
+    """
+    if "subfuns" in params:
+        return None
+    if (partial_rule := discharge._partial_discharge_rules.get(primitive)) is not None:
+        outs = abstract_results(primitive, avals, params)
+        return lambda *values: partial_rule(refs, avals, outs, *values, **params)
+    if (rule := discharge._discharge_rules.get(primitive)) is not None:
+        return lambda *values: rule(avals, (), *values, **params)
+    return None
+
+
+# -- sparse arrays -------------------------------------------------------------------------------
+
+
+def sparse_definitions() -> dict[Primitive, Callable]:
+    """The primitives of ``jax.experimental.sparse``, each with the function by which JAX defines its value."""
+    from jax.experimental.sparse import api, bcoo, bcsr, coo, csr
+
+    return {
+        primitive: getattr(module, f"_{primitive.name}_impl")
+        for module in (api, bcoo, bcsr, coo, csr)
+        for primitive in vars(module).values()
+        if isinstance(primitive, Primitive) and hasattr(module, f"_{primitive.name}_impl")
+    }
+
+
+def csr_rows(indices, indptr):
+    """The row of each entry of a CSR matrix."""
+    from jax.experimental.sparse.util import _csr_to_coo
+
+    return _csr_to_coo(indices, indptr)[0]
 
 
 # -- jaxprs --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 
+from admodes.program import jax_compat as jc
 from admodes.program.ir import Program, from_jaxpr
 
 
@@ -17,4 +18,4 @@ def trace(fun: Callable, *args, **kwargs) -> Program:
     >>> [e.primitive.name for e in trace(lambda x: jnp.sin(x) * x, 1.0).equations]
     ['sin', 'mul']
     """
-    return from_jaxpr(jax.make_jaxpr(fun)(*args, **kwargs))
+    return from_jaxpr(jc.without_references(jax.make_jaxpr(fun)(*args, **kwargs)))

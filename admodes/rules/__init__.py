@@ -14,6 +14,8 @@ from admodes.rules import (  # noqa: F401
     ordering,
     parallel,
     reductions,
+    references,
+    remat,
     scan,
     shard_map,
     solve,

@@ -11,6 +11,7 @@ from jax import lax
 
 from admodes.linear.pattern import SparsityPattern
 from admodes.program import jax_compat as jc
+from admodes.program.host import is_known
 from admodes.rules.table import bilinear
 
 
@@ -63,19 +64,36 @@ def _pull_dot(place):
 
 
 def _dot_pattern(linear):
-    """Entry (b, i, j) of the result meets the entries (b, i, k) of x, or (b, j, k) of y."""
+    """Entry (b, i, j) of the result meets the entries (b, i, k) of x where y[b, j, k] ≠ 0 (if that is known).
+
+    Otherwise the rows (b, i, ·) are equal: they are stored once. Likewise for y.
+    """
     (place,) = np.flatnonzero(linear.active)
     contract, batch = dict(linear.params)["dimension_numbers"]
-    own = linear.domain[place]
     kept = [_others(a.ndim, c, b) for a, c, b in zip(linear.domain[:2], contract, batch, strict=True)]
-    (out,) = linear.codomain
-    sizes = [math.prod(a.shape[k] for k in axes) for a, axes in zip(linear.domain[:2], kept, strict=True)]
-    n_batch = math.prod(own.shape[b] for b in batch[place])
-    n_contract = math.prod(own.shape[c] for c in contract[place])
-    order = [*batch[place], *kept[place], *contract[place]]
-    cols = np.arange(own.size).reshape(own.shape).transpose(order).reshape(n_batch, sizes[place], n_contract)
-    rows = np.arange(out.size).reshape(n_batch, *sizes)
-    return {(0, int(place)): _block(rows[..., None], np.expand_dims(cols, 2 - place), (out.size, own.size))}
+    own, other, (out,) = linear.domain[place], linear.operands[1 - place], linear.codomain
+
+    def layout(x, at):
+        """``x`` with the axes (batch, kept, contracted)."""
+        groups = (batch[at], kept[at], contract[at])
+        return x.transpose([axis for axes in groups for axis in axes]).reshape(
+            [math.prod(x.shape[axis] for axis in axes) for axes in groups]
+        )
+
+    cols = layout(np.arange(own.size).reshape(own.shape), place)
+    (n_batch, n_own, _), n_other = cols.shape, math.prod(linear.domain[1 - place].shape[k] for k in kept[1 - place])
+    rows = np.arange(out.size).reshape((n_batch, n_own, n_other) if place == 0 else (n_batch, n_other, n_own))
+    rows = rows if place == 0 else rows.transpose(0, 2, 1)
+    if is_known(other):
+        factor = layout(np.asarray(other), 1 - place) != 0
+        if not factor.all():
+            b, j, k = np.nonzero(factor)
+            return {(0, int(place)): _block(rows[b, :, j], cols[b, :, k], (out.size, own.size))}
+    groups = np.arange(n_batch * n_own).reshape(n_batch, n_own, 1)
+    labels = np.empty(out.size, np.int64)
+    labels[rows] = groups
+    block = _block(groups, cols, (groups.size, own.size))
+    return {(0, int(place)): SparsityPattern(block.table, labels)}
 
 
 def _block(rows, cols, shape) -> SparsityPattern:

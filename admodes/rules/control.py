@@ -1,7 +1,7 @@
-"""Calls and branches: jit, remat, cond and while. Loops with a known length are in ``scan.py``.
+"""Calls, branches and while loops. Loops of known length are in ``scan.py``, checkpointed calls in ``remat.py``.
 
 Each rule derives programs from the sub-program (see ``derived.py``) and binds the primitive to those, so
-that the derivative of a jitted call is jitted, that of a cond is a cond, and a remat stays one.
+that the derivative of a jitted call is jitted, and that of a cond is a cond.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from jax import lax
 
-from admodes.linear.maps import LinearMap, _static, linear_map
+from admodes.linear.maps import LinearMap, static, linear_map
 from admodes.program import jax_compat as jc
-from admodes.program.evaluate import bind, evaluate, run
+from admodes.program.evaluate import evaluate
 from admodes.program.ir import from_jaxpr
 from admodes.rules.derived import (
     Recording,
@@ -84,103 +83,6 @@ def keep_slots(active, slots):
     return [s if on else None for on, s in zip(active, slots, strict=True)]
 
 
-# -- remat ---------------------------------------------------------------------------------------------
-
-
-@linear_map
-class Rematerialised(LinearMap):
-    """The Jacobian of a checkpointed call: only its inputs (and what the policy saves) are residuals.
-
-    The tape is recorded again when it is needed, behind an optimisation barrier, lest XLA's
-    common-subexpression elimination keep the first evaluation's values alive instead.
-    """
-
-    inputs: tuple
-    saved: dict
-    closed: Any = _static()
-    active: tuple = _static()
-    prevent_cse: bool = _static()
-    interpreter: Any = _static()
-    domain: tuple = _static()
-    codomain: tuple = _static()
-
-    def _tape(self, seeds):
-        inputs, saved = self.inputs, self.saved
-        if self.prevent_cse:
-            inputs, saved, seeds = lax.optimization_barrier((inputs, saved, seeds))
-
-        def known(equation):
-            return saved.get(equation.outputs)
-
-        _, tape = self.interpreter.record_program(self.closed, inputs, self.active, known)
-        return tape, seeds
-
-    def push(self, tangents):
-        tape, tangents = self._tape(tuple(tangents))
-        return tape.push(tangents)
-
-    def pull(self, cotangents):
-        tape, cotangents = self._tape(tuple(cotangents))
-        return tape.pull(cotangents)
-
-    def pattern(self):
-        return self._tape(())[0].pattern()
-
-
-class RematRule(HigherOrderRule):
-    def push(self, interpreter, primitive, primals, tangents, params):
-        program, active = pushed(jc.close_jaxpr(params["jaxpr"]), interpreter, present(tangents))
-        jaxpr, consts = jc.open_jaxpr(program)
-        args = [*consts, *primals, *keep(present(tangents), tangents)]
-        prevent_cse = params["prevent_cse"]
-        if isinstance(prevent_cse, tuple):
-            prevent_cse = (True,) * len(consts) + prevent_cse + (True,) * (len(args) - len(consts) - len(primals))
-        flat = primitive.bind(*args, **dict(params, jaxpr=jaxpr, prevent_cse=prevent_cse))
-        n = len(active)
-        return flat[:n], merge(active, flat[n:])
-
-    def record(self, interpreter, recorder, primitive, primals, slots, params):
-        closed = jc.close_jaxpr(params["jaxpr"])
-        program, keys = _saving(closed, params["policy"])
-        staging = jc.is_staging()
-        flat = evaluate(from_jaxpr(program), *primals) if staging else jc.compiled(program)(*primals)
-        n = len(closed.out_avals)
-        outs, saved = flat[:n], iter(flat[n:])
-        prevent_cse = params["prevent_cse"]
-        linear: LinearMap = Rematerialised(
-            tuple(primals),
-            {key: tuple(next(saved) for _ in key) for key in keys},
-            closed,
-            present(slots),
-            any(prevent_cse) if isinstance(prevent_cse, tuple) else prevent_cse,
-            interpreter,
-            tuple(map(jc.typeof, primals)),
-            tuple(map(jc.typeof, outs)),
-        )
-        return outs, recorder.append(slots, lambda: linear if staging else Compiled(linear), outs)
-
-
-@jc.weak_cache
-def _saving(closed, policy):
-    """The program that also returns what the policy saves, and the output slots of the equations that it saves."""
-    keys: list = []
-
-    def saving(*args):
-        saved: dict = {}
-
-        def step(equation, operands, params):
-            outs = bind(equation.primitive, operands, params)
-            if jc.is_saveable(policy, equation.primitive, map(jc.typeof, operands), equation.params):
-                saved[equation.outputs] = outs
-            return outs
-
-        outs = run(from_jaxpr(closed), step, args)
-        keys[:] = sorted(saved)
-        return [*outs, *(x for key in keys for x in saved[key])]
-
-    return jc.trace_flat(saving, closed.in_avals, "checkpoint"), tuple(keys)
-
-
 # -- cond ----------------------------------------------------------------------------------------------
 
 
@@ -192,11 +94,11 @@ class Branches(LinearMap):
     inputs: tuple
     outputs: tuple
     residuals: tuple
-    recordings: tuple = _static()
-    slots: tuple = _static()
-    active: tuple = _static()
-    domain: tuple = _static()
-    codomain: tuple = _static()
+    recordings: tuple = static()
+    slots: tuple = static()
+    active: tuple = static()
+    domain: tuple = static()
+    codomain: tuple = static()
 
     def push(self, tangents):
         return self._walk(
@@ -325,11 +227,11 @@ class WhileLoop(LinearMap):
     """The Jacobian of a while loop, in the forward direction only."""
 
     primals: tuple
-    params: Any = _static()
-    active: tuple = _static()
-    interpreter: Any = _static()
-    domain: tuple = _static()
-    codomain: tuple = _static()
+    params: Any = static()
+    active: tuple = static()
+    interpreter: Any = static()
+    domain: tuple = static()
+    codomain: tuple = static()
 
     def push(self, tangents):
         return tuple(WhileRule().push(self.interpreter, jc.while_p, self.primals, tangents, dict(self.params))[1])
@@ -397,6 +299,5 @@ def _ignoring(closed, extra: tuple):
 
 
 higher_order(jc.jit_p, CallRule("jaxpr"))
-higher_order(jc.remat_p, RematRule())
 higher_order(jc.cond_p, CondRule())
 higher_order(jc.while_p, WhileRule())

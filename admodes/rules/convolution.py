@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from admodes.linear.pattern import SparsityPattern
+from admodes.program.host import is_known
 from admodes.rules.table import bilinear
 
 
@@ -140,8 +141,11 @@ def _pattern(linear):
     rows = numbers(out, out_spec, (batch, feature, *at))
     (place,) = np.flatnonzero(linear.active)
     cols = numbers(lhs, lhs_spec, image) if place == 0 else numbers(rhs, rhs_spec, (feature, channel, *tap))
+    own, other = linear.domain[place], linear.operands[1 - place]
+    if place == 0 and is_known(other):
+        kernel = np.asarray(other).transpose(rhs_spec).reshape(o, c, *[1] * rank, *window) != 0
+        valid = valid & kernel.reshape(1, *kernel.shape)
     rows, cols, valid = np.broadcast_arrays(rows, cols, valid)
-    own = linear.domain[place]
     return {(0, int(place)): SparsityPattern.build(rows[valid], cols[valid], (out.size, own.size))}
 
 

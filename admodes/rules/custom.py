@@ -23,7 +23,7 @@ def _rule_tangents(primals, tangents, symbolic_zeros):
 
 def _known(tangent):
     """A tangent from a user's rule; None if it is zero by its type."""
-    if tangent is None or jc.is_symbolic_zero(tangent) or tangent.dtype == jc.float0:
+    if tangent is None or jc.is_symbolic_zero(tangent) or jc.dtype_of(tangent) == jc.float0:
         return None
     return tangent
 

@@ -11,7 +11,13 @@ import math
 import numpy as np
 from jax import lax
 
-from admodes.rules.patterns import pattern_by_pull, pattern_by_push
+from admodes.rules.index_patterns import (
+    pattern_of_dynamic_slice,
+    pattern_of_dynamic_update_slice,
+    pattern_of_gather,
+    pattern_of_scatter,
+    pattern_of_scatter_add,
+)
 from admodes.rules.structural import zeros_like
 from admodes.rules.table import FunctionRule, LinearRule, LocalRule, function, linear, register
 
@@ -20,7 +26,7 @@ from admodes.rules.table import FunctionRule, LinearRule, LocalRule, function, l
 linear(
     lax.dynamic_slice_p,
     lambda g, x, *starts, slice_sizes: lax.dynamic_update_slice_p.bind(zeros_like(x), g, *starts),
-    pattern=pattern_by_push,
+    pattern=pattern_of_dynamic_slice,
 )
 
 
@@ -31,7 +37,7 @@ def _pull_dynamic_update_slice(g, x, update, *starts):
     )
 
 
-linear(lax.dynamic_update_slice_p, _pull_dynamic_update_slice, places=(0, 1), pattern=pattern_by_push)
+linear(lax.dynamic_update_slice_p, _pull_dynamic_update_slice, places=(0, 1), pattern=pattern_of_dynamic_update_slice)
 
 # -- gather -------------------------------------------------------------------------------------------
 
@@ -56,7 +62,7 @@ def _pull_gather(g, x, indices, *, dimension_numbers, slice_sizes, fill_value, *
     return lax.scatter_add(zeros_like(x), indices, g, numbers, **how)
 
 
-register(lax.gather_p, GatherRule(_pull_gather, (0,), pattern_by_push))
+register(lax.gather_p, GatherRule(_pull_gather, (0,), pattern_of_gather))
 
 
 def gather_back(x, indices, updates, numbers, mode=None):
@@ -99,8 +105,8 @@ def _pull_scatter(g, x, indices, updates, *, dimension_numbers, mode, **params):
     return of_operand, lambda: gather_back(g, indices, updates, dimension_numbers, mode)
 
 
-linear(lax.scatter_add_p, _pull_scatter_add, places=(0, 2), pattern=pattern_by_pull)
-linear(lax.scatter_sub_p, _pull_scatter_sub, places=(0, 2), pattern=pattern_by_pull)
+linear(lax.scatter_add_p, _pull_scatter_add, places=(0, 2), pattern=pattern_of_scatter_add)
+linear(lax.scatter_sub_p, _pull_scatter_sub, places=(0, 2), pattern=pattern_of_scatter_add)
 
 # -- scatter: overwriting ---------------------------------------------------------------------------------
 
@@ -156,7 +162,7 @@ class ScatterRule(LocalRule):
     """Linear if no two updates can meet; otherwise linear between the entries that win."""
 
     kind = "linear"
-    apart = LinearRule(_pull_scatter, (0, 2), pattern_by_push)
+    apart = LinearRule(_pull_scatter, (0, 2), pattern_of_scatter)
     meeting = FunctionRule(_push_scatter, residuals=_winners)
 
     def jacobian(self, interpreter, primitive, outs, primals, active, params):

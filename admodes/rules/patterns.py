@@ -12,7 +12,6 @@ import numpy as np
 
 from admodes.linear.maps import Linear
 from admodes.linear.pattern import SparsityPattern
-from admodes.program import jax_compat as jc
 from admodes.program.host import evaluate_known, is_known
 
 
@@ -21,7 +20,8 @@ def pattern_by_push(linear: Linear):
 
     if not all(x is None or is_known(x) for x in linear.operands):
         return None
-    nothing = [np.full(a.shape, 0, np.int32) if x is None else x for x, a in zip(linear.operands, linear.domain)]
+    pairs = zip(linear.operands, linear.domain, strict=True)
+    nothing = [np.zeros(aval.shape, np.int32) if x is None else x for x, aval in pairs]
     blocks = {}
     for i in np.flatnonzero(linear.active):
         size = math.prod(linear.domain[i].shape)

@@ -15,7 +15,7 @@ from jax import lax
 
 from admodes.linear.maps import Compose, Elementwise, Linear
 from admodes.program import jax_compat as jc
-from admodes.rules.patterns import pattern_of_sums, pattern_of_prefixes
+from admodes.rules.patterns import pattern_of_prefixes, pattern_of_sums
 from admodes.rules.table import LinearRule, LocalRule, ProgramRule, higher_order, linear, program, register, zero
 
 

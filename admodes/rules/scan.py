@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from admodes.linear.maps import LinearMap, _static, add, linear_map
+from admodes.linear.maps import LinearMap, static, add, linear_map
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate
 from admodes.program.ir import from_jaxpr
@@ -123,11 +123,11 @@ class Scan(LinearMap):
     xs: tuple
     ys: tuple
     stacked: tuple
-    loop: Loop = _static()
-    recorded: LoopRecording = _static()
-    active: tuple = _static()
-    domain: tuple = _static()
-    codomain: tuple = _static()
+    loop: Loop = static()
+    recorded: LoopRecording = static()
+    active: tuple = static()
+    domain: tuple = static()
+    codomain: tuple = static()
 
     @property
     def _residuals(self):
@@ -155,7 +155,7 @@ class Scan(LinearMap):
         """The loop run backwards: x̄_k = J_kᵀ (x̄_{k+1}, ȳ_k), the cotangents of the constants added up."""
         if all(g is None for g in cotangents):
             return (None,) * len(self.domain)
-        const_on, carry_on, x_on = self.loop.split(self.active)
+        const_on, carry_on, _ = self.loop.split(self.active)
         consts, carry, _ = self.loop.split(self.domain)
         carry_ct, ys_ct = cotangents[: self.loop.n_carry], cotangents[self.loop.n_carry :]
         sums = [jc.zeros(a) for a in keep(const_on, consts)]

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from admodes.linear.maps import LinearMap, _static, linear_map
+from admodes.linear.maps import LinearMap, static, linear_map
 from admodes.program import jax_compat as jc
 from admodes.rules.control import keep_slots
 from admodes.rules.derived import keep, merge, present
@@ -67,14 +67,14 @@ class ShardMapped(LinearMap):
     """The Jacobian of a shard_map: one tape per device."""
 
     residuals: tuple
-    tree: Any = _static()
-    specs: tuple = _static()
-    scalars: tuple = _static()
-    mesh: Any = _static()
-    out_specs: tuple = _static()
-    active: tuple = _static()
-    domain: tuple = _static()
-    codomain: tuple = _static()
+    tree: Any = static()
+    specs: tuple = static()
+    scalars: tuple = static()
+    mesh: Any = static()
+    out_specs: tuple = static()
+    active: tuple = static()
+    domain: tuple = static()
+    codomain: tuple = static()
 
     def push(self, tangents):
         return self._walk("push", tangents, self.mesh.in_specs, self.out_specs)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from admodes.linear.maps import LinearMap, _static, add, linear_map
+from admodes.linear.maps import LinearMap, static, add, linear_map
 from admodes.program import jax_compat as jc
 from admodes.rules.linalg import T, conj, dot, tril, triu
 from admodes.rules.table import HigherOrderRule, LocalRule, higher_order, register
@@ -30,10 +30,10 @@ class TriangularSolve(LinearMap):
 
     a: Any
     x: Any
-    active: tuple = _static()
-    params: tuple = _static()
-    domain: tuple = _static()
-    codomain: tuple = _static()
+    active: tuple = static()
+    params: tuple = static()
+    domain: tuple = static()
+    codomain: tuple = static()
 
     def _solve(self, b, transposed=False):
         params = dict(self.params)
@@ -106,10 +106,10 @@ class TridiagonalSolve(LinearMap):
 
     diagonals: tuple
     x: Any
-    active: tuple = _static()
-    params: tuple = _static()
-    domain: tuple = _static()
-    codomain: tuple = _static()
+    active: tuple = static()
+    params: tuple = static()
+    domain: tuple = static()
+    codomain: tuple = static()
 
     def push(self, tangents):
         *diagonals, rhs = tangents
@@ -160,10 +160,10 @@ class CustomSolve(LinearMap):
     """(y, b) ↦ A⁻¹ (b - y), by the user's own solver; ``y`` stands for the change Ȧ x of the matrix-vector product."""
 
     operands: tuple
-    params: tuple = _static()
-    active: tuple = _static()
-    domain: tuple = _static()
-    codomain: tuple = _static()
+    params: tuple = static()
+    active: tuple = static()
+    domain: tuple = static()
+    codomain: tuple = static()
 
     def _solve(self, operands, b, const_lengths, jaxprs, n):
         return lax.linear_solve_p.bind(*operands, *b, const_lengths=const_lengths, jaxprs=jaxprs)[:n]

@@ -18,7 +18,7 @@ from jax import numpy as jnp
 from admodes.linear.maps import Function
 from admodes.program import jax_compat as jc
 from admodes.rules.linalg import H, T, cols, conj, diagonal, dot, eye, real, rows
-from admodes.rules.table import HigherOrderRule, _Applied, function, higher_order
+from admodes.rules.table import HigherOrderRule, Applied, function, higher_order
 
 
 def _gaps(w):
@@ -65,7 +65,7 @@ class FactorRule(HigherOrderRule):
 
     def _map(self, interpreter, primals, active, params):
         outs, residuals = self.factor(*primals, **params)
-        apply = _Applied(self.differential, tuple(params.items()))
+        apply = Applied(self.differential, tuple(params.items()))
         domain, codomain = tuple(map(jc.typeof, primals)), tuple(map(jc.typeof, outs))
         return list(outs), Function(tuple(residuals), active, apply, interpreter.transpose, "push", domain, codomain)
 

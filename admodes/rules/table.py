@@ -17,6 +17,8 @@ add one entry with the function that fits it:
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +27,21 @@ from admodes.linear.maps import Elementwise, Function, Linear, LinearMap, Sum
 from admodes.program import jax_compat as jc
 
 _RULES: dict[Any, Any] = {}
+_LATE = {"jax.experimental.sparse": "admodes.rules.sparse_arrays"}
+
+
+def _load_late() -> bool:
+    """Load the rules for parts of JAX that are not imported with it, once the user has; whether any were loaded."""
+    due = [part for part in _LATE if part in sys.modules]
+    for part in due:
+        importlib.import_module(_LATE.pop(part))
+    return bool(due)
 
 
 def lookup(primitive):
     """The rule of ``primitive``, or None."""
-    return _RULES.get(primitive)
+    rule = _RULES.get(primitive)
+    return _RULES.get(primitive) if rule is None and _load_late() else rule
 
 
 def register(primitive, rule) -> None:
@@ -49,6 +61,7 @@ def supported() -> dict[str, str]:
     >>> admodes.rules.supported()["tanh"]
     'elementwise'
     """
+    _load_late()
     return {p.name: rule.kind for p, rule in sorted(_RULES.items(), key=lambda item: item[0].name)}
 
 
@@ -202,12 +215,12 @@ class FunctionRule(LocalRule):
         kept = (tuple(outs), tuple(primals))
         if self.residuals is not None:
             kept = tuple(self.residuals(*kept, **params))
-        apply = _Applied(self.push, tuple(params.items()))
+        apply = Applied(self.push, tuple(params.items()))
         return Function(kept, active, apply, interpreter.transpose, "push", _avals(primals), _avals(outs))
 
 
 @dataclass(frozen=True)
-class _Applied:
+class Applied:
     """``push`` with its static parameters, comparable by value so that equal maps have equal pytree structure."""
 
     push: Callable

@@ -342,14 +342,3 @@ def test_shardings_of_an_inner_jit_are_kept():
     np.testing.assert_allclose(pullback(jnp.ones(8))[0], jnp.cos(x))
     jaxpr = str(jax.make_jaxpr(lambda x: admodes.vjp(inner, x)[0])(x))
     assert jaxpr.count("sharding_constraint") >= 1
-
-
-def test_mutable_references_are_refused():
-    def accumulate(x):
-        ref = jax.new_ref(jnp.zeros(()))
-        ref[...] = x * x
-        return ref[...]
-
-    for derive in (lambda: admodes.grad(accumulate)(2.0), lambda: admodes.jvp(accumulate, (2.0,), (1.0,))):
-        with pytest.raises(admodes.errors.UnsupportedPrimitiveError, match="reference"):
-            derive()

@@ -112,7 +112,7 @@ def test_unary(name):
     fun, (lo, hi), dtypes = UNARY[name]
     for dtype in dtypes:
         if dtype in ("float64", "complex128"):
-            check(fun, (sample((3,), dtype, lo, hi),), order=2)
+            check(fun, (sample((3,), dtype, lo, hi),), order=2, transforms=dtype == "float64")
         else:
             check(fun, (sample((2,), dtype, lo, hi),), transforms=False)
 
@@ -139,12 +139,12 @@ def test_binary(name):
         x, y = sample((3,), dtype, lo, hi, 1), sample((3,), dtype, lo, hi, 2)
         if dtype in ("float64", "complex128"):
             slow = name.startswith("igamma")
-            check(fun, (x, y), order=1 if slow else 2, transforms=not slow)
+            check(fun, (x, y), order=1 if slow else 2, transforms=dtype == "float64" and not slow)
         else:
             check(fun, (x, y), transforms=False)
 
 
-@pytest.mark.parametrize("name", BINARY)
+@pytest.mark.parametrize("name", [name for name in BINARY if name not in ("igamma", "igammac")])
 @pytest.mark.parametrize(
     "shapes", [((), (3,)), ((2, 3), ()), ((2, 1), (2, 3)), ((2, 3), (1, 3)), ((0, 2), (1, 2))], ids=str
 )
@@ -189,7 +189,7 @@ def test_integer_operands():
 def test_pow_with_whole_exponents(dtype):
     x = np.array([0.0, 0.0, 0.0, 2.0, 2.0, -2.0, -2.0], dtype)
     y = np.array([0, 1, 2, 0, -1, 3, 2], np.int32)
-    check(lax.pow, (x, y), argnums=0, fd=False)
+    check(lax.pow, (x, y), argnums=0, fd=False, transforms=dtype == "float64")
     check(lax.pow, (x[:, None], y[None, :3]), argnums=0, fd=False, transforms=False)
     check(lax.pow, (x, y[1]), argnums=0, fd=False, transforms=False)
     check(lax.pow, (x[0], y), argnums=0, fd=False, transforms=False)
@@ -258,9 +258,9 @@ def test_incomplete_gamma_to_second_order(fun):
     a, x = np.array([0.3, 1.5, 3.0, 30.0]), np.array([0.8, 1.0, 7.0, 28.0])
     check(lambda x: fun(a, x), (x,), order=2, transforms=False)
     slope = lambda a, x: admodes.jvp(lambda a: fun(a, x), (a,), (jnp.ones_like(a),))[1]
-    check(slope, (a, x), modes=(), adjoint=True, step=1e-4)
+    check(slope, (a, x), modes=(), adjoint=True, transforms=False, step=1e-4)
     curvature = lambda a: admodes.jvp(lambda a: slope(a, x), (a,), (jnp.ones_like(a),))[1]
-    check(curvature, (a,), modes=(), adjoint=True)
+    check(curvature, (a,), modes=(), adjoint=True, transforms=False)
     _, at_zero = admodes.jvp(lambda a: slope(a, np.zeros(4)), (a,), (jnp.ones_like(a),))
     np.testing.assert_array_equal(at_zero, 0.0)
 
@@ -269,7 +269,7 @@ def test_three_operands():
     a, b, x = (sample((3,), "float64", 0.2, 0.8, i) for i in range(3))
     for dtype in REAL:
         args = [v.astype(dtype) for v in (a, b, x)]
-        check(lax.betainc, args, argnums=2, order=2 if dtype == "float64" else 1, transforms=dtype == "float64")
+        check(lax.betainc, args, argnums=2, order=2 if dtype == "float64" else 1, transforms=False)
 
 
 @pytest.mark.parametrize("library", [jax, admodes])
@@ -297,7 +297,7 @@ def test_nextafter():
 def test_random_gamma(log_space, dtype):
     draw = jax.random.loggamma if log_space else jax.random.gamma
     a = np.array([0.01, 0.7, 3.0, 40.0], dtype)
-    check(lambda a: draw(jax.random.key(3), a), (a,), fd=False, transforms=dtype == "float32", rtol=1e-4)
+    check(lambda a: draw(jax.random.key(3), a), (a,), fd=False, transforms=False, rtol=1e-4)
 
 
 def test_random_bits_do_not_stop_a_derivative():

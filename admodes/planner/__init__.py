@@ -1,0 +1,1 @@
+"""The planner: which order of multiplying the local Jacobians is the cheapest."""

@@ -1,0 +1,313 @@
+r"""Sparsity detection: the patterns of the local Jacobians, multiplied as boolean matrices.
+
+A sweep over the program carries, for each value, the pattern of its derivative with respect to the inputs (what forward
+mode carries in numbers) and asks the same rules for the same linear maps; only, values that depend on the
+inputs are tracers that stand for any value, so that the pattern is *global*: it holds for all inputs of these shapes.
+Values that depend on no input are known, and used: indices, factors that are zero, predicates.
+
+Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., section 7.1 (index domains).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from admodes.errors import UnsupportedPrimitiveError
+from admodes.linear.maps import Function, Linear, LinearMap
+from admodes.linear.pattern import SparsityPattern
+from admodes.modes.interpreter import Interpreter
+from admodes.modes.reverse import grad
+from admodes.program import jax_compat as jc
+from admodes.program.evaluate import live_equations, run
+from admodes.program.host import evaluate_known, is_known
+from admodes.program.ir import Program, from_jaxpr
+from admodes.program.trace import trace
+from admodes.rules.effects import Refused
+from admodes.rules.index_patterns import pattern_of_scatter, pattern_of_scatter_add
+from admodes.rules.table import LocalRule, ZeroRule, lookup
+from admodes.sparse.loops import HIGHER_ORDER
+
+# scatters whose rules compute with the values that meet: their patterns do not depend on those
+OVERWRITING = {
+    lax.scatter_p: pattern_of_scatter,
+    lax.scatter_mul_p: pattern_of_scatter_add,
+    lax.scatter_min_p: pattern_of_scatter_add,
+    lax.scatter_max_p: pattern_of_scatter_add,
+}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value: its type, its entries if they are known, and which inputs each entry can depend on (None: on none)."""
+
+    aval: Any
+    known: Any = None
+    reach: SparsityPattern | None = None
+
+
+class Detector(Interpreter):
+    """An interpreter that, where others compute derivatives, finds their patterns.
+
+    It stands in for the interpreter *and* the recorder that rules are handed: a slot is a pattern.
+    """
+
+    def __init__(self):
+        self._placeholders: dict = {}
+
+    # -- values that stand for any value ---------------------------------------------------------------
+
+    def placeholder(self, aval):
+        """A tracer of this type."""
+        key = (str(aval), getattr(aval, "weak_type", False))
+        if key not in self._placeholders:
+            self._placeholders[key] = jc.fill_zeros(aval)
+        return self._placeholders[key]
+
+    def operand(self, value: Value):
+        return self.placeholder(value.aval) if value.known is None else value.known
+
+    # -- the sweep ---------------------------------------------------------------------------------------
+
+    def walk(self, program: Program, values: Sequence[Value]) -> list[Value]:
+        """The outputs of a program whose inputs are ``values``."""
+        live = dataclasses.replace(program, equations=tuple(live_equations(program)))
+
+        def step(equation, operands, params):
+            return self.equation(equation, operands, params, [program.avals[s] for s in equation.outputs])
+
+        return run(live, step, values, lambda x: Value(jc.typeof(x), x if is_known(x) else None))
+
+    def equation(self, equation, operands: Sequence[Value], params: dict, avals: Sequence) -> list[Value]:
+        primitive = equation.primitive
+        unknown = [Value(a) for a in avals]
+        if all(v.reach is None for v in operands):
+            if equation.effects or primitive is jc.shard_map_p or any(v.known is None for v in operands):
+                return unknown
+            return list(map(Value, avals, evaluate_known(primitive, [v.known for v in operands], params)))
+        if primitive in HIGHER_ORDER:
+            return HIGHER_ORDER[primitive](self, operands, params, avals)
+        if primitive in OVERWRITING:
+            known = tuple(v.known for v in operands)
+            active = tuple(v.reach is not None for v in operands)
+            domain = tuple(v.aval for v in operands)
+            linear = Linear(known, active, primitive, tuple(params.items()), None, domain, tuple(avals))
+            reaches = combined(OVERWRITING[primitive](linear), [v.reach for v in operands], avals)
+            return [Value(a, None, r) for a, r in zip(avals, reaches, strict=True)]
+        rule = lookup(primitive)
+        if rule is None:
+            raise UnsupportedPrimitiveError(primitive.name, equation.where)
+        if isinstance(rule, ZeroRule):
+            return unknown
+        primals, slots = [self.operand(v) for v in operands], [v.reach for v in operands]
+        if isinstance(rule, Refused):
+            rule.evaluate(primitive, primals, params)  # raises, as it does in every other mode
+        if isinstance(rule, LocalRule):
+            outs = list(map(self.placeholder, avals))
+            active = tuple(s is not None for s in slots)
+            reaches = self.append(slots, lambda: rule.jacobian(self, primitive, outs, primals, active, params), outs)
+        else:
+            reaches = rule.record(self, self, primitive, primals, slots, params)[1]
+        return [Value(a, None, r) for a, r in zip(avals, reaches, strict=True)]
+
+    def append(self, reads, jacobian: Callable[[], LinearMap | None], outs) -> tuple:
+        """The patterns of the results of a linear map whose operands have the patterns ``reads``."""
+        linear = jacobian()
+        if linear is None:
+            return (None,) * len(outs)
+        if isinstance(linear, Function):
+            return self._through_function(linear, reads)
+        return combined(self._blocks(linear), reads, list(map(jc.typeof, outs)))
+
+    def _blocks(self, linear):
+        """The pattern of a map; those of the solvers, which know none, are full for each matrix of a batch."""
+        if type(linear).pattern is LinearMap.pattern:
+            return batched_blocks(linear.domain, linear.codomain, 2)
+        if getattr(linear, "primitive", None) is lax.fft_p:
+            return batched_blocks(linear.domain, linear.codomain, len(dict(linear.params)["fft_lengths"]))
+        return linear.pattern()
+
+    def _through_function(self, linear: Function, reads):
+        """A map that is given by code for its push (or pull): that code is a program with a pattern."""
+        if linear.given == "push":
+            on = tuple(r is not None for r in reads)
+
+            def push(*tangents):
+                given = iter(tangents)
+                ts = linear.apply(linear.residuals, tuple(next(given) if a else None for a in on))
+                return self._present(ts, linear.codomain)
+
+            points = [jc.tangent_aval(a) for a, a_on in zip(linear.domain, on, strict=True) if a_on]
+            return tuple(v.reach for v in self._function(push, points, [r for r in reads if r is not None]))
+
+        def pull(*cotangents):
+            return self._present(linear.apply(linear.residuals, cotangents), linear.domain)
+
+        sizes = [math.prod(a.shape) for a in linear.codomain]
+        identities = identity_blocks(sizes)
+        transposed = self._function(pull, [jc.tangent_aval(a) for a in linear.codomain], identities)
+        total = None
+        for value, before in zip(transposed, reads, strict=True):
+            if value.reach is not None and before is not None:
+                total = join(total, value.reach.transpose.compose(before))
+        return (None,) * len(sizes) if total is None else tuple(split_rows(total, sizes))
+
+    def _present(self, values, avals):
+        return [jc.zeros(a) if v is None else v for v, a in zip(values, avals, strict=True)]
+
+    def _function(self, fun, avals, reaches) -> list[Value]:
+        return self.walk(from_jaxpr(jc.trace_flat(fun, list(avals), "pattern")), list(map(_active, avals, reaches)))
+
+    # -- what rules ask of an interpreter ------------------------------------------------------------------
+
+    def continue_program(self, recorder, closed, primals, slots):
+        values = self.walk(from_jaxpr(closed), [self.value(p, s) for p, s in zip(primals, slots, strict=True)])
+        return [self.operand(v) for v in values], [v.reach for v in values]
+
+    def continue_function(self, recorder, fun, primals, slots):
+        return self.continue_program(recorder, jc.trace_flat(fun, list(map(jc.typeof, primals)), "p"), primals, slots)
+
+    def value(self, primal, reach) -> Value:
+        known = primal if reach is None and is_known(primal) else None
+        return Value(jc.typeof(primal), known, reach)
+
+
+def combined(blocks: dict, reads, avals) -> tuple:
+    """The patterns of results of types ``avals``: the sums of their blocks times the patterns of the operands."""
+    results: list = [None] * len(avals)
+    for (j, i), block in blocks.items():
+        if reads[i] is not None and jc.is_differentiable(avals[j]):
+            results[j] = join(results[j], block.compose(reads[i]))
+    return tuple(results)
+
+
+def _active(aval, reach) -> Value:
+    return Value(aval, None, reach if jc.is_differentiable(aval) else None)
+
+
+def join(a: SparsityPattern | None, b: SparsityPattern | None) -> SparsityPattern | None:
+    """The union of two patterns, None being empty."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a.union(b)
+
+
+def identity_blocks(sizes) -> list[SparsityPattern]:
+    """One below the other, these patterns (of so many rows each) are an identity."""
+    total, starts = sum(sizes), np.cumsum([0, *sizes])
+    return [SparsityPattern.identity(n, total, int(a)) for n, a in zip(sizes, starts, strict=False)]
+
+
+def split_rows(pattern, sizes) -> list[SparsityPattern]:
+    cuts = np.cumsum([0, *sizes])
+    return [pattern.take_rows(slice(a, b)) for a, b in itertools.pairwise(cuts)]
+
+
+def batched_blocks(domain, codomain, core: int) -> dict:
+    """Full blocks, one for each index of the leading axes that all arrays share, the last ``core`` axes aside."""
+    avals = [a for a in (*domain, *codomain) if jc.is_differentiable(a)]
+    rank = min((len(a.shape) for a in avals), default=0)
+    longest = max((len(a.shape) for a in avals), default=0)
+    depth = 0
+    while depth < min(rank, longest - core) and len({a.shape[depth] for a in avals}) == 1:
+        depth += 1
+    blocks = {}
+    for j, out in enumerate(codomain):
+        for i, arg in enumerate(domain):
+            if jc.is_differentiable(out) and jc.is_differentiable(arg):
+                n, batch = math.prod(arg.shape), math.prod(arg.shape[:depth])
+                labels = np.repeat(np.arange(batch), math.prod(out.shape[depth:]))
+                groups = np.repeat(np.arange(batch), math.prod(arg.shape[depth:]))
+                blocks[j, i] = SparsityPattern.shared(labels, groups, np.arange(n), (batch, n))
+    return blocks
+
+
+# -- what users call --------------------------------------------------------------------------------------
+
+
+def sparsity(fun: Callable, *args, argnums: int | Sequence[int] = 0, fixed_argnums: int | Sequence[int] = ()):
+    r"""The sparsity pattern of the Jacobian of ``fun``, valid for every input of the shapes of ``args``.
+
+    Rows are the entries of the outputs, columns those of the arguments ``argnums``, both flattened leaf by leaf.
+
+    Args:
+      fun: a function of pytrees of arrays that returns a pytree of arrays.
+      args: its arguments; arrays, or types (``jax.ShapeDtypeStruct``): only shapes and dtypes count.
+      argnums: which positional arguments to differentiate.
+      fixed_argnums: arguments whose values may be used, because they will not change (an index array, a mask).
+
+    Returns:
+      A :class:`~admodes.linear.pattern.SparsityPattern`: a superset of the nonzeros of the Jacobian at every input.
+
+    Raises:
+      UnsupportedPrimitiveError: a differentiated value reaches a primitive that has no rule.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> from admodes.sparse import sparsity
+    >>> print(sparsity(lambda x: x[1:] * x[:-1], jnp.ones(4)).to_dense().astype(int))
+    [[1 1 0 0]
+     [0 1 1 0]
+     [0 0 1 1]]
+
+    Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., section 7.1.
+    """
+    chosen = _numbers(argnums, len(args))
+    return pattern_of_program(trace(fun, *args), *_marked(args, chosen, _numbers(fixed_argnums, len(args))))
+
+
+def hessian_sparsity(fun: Callable, *args, argnums: int | Sequence[int] = 0, fixed_argnums=()) -> SparsityPattern:
+    r"""The sparsity pattern of the Hessian of the scalar function ``fun``: that of its gradient, made symmetric.
+
+    >>> import jax.numpy as jnp
+    >>> from admodes.sparse import hessian_sparsity
+    >>> print(hessian_sparsity(lambda x: x[0] * x[1] + x[2] ** 2 + x[3], jnp.ones(4)).to_dense().astype(int))
+    [[0 1 0 0]
+     [1 0 0 0]
+     [0 0 1 0]
+     [0 0 0 0]]
+    """
+    pattern = sparsity(grad(fun, argnums=argnums), *args, argnums=argnums, fixed_argnums=fixed_argnums)
+    return pattern.union(pattern.transpose)
+
+
+def _numbers(argnums, count) -> set[int]:
+    return {k % count for k in np.atleast_1d(np.asarray(argnums, int)).tolist()}
+
+
+def _marked(args, chosen, fixed):
+    """For each leaf: whether it is differentiated, and its value if that is known."""
+    active: list[bool] = []
+    known: list = []
+    for k, arg in enumerate(args):
+        leaves = jax.tree_util.tree_leaves(arg)
+        active += [k in chosen] * len(leaves)
+        known += leaves if k in fixed - chosen else [None] * len(leaves)
+    return active, known
+
+
+def pattern_of_program(program: Program, active: Sequence[bool], known: Sequence | None = None) -> SparsityPattern:
+    """The pattern of a program's outputs (rows) with respect to its ``active`` inputs (columns)."""
+    sizes = [math.prod(a.shape) for a, on in zip(program.in_avals, active, strict=True) if on]
+    columns = iter(identity_blocks(sizes))
+    found: list[Value] = []
+
+    def sweep():
+        given = known or [None] * len(active)
+        values = [
+            _active(a, next(columns)) if on else Value(a, v)
+            for a, on, v in zip(program.in_avals, active, given, strict=True)
+        ]
+        found.extend(Detector().walk(program, values))
+        return []
+
+    jc.trace_flat(sweep, [], "pattern")  # a trace in which tracers can stand for unknown values; it is thrown away
+    rows = [v.reach or SparsityPattern.empty(math.prod(v.aval.shape), sum(sizes)) for v in found]
+    return SparsityPattern.stack(rows) if rows else SparsityPattern.empty(0, sum(sizes))

@@ -1,0 +1,243 @@
+"""Patterns of control flow: branches, loops, checkpoints.
+
+A branch that is not known may be any: the union. Of a loop, the pattern of one step is found once and applied step by
+step, which is exact (if the loop counts, its body is looked at anew in each step: then places that depend on the
+counter are known). Where that would take too long, or the number of steps is not known, the step is closed under
+repetition: C = (I ∪ J)* C₀, by repeated squaring.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jax import lax
+
+from admodes.linear.pattern import SparsityPattern
+from admodes.program import jax_compat as jc
+from admodes.program.ir import from_jaxpr
+
+UNROLLED = 2048  # the most equations, over all steps, that a loop is unrolled to
+STEPPED = 10**6  # the most rows of results, over all steps, to which the pattern of a step is applied one by one
+
+
+def _remat(detector, operands, params, avals):
+    return detector.walk(from_jaxpr(jc.close_jaxpr(params["jaxpr"])), operands)
+
+
+def _cond(detector, operands, params, avals):
+    index, *operands = operands
+    branches = params["branches"]
+    if index.known is not None:
+        branches = [branches[int(np.clip(int(index.known), 0, len(branches) - 1))]]
+    results = [detector.walk(from_jaxpr(b), operands) for b in branches]
+    return [_either(values) for values in zip(*results, strict=True)]
+
+
+def _either(values):
+    """A value that is one of several: known only if they agree."""
+    first, *rest = values
+    if not rest:
+        return first
+    union = None
+    for v in values:
+        union = _join(union, v.reach)
+    return type(first)(first.aval, None, union)
+
+
+def _join(a, b):
+    if a is None or b is None:
+        return b if a is None else a
+    return a.union(b)
+
+
+def _step_pattern(detector, closed, operands, fixed):
+    """The patterns of the results of one step with respect to all its operands, which are unknown unless ``fixed``."""
+    value = type(operands[0])
+    avals = closed.in_avals
+    sizes = [math.prod(a.shape) for a in avals]
+    starts, total = np.cumsum([0, *sizes]), sum(sizes)
+    local = []
+    for k, (aval, operand) in enumerate(zip(avals, operands, strict=True)):
+        on = jc.is_differentiable(aval) and not (fixed[k] and operand.reach is None)
+        reach = SparsityPattern.identity(sizes[k], total, int(starts[k])) if on else None
+        local.append(value(aval, operand.known if fixed[k] else None, reach))
+    outs = detector.walk(from_jaxpr(closed), local)
+    return [v.reach or SparsityPattern.empty(math.prod(v.aval.shape), total) for v in outs], starts
+
+
+def _closure(step: SparsityPattern) -> SparsityPattern:
+    """I ∪ J ∪ J² ∪ ..."""
+    power = step.union(SparsityPattern.identity(step.shape[0]))
+    while True:
+        squared = power.compose(power)
+        if squared.nnz == power.nnz:
+            return power
+        power = squared
+
+
+def _columns(pattern: SparsityPattern, start: int, stop: int) -> SparsityPattern:
+    return SparsityPattern(pattern.table[:, start:stop], pattern.labels)
+
+
+def _stack(values, n) -> SparsityPattern:
+    """The patterns of several values as one, one below the other."""
+    parts = [v.reach or SparsityPattern.empty(math.prod(v.aval.shape), n) for v in values]
+    return SparsityPattern.stack(parts) if parts else SparsityPattern.empty(0, n)
+
+
+def _carried(detector, closed, consts, carry, xs, n):
+    """The carries after any number of steps, and the patterns of the other results of a step in terms of
+    (constants, carries) and of the scanned inputs."""
+    patterns, starts = _step_pattern(
+        detector, closed, [*consts, *carry, *xs], [True] * len(consts) + [False] * (len(carry) + len(xs))
+    )
+    a, b, end = (int(starts[k]) for k in (len(consts), len(consts) + len(carry), len(starts) - 1))
+    step = SparsityPattern.stack(patterns[: len(carry)]) if carry else SparsityPattern.empty(0, end)
+    # every step adds what the constants and any of the scanned inputs bring
+    sources = _stack(consts, n), _stack([_any_slice(x) for x in xs], n)
+    added = _columns(step, 0, a).compose(sources[0]).union(_columns(step, b, end).compose(sources[1]))
+    start = _stack(carry, n).union(added)
+    reached = _closure(_columns(step, a, b)).compose(start) if carry else start
+    before = SparsityPattern.stack([sources[0], reached])
+    outs = patterns[len(carry) :]
+    ys = [(_columns(p, 0, b).compose(before), _columns(p, b, end)) for p in outs]
+    return reached, ys
+
+
+def _any_slice(value):
+    """What some slice of a scanned input can depend on: the union over the steps."""
+    aval = jc.unstacked(value.aval)
+    size = math.prod(aval.shape)
+    if value.reach is None or not size:
+        return type(value)(aval)
+    steps = value.aval.shape[0]
+    rows = np.tile(np.arange(size), steps)
+    merge = SparsityPattern.build(rows, np.arange(rows.size), (size, rows.size))
+    return type(value)(aval, None, merge.compose(value.reach))
+
+
+def _width(operands) -> int:
+    return next(v.reach.shape[1] for v in operands if v.reach is not None)
+
+
+def _values(avals, pattern, kind):
+    cuts = np.cumsum([0, *(math.prod(a.shape) for a in avals)])
+    results = []
+    for aval, a, b in zip(avals, cuts[:-1], cuts[1:], strict=True):
+        reach = pattern.take_rows(slice(a, b)) if jc.is_differentiable(aval) else None
+        results.append(kind(aval, None, reach if reach is not None and reach.nnz else None))
+    return results
+
+
+def _while(detector, operands, params, avals):
+    n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
+    consts, carry = operands[n_cond : n_cond + n_body], operands[n_cond + n_body :]
+    reached, _ = _carried(detector, params["body_jaxpr"], consts, carry, [], _width(operands))
+    return _values(avals, reached, type(operands[0]))
+
+
+def _scan(detector, operands, params, avals):
+    n_consts, n_carry, length = params["num_consts"], params["num_carry"], params["length"]
+    closed = params["jaxpr"]
+    consts, carry, xs = operands[:n_consts], operands[n_consts : n_consts + n_carry], operands[n_consts + n_carry :]
+    if not length:
+        return [*carry, *map(type(operands[0]), avals[n_carry:])]
+    counts = any(v.known is not None and not jc.is_differentiable(v.aval) for v in carry)
+    if counts and length * len(from_jaxpr(closed).equations) <= UNROLLED:
+        walk = lambda state: detector.walk(from_jaxpr(closed), [*consts, *state])
+        return _unrolled(walk, carry, xs, length, params["reverse"], avals)
+    n = _width(operands)
+    if n_carry and length * sum(math.prod(a.shape) for a in closed.out_avals) <= STEPPED:
+        return _unrolled(_step(detector, closed, consts, carry, xs, n), carry, xs, length, params["reverse"], avals)
+    reached, ys = _carried(detector, closed, consts, carry, xs, n)
+    results = _values(avals[:n_carry], reached, type(operands[0]))
+    slices = _interleaved(xs, length, n)
+    for aval, (every, own) in zip(avals[n_carry:], ys, strict=True):
+        everywhere = every.take_rows(np.tile(np.arange(every.shape[0]), length))
+        results += _values([aval], everywhere.union(_repeat(own, length).compose(slices)), type(operands[0]))
+    return results
+
+
+def _interleaved(xs, length, n) -> SparsityPattern:
+    """The scanned inputs, those of one step together."""
+    stacked = _stack(xs, n)
+    sizes = [math.prod(x.aval.shape) // length for x in xs]
+    starts = np.cumsum([0, *(s * length for s in sizes)])
+    steps = [np.arange(a, a + s * length).reshape(length, s) for a, s in zip(starts, sizes, strict=False)]
+    return stacked.take_rows(np.concatenate(steps, axis=1).ravel()) if xs else SparsityPattern.empty(0, n)
+
+
+def _repeat(pattern: SparsityPattern, count: int) -> SparsityPattern:
+    """A block-diagonal pattern of ``count`` equal blocks."""
+    matrix = pattern.matrix.tocoo()
+    (m, n), steps = matrix.shape, np.arange(count)[:, None]
+    rows, cols = (steps * m + matrix.row).ravel(), (steps * n + matrix.col).ravel()
+    return SparsityPattern.build(rows, cols, (m * count, n * count))
+
+
+def _step(detector, closed, consts, carry, xs, n):
+    """One step as a function of (carries, slices of the scanned inputs), by the pattern found for unknown values."""
+    fixed = [True] * len(consts) + [False] * (len(carry) + len(xs))
+    patterns, _ = _step_pattern(detector, closed, [*consts, *carry, *xs], fixed)
+    every, kind = SparsityPattern.stack(patterns), type(carry[0])
+    return lambda state: _values(closed.out_avals, every.compose(_stack([*consts, *state], n)), kind)
+
+
+def _unrolled(step, carry, xs, length, reverse, avals):
+    kind, count = type(carry[0]), len(carry)
+    order = range(length - 1, -1, -1) if reverse else range(length)
+    scanned = any(x.reach is not None or x.known is not None for x in xs)
+    outputs: list = [None] * length
+    for k in order:
+        results = step([*carry, *(_slice(x, k) for x in xs)])
+        same = not scanned and all(map(_unchanged, carry, results[:count]))
+        carry, outputs[k] = results[:count], results[count:]
+        if same:  # so will be every further step
+            outputs = [results[count:] if o is None else o for o in outputs]
+            break
+    stacked = []
+    for aval, values in zip(avals[count:], zip(*outputs, strict=True), strict=True):
+        reached = [v.reach for v in values if v.reach is not None]
+        known = np.stack([v.known for v in values]) if all(v.known is not None for v in values) else None
+        stacked.append(kind(aval, known, _stack(values, reached[0].shape[1]) if reached else None))
+    return [kind(aval, v.known, v.reach) for aval, v in zip(avals, carry, strict=False)] + stacked
+
+
+def _unchanged(before, after) -> bool:
+    if before.known is not None or after.known is not None:
+        return False
+    if before.reach is None or after.reach is None:
+        return before.reach is after.reach
+    return before.reach.equals(after.reach)
+
+
+def _slice(value, k):
+    aval = jc.unstacked(value.aval)
+    size = math.prod(aval.shape)
+    reach = None if value.reach is None else value.reach.take_rows(slice(k * size, (k + 1) * size))
+    return type(value)(aval, None if value.known is None else value.known[k], reach)
+
+
+def _full(detector, operands, params, avals):
+    """Nothing is known: every result can depend on whatever some operand depends on."""
+    n = _width(operands)
+    every = _stack([v for v in operands if v.reach is not None], n)
+    any_row = SparsityPattern.dense(1, every.shape[0]).compose(every)
+    kind = type(operands[0])
+    return [
+        kind(a, None, any_row.take_rows(np.zeros(math.prod(a.shape), int)) if jc.is_differentiable(a) else None)
+        for a in avals
+    ]
+
+
+HIGHER_ORDER: dict[Any, Callable] = {
+    jc.remat_p: _remat,
+    jc.cond_p: _cond,
+    jc.while_p: _while,
+    jc.scan_p: _scan,
+    jc.shard_map_p: _full,
+    lax.linear_solve_p: _full,
+}

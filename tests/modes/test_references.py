@@ -1,0 +1,236 @@
+"""Mutable references: derivatives pass through those created within the function, and through no others."""
+
+import jax
+import numpy as np
+import pytest
+from jax import lax
+from jax import numpy as jnp
+
+import admodes
+from admodes.errors import UnsupportedPrimitiveError
+from tests.oracle import check
+
+x = np.linspace(0.3, 1.7, 5)
+
+
+def read_and_write(x):
+    ref = jax.new_ref(jnp.zeros_like(x))
+    ref[...] = x * x
+    ref[1:3] += jnp.sin(x[:2])
+    old = jax.ref.swap(ref, 4, x[0] * ref[0])
+    return ref[...] * x + old
+
+
+def overwritten(x):
+    ref = jax.new_ref(x)
+    first = ref[0]
+    ref[...] = jnp.ones_like(x)
+    return first * jax.freeze(ref)
+
+
+def added(x):
+    ref = jax.new_ref(x)
+    jax.ref.addupdate(ref, ..., jnp.cos(x))
+    jax.ref.addupdate(ref, jnp.array([0, 2, 2]), x[:3] ** 2)
+    return ref[jnp.array([2, 0])]
+
+
+def two(x):
+    a, b = jax.new_ref(x), jax.new_ref(x[::-1])
+    a[...], b[...] = b[...] * 2, a[...] ** 2
+    return a[...] * b[...]
+
+
+def through_jit(x):
+    @jax.jit
+    def step(ref, y):
+        ref[...] = ref[...] * y
+        return ref[0]
+
+    ref = jax.new_ref(jnp.exp(x))
+    return step(ref, x) + step(ref, x) * jax.freeze(ref)
+
+
+def through_scan(x):
+    ref = jax.new_ref(jnp.float64(1.0))
+
+    def step(carry, y):
+        ref[...] = ref[...] * jnp.sin(y) + carry
+        return carry + ref[...], ref[...] ** 2
+
+    carry, ys = lax.scan(step, x[0], x)
+    return carry + ref[...], ys
+
+
+def rows_in_scan(x):
+    ref = jax.new_ref(jnp.zeros((5, 2)))
+
+    def step(carry, row_and_y):
+        row, y = row_and_y
+        row[...] = jnp.stack([y, carry])
+        return carry * y, None
+
+    carry, _ = lax.scan(step, x[0], (ref, x))
+    return ref[...] * carry
+
+
+def through_loop(x):
+    ref = jax.new_ref(x)
+
+    def body(i, carry):
+        ref[i] = ref[i - 1] * carry
+        return carry + ref[i]
+
+    return lax.fori_loop(0, 4, body, x[0]) + ref[...]
+
+
+def through_cond(x):
+    ref = jax.new_ref(x)
+
+    def yes(y):
+        ref[0] = y[1] ** 2
+        return ref[1]
+
+    return lax.cond(x[0] < 1, yes, jnp.sum, x) * ref[...]
+
+
+def inside_scan(x):
+    def step(carry, y):
+        ref = jax.new_ref(carry)
+        ref[...] *= y
+        return ref[...], jnp.sin(ref[...])
+
+    return lax.scan(step, x[0], x)
+
+
+def inside_vmap(x):
+    def each(y):
+        ref = jax.new_ref(y)
+        ref[...] = ref[...] ** 2
+        return ref[...]
+
+    shared = jax.new_ref(x)
+    return jax.vmap(each)(x) * jax.vmap(lambda i: shared[i] ** 2)(jnp.arange(5))
+
+
+def python_control_flow(x):
+    ref = jax.new_ref(x[0])
+    while ref[...] < 3:
+        ref[...] *= 1.5
+    return ref[...]
+
+
+FUNCTIONS = (
+    read_and_write,
+    added,
+    two,
+    through_jit,
+    through_scan,
+    rows_in_scan,
+    through_loop,
+    through_cond,
+    inside_scan,
+    inside_vmap,
+)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+def test_created_within_the_function(function):
+    check(function, (x,))
+    check(jax.jit(function), (x,), transforms=False)
+
+
+@pytest.mark.parametrize("function", [read_and_write, through_scan], ids=lambda f: f.__name__)
+def test_second_order_and_checkpoints(function):
+    check(function, (x,), order=2, transforms=False)
+    jacobian = jax.jacrev(function)(x)
+    for derive in (admodes.jacfwd, admodes.jacrev):  # under checkpoint JAX has no reverse mode
+        jax.tree.map(np.testing.assert_allclose, derive(jax.checkpoint(function))(x), jacobian)
+
+
+def test_what_jax_cannot_reverse():
+    check(overwritten, (x,), modes=("jvp",), adjoint=True)
+
+
+def test_python_control_flow_on_a_reference():
+    np.testing.assert_allclose(admodes.grad(python_control_flow)(x), jax.grad(python_control_flow)(x))
+    np.testing.assert_allclose(admodes.jvp(python_control_flow, (x,), (x,))[1], python_control_flow(x))
+
+
+def test_inner_derivative_of_an_outer_reference():
+    def fun(x):
+        ref = jax.new_ref(x)
+        slope = admodes.grad(lambda y: jnp.sum(ref[...] * y**3))(x)
+        ref[...] = slope
+        return ref[...] * x
+
+    np.testing.assert_allclose(admodes.jvp(fun, (x,), (jnp.ones(5),))[1], 12 * x**3)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_references_from_outside_must_not_take_derivatives(transform):
+    ref = jax.new_ref(jnp.zeros(()))
+
+    def write(x):
+        ref[...] = x * x
+        return ref[...]
+
+    def read(x):
+        return ref[...] * x
+
+    def count(x):
+        ref[...] += 1.0
+        return x * x
+
+    for derive in (lambda f: admodes.grad(f)(2.0), lambda f: admodes.jvp(f, (2.0,), (1.0,))[1]):
+        with pytest.raises(UnsupportedPrimitiveError, match="reference"):
+            derive(transform(write))
+        ref[...] = 3.0
+        assert derive(transform(read)) == 3
+        assert derive(transform(count)) == 4
+        assert ref[...] == 4
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_references_without_derivative(transform):
+    outside = jax.new_ref(jnp.zeros(()), kind="no_grad_no_remat")
+
+    def fun(x):
+        inside = jax.new_ref(x, kind="no_grad_no_remat")
+        outside[...] = x * 5
+        inside[...] = x * x
+        return inside[...] * x + outside[...]
+
+    assert admodes.grad(transform(fun))(2.0) == jax.grad(transform(fun))(2.0) == 4
+    assert outside[...] == 10
+    assert admodes.jvp(transform(fun), (2.0,), (1.0,))[1] == 4
+
+
+def test_a_reference_is_neither_result_nor_argument():
+    with pytest.raises(UnsupportedPrimitiveError, match="returned"):
+        admodes.jvp(jax.new_ref, (2.0,), (1.0,))
+    ref = jax.new_ref(jnp.ones(()))
+    with pytest.raises(ValueError, match="reference"):
+        admodes.grad(lambda ref: ref[...] ** 2)(ref)
+    assert admodes.grad(lambda x, ref: ref[...] * x)(2.0, ref) == 1
+
+
+def test_explained_as_values():
+    def fun(x):
+        ref = jax.new_ref(x)
+        ref[...] = jnp.sin(ref[...])
+        return ref[...] ** 2
+
+    for f in (fun, jax.jit(fun)):
+        assert "sin" in str(admodes.explain(f, 2.0, mode="reverse"))
+
+
+def test_run_state():
+    from jax.experimental import pallas
+
+    def body(refs):
+        a, b = refs
+        a[...] = b[...] * a[...]
+        b[0] = a[1]
+
+    check(lambda x: pallas.run_state(body)((x, jnp.sin(x))), (x,), modes=("jvp",), adjoint=True, transforms=False)

@@ -1,0 +1,323 @@
+"""Detected patterns: never less than the dense Jacobian at random points, and exact where they can be."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.tree_util import tree_leaves
+
+import admodes
+from admodes import problems
+from admodes.errors import UnsupportedPrimitiveError
+from admodes.linear.pattern import SparsityPattern
+from admodes.sparse import hessian_sparsity, sparsity
+from admodes.sparse.validate import missed_entries
+
+RNG = np.random.default_rng(0)
+MATRIX = np.where(RNG.random((5, 6)) < 0.4, RNG.normal(size=(5, 6)), 0.0)
+KERNEL = np.array([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]).reshape(1, 1, 3, 3)
+WEIGHT = RNG.normal(size=(3, 4))
+MASK = np.array([True, False, True, True, False, False])
+
+
+def square(x):
+    return x.reshape(2, 3)
+
+
+@jax.custom_jvp
+def hidden(x):
+    return jnp.round(x) + x[::-1]
+
+
+@hidden.defjvp
+def _(primals, tangents):
+    return hidden(*primals), 2.0 * tangents[0]
+
+
+@jax.custom_vjp
+def given_pullback(x):
+    return jnp.cumsum(x)
+
+
+given_pullback.defvjp(lambda x: (jnp.cumsum(x), x), lambda x, g: (g[::-1] * x,))
+
+
+def heat(x, steps=3):
+    def step(u, _):
+        return u.at[1:-1].add(u[2:] - 2 * u[1:-1] + u[:-2]), u.sum()
+
+    return lax.scan(step, x, None, length=steps)[0]
+
+
+def long_scan(x):
+    return lax.scan(lambda c, u: (c, u * c[0]), x[:2], x[2:], length=4)[1]
+
+
+def long_chain(x):
+    """A carry that moves on by one entry at each of very many steps, each of many equations."""
+
+    def step(c, _):
+        for _ in range(3):
+            c = c.at[1:].multiply(c[:-1])
+        return c, None
+
+    return lax.scan(step, x, None, length=2000)[0]
+
+
+def grows_while(x):
+    return lax.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, s[1].at[1:].add(s[1][:-1])), (0, x))[1]
+
+
+def fori(x):
+    return lax.fori_loop(0, 4, lambda i, s: s.at[i].set(s[i] * x[i + 1]), x)
+
+
+# name: (function of six numbers, whether the pattern must be exact)
+FUNCTIONS = {
+    "elementwise": (lambda x: jnp.sin(x) * x, True),
+    "neighbours": (lambda x: x[1:] * x[:-1], True),
+    "roll": (lambda x: jnp.roll(x, 2) + x, True),
+    "broadcast": (lambda x: x[:, None] * x[None, :2], True),
+    "scalar": (lambda x: x * x[0], True),
+    "sum": (lambda x: square(x).sum(0), True),
+    "mean": (lambda x: x - x.mean(), True),
+    "max": (lambda x: square(x).max(1), False),
+    "softmax": (lambda x: jax.nn.softmax(square(x)), True),
+    "cumsum": (jnp.cumsum, True),
+    "cumsum reversed": (lambda x: lax.cumsum(x, reverse=True), True),
+    "cumprod": (lambda x: jnp.cumprod(x), True),
+    "product": (lambda x: jnp.prod(square(x), 1), True),
+    "constant sparse matrix": (lambda x: MATRIX @ x, True),
+    "transposed": (lambda x: x[:5] @ MATRIX, True),
+    "batched product": (lambda x: jnp.einsum("bi,ij->bj", square(x), WEIGHT), True),
+    "two factors": (lambda x: square(x) @ square(x).T, True),
+    "constant zeros": (lambda x: x * MASK, True),
+    "select": (lambda x: jnp.where(MASK, x, x[::-1]), True),
+    "select by value": (lambda x: jnp.where(x > 0, x, x[::-1]), False),
+    "convolution": (
+        lambda x: lax.conv_general_dilated(jnp.tile(x, 4).reshape(1, 1, 4, 6), KERNEL, (1, 1), "SAME"),
+        True,
+    ),
+    "gather": (lambda x: x[np.array([3, 1, 1, 5])], True),
+    "gather rows": (lambda x: x.reshape(3, 2)[np.array([2, 0])], True),
+    "gather out of bounds": (lambda x: x.at[np.array([7, 2, -1])].get(mode="fill", fill_value=0), True),
+    "take along axis": (lambda x: jnp.take_along_axis(square(x), np.array([[1], [0]]), 1), True),
+    "gather by value": (lambda x: x[jnp.argmax(x)], False),
+    "rows by value": (lambda x: square(x)[jnp.argmax(x) % 2], False),
+    "scatter set": (lambda x: x.at[np.array([0, 3])].set(x[4] * x[5]), True),
+    "scatter add": (lambda x: x.at[np.array([0, 0, 3])].add(x[3:]), True),
+    "scatter by value": (lambda x: x.at[jnp.argmin(x)].set(x[0]), False),
+    "scatter max": (lambda x: x.at[np.array([0, 1])].max(x[4:]), False),
+    "dynamic slice": (lambda x: lax.dynamic_slice(x, (2,), (3,)), True),
+    "dynamic slice by value": (lambda x: lax.dynamic_slice(square(x), (0, jnp.argmax(x)), (2, 1)), False),
+    "dynamic update": (lambda x: lax.dynamic_update_slice(x, x[:2] * x[5], (3,)), True),
+    "dynamic update by value": (lambda x: lax.dynamic_update_slice(x, x[:2], (jnp.argmax(x),)), False),
+    "sort": (lambda x: jnp.sort(square(x), 1), False),
+    "top k": (lambda x: lax.top_k(square(x), 2)[0], False),
+    "pad": (lambda x: lax.pad(x, x[0], [(1, -1, 1)]), True),
+    "pooling": (lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (2,), (2,), "VALID"), False),
+    "stop gradient": (lambda x: lax.stop_gradient(x) * x[::-1], True),
+    "rounding": (lambda x: jnp.floor(x) + x, True),
+    "integers on the way": (lambda x: (x * 3).astype(int).astype(float) + x, True),
+    "cholesky in batches": (lambda x: jax.vmap(lambda v: jnp.linalg.cholesky(jnp.diag(v**2)))(square(x)), False),
+    "solve": (lambda x: jnp.linalg.solve(jnp.eye(3) * 3 + square(x).T @ square(x), x[:3]), False),
+    "triangular solve in batches": (
+        lambda x: lax.linalg.triangular_solve(jnp.ones((2, 3, 3)) * x[0], square(x)[..., None], left_side=True),
+        False,
+    ),
+    "fft of rows": (lambda x: jnp.fft.fft(square(x)).real, False),
+    "custom jvp": (hidden, True),
+    "relu": (jax.nn.relu, False),
+    "custom vjp": (given_pullback, True),
+    "jit": (jax.jit(lambda x: x[1:] * x[:-1]), True),
+    "checkpoint": (jax.checkpoint(lambda x: x[1:] * x[:-1]), True),
+    "cond": (lambda x: lax.cond(x[0] > 0, lambda y: y, lambda y: y[::-1], x), False),
+    "cond that is known": (lambda x: lax.cond(np.bool_(True), lambda y: y, lambda y: y[::-1], x), True),
+    "switch": (lambda x: lax.switch(jnp.argmax(x), [jnp.sin, lambda y: y * y[0], jnp.flip], x), False),
+    "scan": (heat, True),
+    "scan over inputs": (long_scan, True),
+    "long scan": (long_chain, False),
+    "map": (lambda x: lax.map(lambda u: jnp.sin(u) * u, square(x)), True),
+    "reversed scan": (lambda x: lax.scan(lambda c, u: (c + u, c), 0.0, x, reverse=True)[1], True),
+    "while": (grows_while, False),
+    "fori": (fori, True),
+    "vmap": (jax.vmap(lambda u: u * u), True),
+    "no dependence": (lambda x: jnp.zeros(3), True),
+    "linear combination of outputs": (lambda x: {"a": x[:2].sum(), "b": (x[2:] ** 2,)}, True),
+}
+
+
+def jacobian(fun):
+    blocks = jax.jit(jax.jacrev(fun) if fun is given_pullback else jax.jacfwd(fun))
+    return lambda x: np.concatenate([np.asarray(b).reshape(-1, x.size) for b in tree_leaves(blocks(x))])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_pattern_covers_the_jacobian(name):
+    fun, exact = FUNCTIONS[name]
+    pattern = sparsity(fun, jax.ShapeDtypeStruct((6,), np.float64))
+    union = np.zeros(pattern.shape, bool)
+    derivative = jacobian(fun)
+    for seed in range(3):
+        dense = derivative(jnp.asarray(np.random.default_rng(seed).normal(size=6)))
+        assert dense.shape == pattern.shape
+        assert not missed_entries(pattern, dense).size
+        union |= dense != 0
+    if exact:
+        assert np.array_equal(union, pattern.to_dense())
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("max", 6),
+        ("select by value", 12),
+        ("gather by value", 6),
+        ("rows by value", 6),
+        ("scatter by value", 11),
+        ("dynamic slice by value", 6),
+        ("dynamic update by value", 6 + 10),
+        ("sort", 18),
+        ("top k", 12),
+        ("relu", 6),
+        ("cond", 12),
+        ("while", 21),
+        ("long scan", 21),
+        ("cholesky in batches", 36),
+        ("fft of rows", 18),
+        ("pooling", 6),
+    ],
+)
+def test_what_depends_on_values_costs_no_more_than_it_must(name, count):
+    assert sparsity(FUNCTIONS[name][0], jnp.ones(6)).nnz == count
+
+
+def test_global_not_at_a_point():
+    at_zero = sparsity(lambda x: x**2, jnp.zeros(3))
+    assert at_zero.nnz == 3
+    assert sparsity(jax.nn.relu, -jnp.ones(3)).nnz == 3
+
+
+@pytest.mark.parametrize("name", problems.names())
+def test_problems(name):
+    problem = problems.get(name)
+    fun, args = problem.make(np.float64)
+    argnums = problem.argnums
+    chosen = (argnums,) if isinstance(argnums, int) else argnums
+    pattern = sparsity(fun, *args, argnums=argnums)
+    blocks = tree_leaves(jax.jit(jax.jacfwd(fun, argnums=chosen))(*args))
+    columns = [np.size(leaf) for leaf in tree_leaves(tuple(args[k] for k in chosen))]
+    rows = [np.size(leaf) for leaf in tree_leaves(jax.eval_shape(fun, *args))]
+    parts = [np.asarray(b).reshape(rows[k // len(columns)], columns[k % len(columns)]) for k, b in enumerate(blocks)]
+    dense = np.block([parts[k : k + len(columns)] for k in range(0, len(parts), len(columns))])
+    assert dense.shape == pattern.shape
+    assert not missed_entries(pattern, dense).size
+
+
+def rosenbrock(x):
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+SCALARS = {
+    "tridiagonal": (rosenbrock, 16),
+    "separable": (lambda x: jnp.sum(jnp.sin(x)), 6),
+    "quadratic form": (lambda x: x[0] * x[1] + x[2] * x[3] ** 2, 5),
+    "linear": (lambda x: 3 * x.sum(), 0),
+    "groups": (lambda x: jnp.sum(jnp.prod(square(x), 1) ** 2), 18),
+    "gathered": (lambda x: jnp.sum(x[np.array([0, 1])] * x[np.array([4, 5])]), 4),
+    "through a scan": (lambda x: lax.scan(lambda c, u: (c + u**3, None), 0.0, x)[0], 6),
+}
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_hessians(name):
+    fun, count = SCALARS[name]
+    pattern = hessian_sparsity(fun, jnp.ones(6))
+    assert np.array_equal(pattern.to_dense(), pattern.to_dense().T)
+    assert not missed_entries(pattern, jax.hessian(fun)(jnp.asarray(RNG.normal(size=6)))).size
+    assert pattern.nnz == count
+
+
+def test_several_arguments_and_fixed_ones():
+    def fun(x, index, y):
+        return x[index] * y["a"], y["b"]
+
+    x, index, y = jnp.ones(5), np.array([4, 0]), {"a": jnp.ones(2), "b": jnp.ones(())}
+    free = sparsity(fun, x, index, y, argnums=(0, 2))
+    assert free.shape == (3, 8)
+    assert free.nnz == 2 * 5 + 2 + 1
+    fixed = sparsity(fun, x, index, y, argnums=(0, 2), fixed_argnums=1)
+    assert np.array_equal(np.argwhere(fixed.to_dense()), [[0, 4], [0, 5], [1, 0], [1, 6], [2, 7]])
+    assert sparsity(fun, x, index, y, argnums=-1).nnz == 3
+
+
+def test_under_jit_unknown_values_stay_unknown():
+    found = []
+
+    @jax.jit
+    def f(x, index):
+        found.append(sparsity(lambda y: y[index], x))
+        return x
+
+    f(jnp.ones(4), 2)
+    assert found[0].nnz == 4
+
+
+def test_what_cannot_be_differentiated_is_refused_unless_it_is_constant():
+    def fun(x):
+        return jax.pure_callback(np.sin, jax.ShapeDtypeStruct((2,), np.float64), x)
+
+    with pytest.raises(ValueError, match="callbacks"):
+        sparsity(fun, jnp.ones(2))
+    assert sparsity(lambda x: x + fun(np.ones(2)), jnp.ones(2)).nnz == 2
+
+
+def test_a_primitive_without_a_rule_is_named():
+    rules = admodes.rules.table
+    rule = rules.lookup(lax.sin_p)
+    rules.unregister(lax.sin_p)
+    try:
+        with pytest.raises(UnsupportedPrimitiveError, match="'sin'"):
+            sparsity(lax.sin, jnp.ones(2))
+    finally:
+        rules.register(lax.sin_p, rule)
+
+
+def test_large_dense_patterns_take_no_memory():
+    pattern = sparsity(lambda x: jnp.tanh(x - x.mean()), jax.ShapeDtypeStruct((100_000,), np.float64))
+    assert pattern.nnz == 100_000**2
+    assert pattern.is_full
+    assert pattern.table.nnz <= 10**6
+
+
+# -- the pattern itself --------------------------------------------------------------------------------------
+
+
+def random_pattern(rng, m, n):
+    """A pattern with shared rows, and the same as a dense array."""
+    table, labels = rng.random((3, n)) < 0.4, rng.integers(0, 3, m)
+    if rng.random() < 0.3:
+        dense = rng.random((m, n)) < 0.3
+        return SparsityPattern.build(*np.nonzero(dense), (m, n)), dense
+    return SparsityPattern.shared(labels, *np.nonzero(table), (3, n)), table[labels]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_shared_rows_behave_like_the_matrix(seed):
+    rng = np.random.default_rng(seed)
+    (a, da), (b, db), (c, dc) = (random_pattern(rng, *s) for s in ((7, 5), (5, 6), (7, 5)))
+    assert np.array_equal(a.compose(b).to_dense(), (da.astype(int) @ db) > 0)
+    assert np.array_equal(a.union(c).to_dense(), da | dc)
+    assert np.array_equal(a.transpose.to_dense(), da.T)
+    assert np.array_equal(SparsityPattern.stack([a, c]).to_dense(), np.concatenate([da, dc]))
+    assert a.nnz == da.sum() == len(a.rows) == len(a.cols)
+    assert np.array_equal(np.stack([a.rows, a.cols]), np.nonzero(da))
+    assert np.array_equal(a.take_rows([3, 0]).to_dense(), da[[3, 0]])
+
+
+def test_spy():
+    text = SparsityPattern.identity(200).spy(width=20).splitlines()
+    assert text[0] == "200 x 200, 200 nonzeros"
+    assert {len(line) for line in text[1:]} == {22}
+    assert SparsityPattern.empty(0, 3).spy() == "0 x 3, 0 nonzeros"
