@@ -1,5 +1,6 @@
 """admodes: derivatives in forward, reverse and mixed mode on JAX, and what each of them costs."""
 
+from importlib import import_module as _import_module
 from pathlib import Path as _Path
 
 from admodes import errors, rules
@@ -14,21 +15,34 @@ from admodes.program import jax_compat as _jc
 for _layer in ("program", "linear", "rules", "modes"):  # source lines in errors are the user's, not ours
     _jc.exclude_from_sources(str(_Path(__file__).parent / _layer))
 
+_LATE = {"coloring": "admodes.sparse", "hessian_sparsity": "admodes.sparse", "sparsity": "admodes.sparse"}
+
+
+def __getattr__(name: str):
+    """What few programs need is imported on first use, so that ``import admodes`` stays quick."""
+    if name in _LATE:
+        return getattr(_import_module(_LATE[name]), name)
+    raise AttributeError(f"module 'admodes' has no attribute '{name}'")
+
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "coloring",
     "compare",
     "draw",
     "errors",
     "explain",
     "grad",
     "hessian",
+    "hessian_sparsity",
     "hvp",
     "jacfwd",
     "jacrev",
     "jvp",
     "linearize",
     "rules",
+    "sparsity",
     "value_and_grad",
     "vjp",
 ]

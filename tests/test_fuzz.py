@@ -14,7 +14,7 @@ import admodes
 from tests.programs import MATRIX, VECTOR, programs
 
 quick = settings(
-    max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
 thorough = settings(quick, max_examples=10_000, derandomize=False)
 

@@ -39,7 +39,7 @@ def same_losses(loss, params):
 
 
 def test_equinox_model():
-    """An attention block with layer norm, dropout and an MLP, as an equinox module filtered into arrays and the rest."""
+    """An attention block with layer norm, dropout and an MLP, as an equinox module."""
     keys = jax.random.split(jax.random.key(0), 3)
 
     class Block(equinox.Module):

@@ -258,7 +258,7 @@ def _sum(tuples):
 class Function(LinearMap):
     r"""A map given by code for one direction; the other direction is that code's transpose.
 
-    ``apply(residuals, tangents, symbolic)`` must be linear in the tangents. ``transpose`` is how the reverse interpreter
+    ``apply(residuals, tangents)`` must be linear in the tangents. ``transpose`` is how the reverse interpreter
     transposes a linear function; it is handed in, because this layer lies below the modes.
     With ``given="pull"`` the code computes cotangents instead (``custom_vjp`` rules), and ``push`` is the transpose.
     """

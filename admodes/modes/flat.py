@@ -54,6 +54,20 @@ def _describe(out) -> str:
     )
 
 
+def select_arguments(fun: Callable, argnums, args: tuple, kwargs: dict) -> tuple[Callable, tuple]:
+    """``fun`` as a function of the arguments at ``argnums`` only, and those; the others reach it as they are."""
+    places = (argnums,) if isinstance(argnums, int) else argnums
+
+    @functools.wraps(fun, updated=())
+    def selected(*given):
+        full = list(args)
+        for place, value in zip(places, given, strict=True):
+            full[place] = value
+        return fun(*full, **kwargs)
+
+    return selected, tuple(args[place] for place in places)
+
+
 def std_basis(tree):
     """The standard basis of the space of ``tree``: each leaf gets a leading axis over all entries of all leaves."""
     leaves, treedef = tree_flatten(tree)

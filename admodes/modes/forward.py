@@ -12,7 +12,7 @@ import numpy as np
 from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from admodes.modes import checks
-from admodes.modes.flat import flat_function, std_basis, wraps
+from admodes.modes.flat import flat_function, select_arguments, std_basis, wraps
 from admodes.modes.interpreter import INTERPRETER
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
@@ -155,7 +155,7 @@ def jacfwd(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = 
     @jc.api_boundary
     def jacfun(*args, **kwargs):
         checks.positional(argnums, args)
-        partial_fun, dyn_args = jc.argnums_partial(fun, argnums, args, kwargs)
+        partial_fun, dyn_args = select_arguments(fun, argnums, args, kwargs)
         for x in tree_leaves(dyn_args):
             checks.forward_input("jacfwd", holomorphic, x)
         push = partial(jvp, partial_fun, dyn_args, has_aux=has_aux)

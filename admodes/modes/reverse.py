@@ -12,7 +12,7 @@ import numpy as np
 from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, tree_transpose, tree_unflatten
 
 from admodes.modes import checks
-from admodes.modes.flat import std_basis, wraps
+from admodes.modes.flat import select_arguments, std_basis, wraps
 from admodes.modes.forward import record
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
@@ -105,7 +105,7 @@ def value_and_grad(
     @jc.api_boundary
     def value_and_grad_fun(*args, **kwargs):
         checks.positional(argnums, args)
-        partial_fun, dyn_args = jc.argnums_partial(fun, argnums, args, kwargs)
+        partial_fun, dyn_args = select_arguments(fun, argnums, args, kwargs)
         for x in tree_leaves(dyn_args):
             checks.reverse_input("grad", holomorphic, allow_int, x)
         value, pullback, *aux = vjp(partial_fun, *dyn_args, has_aux=has_aux)
@@ -170,7 +170,7 @@ def jacrev(
     @jc.api_boundary
     def jacfun(*args, **kwargs):
         checks.positional(argnums, args)
-        partial_fun, dyn_args = jc.argnums_partial(fun, argnums, args, kwargs)
+        partial_fun, dyn_args = select_arguments(fun, argnums, args, kwargs)
         for x in tree_leaves(dyn_args):
             checks.reverse_input("jacrev", holomorphic, allow_int, x)
         y, pullback, *aux = vjp(partial_fun, *dyn_args, has_aux=has_aux)

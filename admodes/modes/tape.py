@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from admodes.linear.maps import LinearMap, static, add, linear_map
+from admodes.linear.maps import LinearMap, add, linear_map, static
 from admodes.program import jax_compat as jc
 
 

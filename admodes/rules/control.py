@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from admodes.linear.maps import LinearMap, static, linear_map
+from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate
 from admodes.program.ir import from_jaxpr

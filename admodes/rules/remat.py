@@ -6,7 +6,7 @@ from typing import Any
 
 from jax import lax
 
-from admodes.linear.maps import LinearMap, static, linear_map
+from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, evaluate, run
 from admodes.program.ir import from_jaxpr

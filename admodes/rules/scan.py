@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from admodes.linear.maps import LinearMap, static, add, linear_map
+from admodes.linear.maps import LinearMap, add, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate
 from admodes.program.ir import from_jaxpr

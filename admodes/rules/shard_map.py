@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from admodes.linear.maps import LinearMap, static, linear_map
+from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.rules.control import keep_slots
 from admodes.rules.derived import keep, merge, present

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from admodes.linear.maps import LinearMap, static, add, linear_map
+from admodes.linear.maps import LinearMap, add, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.rules.linalg import T, conj, dot, tril, triu
 from admodes.rules.table import HigherOrderRule, LocalRule, higher_order, register

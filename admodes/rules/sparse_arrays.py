@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from jax import lax
 from jax import numpy as jnp
@@ -29,7 +30,7 @@ class _Transpose:
 
     run: Callable
     place: int
-    interpreter: object
+    interpreter: Any
 
     def __call__(self, g, *operands, **params):
         cts = _flat(g)

@@ -18,7 +18,7 @@ from jax import numpy as jnp
 from admodes.linear.maps import Function
 from admodes.program import jax_compat as jc
 from admodes.rules.linalg import H, T, cols, conj, diagonal, dot, eye, real, rows
-from admodes.rules.table import HigherOrderRule, Applied, function, higher_order
+from admodes.rules.table import Applied, HigherOrderRule, function, higher_order
 
 
 def _gaps(w):

@@ -183,7 +183,8 @@ linear(
     pattern=pattern_of_entries,
 )
 elementwise(jc.name_p, ONE)
-elementwise(jc.stage_p, ONE)
+if jc.stage_p is not None:
+    elementwise(jc.stage_p, ONE)
 elementwise(jc.tie_p, None, ONE)
 
 # -- no derivative ------------------------------------------------------------------------------------

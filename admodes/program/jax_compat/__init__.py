@@ -1,0 +1,13 @@
+"""The only folder that touches JAX's internals, so that an upgrade of JAX is one folder's work.
+
+``tests/program/test_jax_contracts.py`` checks each assumption made here and fails by name when a new JAX breaks it.
+Verified with jax 0.10.2; older releases lack primitives that the table names.
+"""
+
+from admodes.program.jax_compat.jaxprs import *  # noqa: F403
+from admodes.program.jax_compat.primitives import *  # noqa: F403
+from admodes.program.jax_compat.references import *  # noqa: F403
+from admodes.program.jax_compat.shard_map import *  # noqa: F403
+from admodes.program.jax_compat.sparse_arrays import *  # noqa: F403
+from admodes.program.jax_compat.traces import *  # noqa: F403
+from admodes.program.jax_compat.values import *  # noqa: F403

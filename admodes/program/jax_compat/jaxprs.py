@@ -1,0 +1,126 @@
+"""Making jaxprs, and surgery on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+from jax import lax
+from jax._src import api_util, core
+from jax._src import linear_util as lu
+from jax._src.interpreters import partial_eval as pe
+from jax._src.sharding_impls import UnspecifiedValue
+
+from admodes.program.jax_compat.values import weak_cache
+
+ClosedJaxpr = core.ClosedJaxpr
+Jaxpr = core.Jaxpr
+Literal = core.Literal
+Primitive = core.Primitive
+jaxpr_as_fun = core.jaxpr_as_fun
+
+
+def trace_flat(fun: Callable, avals: Sequence, name: str) -> ClosedJaxpr:
+    """Trace a function from flat arguments of these types to a flat list into a jaxpr."""
+    debug_info = api_util.debug_info(name, fun, tuple(avals), {})
+    jaxpr, _, consts = pe.trace_to_jaxpr_dynamic(lu.wrap_init(fun, debug_info=debug_info), list(avals))
+    return ClosedJaxpr(jaxpr, consts)
+
+
+def close_jaxpr(jaxpr) -> ClosedJaxpr:
+    """A jaxpr without free constants as a ClosedJaxpr (the same object each time)."""
+    return pe.close_jaxpr(jaxpr) if not isinstance(jaxpr, ClosedJaxpr) else jaxpr
+
+
+def shardings_of(params) -> tuple:
+    """The shardings that a jit prescribes for its inputs and outputs; empty if it prescribes none."""
+    shardings = params.get("in_shardings", ()), params.get("out_shardings", ())
+    return shardings if any(not isinstance(s, UnspecifiedValue) for group in shardings for s in group) else ()
+
+
+@weak_cache
+def constrained(closed: ClosedJaxpr, shardings: tuple) -> ClosedJaxpr:
+    """The jaxpr of a jit with its prescribed shardings written out as constraints, so that it can be inlined."""
+    if not shardings:
+        return closed
+    avals, fun = closed.in_avals, jaxpr_as_fun(closed.replace())
+
+    def constrain(values, wanted):
+        free = (isinstance(s, UnspecifiedValue) for s in wanted)
+        return [x if f else lax.with_sharding_constraint(x, s) for x, s, f in zip(values, wanted, free, strict=True)]
+
+    return trace_flat(lambda *args: constrain(fun(*constrain(args, shardings[0])), shardings[1]), avals, "constrained")
+
+
+def open_jaxpr(closed: ClosedJaxpr) -> tuple[Jaxpr, list]:
+    """A jaxpr without constants, and the constants, which become its leading arguments."""
+    return pe.convert_constvars_jaxpr(closed.jaxpr), list(closed.consts)
+
+
+def select_outputs(closed: ClosedJaxpr, indices: Sequence[int]) -> ClosedJaxpr:
+    """The jaxpr that returns only these outputs; dead code is dropped."""
+    outvars = [closed.jaxpr.outvars[i] for i in indices]
+    jaxpr, _ = pe.dce_jaxpr(closed.jaxpr.replace(outvars=outvars), [True] * len(outvars), instantiate=True)
+    return ClosedJaxpr(jaxpr, closed.consts)
+
+
+def first_inputs(closed: ClosedJaxpr, n: int) -> ClosedJaxpr:
+    """The jaxpr with its first ``n`` arguments only; it must not use the others."""
+    return ClosedJaxpr(closed.jaxpr.replace(invars=closed.jaxpr.invars[:n]), closed.consts)
+
+
+def unstacked(aval):
+    """The type of one slice along the leading axis."""
+    return core.mapped_leading_aval(aval.shape[0], aval)
+
+
+def permute_inputs(closed: ClosedJaxpr, order: Sequence[int]) -> ClosedJaxpr:
+    """The jaxpr whose k-th argument is argument ``order[k]`` of this one."""
+    return ClosedJaxpr(closed.jaxpr.replace(invars=[closed.jaxpr.invars[i] for i in order]), closed.consts)
+
+
+def output_sources(closed: ClosedJaxpr) -> list:
+    """Where each output comes from: ("input", i), ("output", j) for a repetition of output j, or None."""
+    inputs = {v: ("input", i) for i, v in enumerate(closed.jaxpr.invars)}
+    sources: list = []
+    seen: dict = {}
+    for j, v in enumerate(closed.jaxpr.outvars):
+        if isinstance(v, Literal):
+            sources.append(None)
+        else:
+            sources.append(inputs.get(v) or seen.get(v))
+            seen.setdefault(v, ("output", j))
+    return sources
+
+
+def depends_on(closed: ClosedJaxpr, inputs: Sequence[bool]) -> list[bool]:
+    """For each output, whether any of the marked inputs reaches it."""
+    marked = {v for v, on in zip(closed.jaxpr.invars, inputs, strict=True) if on}
+    for eqn in closed.jaxpr.eqns:
+        if any(v in marked for v in eqn.invars if not isinstance(v, Literal)) or eqn.effects:
+            marked.update(eqn.outvars)
+    return [not isinstance(v, Literal) and v in marked for v in closed.jaxpr.outvars]
+
+
+@weak_cache
+def compiled(closed: ClosedJaxpr) -> Callable:
+    """A jaxpr as one compiled function; the compilation is cached with the jaxpr."""
+    return jax.jit(jaxpr_as_fun(closed.replace()))
+
+
+def is_saveable(policy, primitive, avals, params) -> bool:
+    """Whether a ``jax.checkpoint`` policy keeps the results of an equation (None: nothing is kept)."""
+    if policy is None:
+        return False
+    return pe.ensure_enum(policy(primitive, *avals, **params)) is not pe.Recompute
+
+
+def sharding_of_axes(aval, axes):
+    """How an array with these axes of ``aval`` must be laid out, if the type says so (explicit sharding), else None."""
+    sharding = aval.sharding
+    if sharding.mesh.empty:
+        if jax.sharding.get_abstract_mesh().empty:
+            return None
+        return core.get_cur_mesh_sharding(jax.sharding.PartitionSpec(*(None for _ in axes)))
+    partitions = tuple(sharding.spec.partitions[axis] for axis in axes)
+    return sharding.update(spec=sharding.spec.update(partitions=partitions))

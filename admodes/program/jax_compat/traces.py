@@ -1,0 +1,142 @@
+"""Traces and tracers of our own, where code comes from, and how users' derivative rules are called."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+
+from jax._src import ad_util, core, source_info_util
+from jax._src.interpreters import partial_eval as pe
+from jax.custom_derivatives import SymbolicZero
+
+from admodes.program.jax_compat.values import tangent_aval
+
+Trace = core.Trace
+Tracer = core.Tracer
+set_current_trace = core.set_current_trace
+take_current_trace = core.take_current_trace
+
+
+class DerivativeTracer(Tracer):
+    """Base of the dual and tape tracers: a value that Python can look at as long as it is concrete."""
+
+    __slots__ = ()
+
+    @property
+    def primal(self):
+        raise NotImplementedError
+
+    def to_concrete_value(self):
+        return core.to_concrete_value(self.primal)
+
+    def __float__(self):
+        value = self.to_concrete_value()
+        return super().__float__() if value is None else float(value)
+
+    def __complex__(self):
+        value = self.to_concrete_value()
+        return super().__complex__() if value is None else complex(value)
+
+
+class DerivativeTrace(Trace):
+    """Base of the dual and tape traces: sends every kind of application to ``apply``, below the parent trace.
+
+    ``apply(primitive, args, params)`` returns a list of results. Calls are inlined; custom derivative
+    functions arrive as primitives whose ``params["subfuns"]`` are the user's functions.
+    """
+
+    def __init__(self, parent_trace):
+        super().__init__()
+        self.parent_trace = parent_trace
+        self.requires_low = False
+
+    def apply(self, primitive, args, params) -> list:
+        raise NotImplementedError
+
+    def process_primitive(self, primitive, args, params, /):
+        with core.set_current_trace(self.parent_trace):
+            outs = self.apply(primitive, args, params)
+        return outs if primitive.multiple_results else outs[0]
+
+    def stage_value(self, value):
+        """The identity: a tracer of ours stays as it is, anything else is a matter of the parent."""
+        ours = isinstance(value, Tracer) and value._trace is self
+        return value if ours else self.parent_trace.stage_value(value)
+
+    def process_call(self, primitive, fun, args, params, /):
+        with core.set_current_trace(self):
+            return fun.call_wrapped(*args)
+
+    def process_custom_jvp_call(self, primitive, fun, jvp, args, /, *, symbolic_zeros):
+        return self.process_primitive(primitive, args, {"subfuns": (fun, jvp), "symbolic_zeros": symbolic_zeros})
+
+    def process_custom_vjp_call(self, primitive, fun, fwd, bwd, args, /, *, out_trees, symbolic_zeros):
+        params = {"subfuns": (fun, fwd, bwd), "out_trees": out_trees, "symbolic_zeros": symbolic_zeros}
+        return self.process_primitive(primitive, args, params)
+
+    def process_shard_map(self, primitive, fun, args, **params):
+        structure: list = []
+
+        def local(*xs):
+            result = fun(*xs)
+            structure[:] = [result.unpack_aux()[0]]
+            return result
+
+        outs = self.process_primitive(primitive, args, dict(params, subfuns=(local,)))
+        return structure[0].update(outs)
+
+
+def is_staging() -> bool:
+    """Whether primitives are only being recorded now (we are below a ``jit`` or ``make_jaxpr``)."""
+    return isinstance(core.trace_ctx.trace, pe.DynamicJaxprTrace)
+
+
+def current_place() -> str:
+    """The user's line that runs now: below :func:`user_source` the equation's, else the innermost on the stack."""
+    place = source_info_util.summarize(source_info_util.current())
+    frame: FrameType | None = sys._getframe()
+    while not place and frame is not None:
+        if source_info_util.is_user_filename(frame.f_code.co_filename):
+            place = f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_qualname})"
+        frame = frame.f_back
+    return place or "an unknown place"
+
+
+def exclude_from_sources(folder: str) -> None:
+    """Frames of files in ``folder`` are not the user's code."""
+    source_info_util.register_exclusion(folder)
+
+
+def source_summary(source) -> str:
+    return source_info_util.summarize(source)
+
+
+def user_source(source):
+    """Context in which new equations (and errors) carry the source of the equation they derive from."""
+    return source_info_util.user_context(source.traceback)
+
+
+def symbolic_zero(aval) -> SymbolicZero:
+    """The object that a user's rule with ``symbolic_zeros=True`` receives for a zero tangent."""
+    return SymbolicZero(tangent_aval(aval))
+
+
+def is_symbolic_zero(x) -> bool:
+    return isinstance(x, (SymbolicZero, ad_util.Zero))
+
+
+def call_jvp_rule(jvp, primals, tangents) -> tuple[list, list]:
+    """Call a user's flattened ``custom_jvp`` rule; returns (outputs, tangents of the outputs)."""
+    results = jvp.call_wrapped(*primals, *tangents)
+    half = len(results) // 2
+    return list(results[:half]), list(results[half:])
+
+
+def call_fwd_rule(fwd, out_trees, primals, active) -> tuple[list, list]:
+    """Call a user's flattened ``custom_vjp`` forward rule; returns (outputs, residuals)."""
+    flat = fwd.call_wrapped(*[v for pair in zip(primals, active, strict=True) for v in pair])
+    _, residual_tree, forwarded = out_trees()
+    n_own = residual_tree.num_leaves - sum(f is not None for f in forwarded)
+    own = iter(flat[:n_own])
+    residuals = [next(own) if f is None else primals[f] for f in forwarded]
+    return list(flat[n_own:]), residuals

@@ -1,0 +1,93 @@
+"""Values and their types: canonical forms, tangent types, zeros."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from jax import lax
+from jax._src import ad_util, api_util, core, dtypes, traceback_util, util
+from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytreedef
+
+Aval = core.ShapedArray
+float0 = jax.dtypes.float0
+typeof = core.typeof
+to_concrete_value = core.to_concrete_value
+weak_cache = util.weakref_lru_cache
+api_boundary = traceback_util.api_boundary
+check_callable = api_util.check_callable
+
+
+def canonicalize(x):
+    """``x`` as JAX would see it: Python and numpy scalars become arrays, dtypes are canonical."""
+    return x if isinstance(x, core.Tracer) else dtypes.canonicalize_value(x)
+
+
+def dtype_of(x):
+    """The dtype that ``x`` has as a JAX value (float0 arrays included)."""
+    return x.dtype if getattr(x, "dtype", None) == float0 else dtypes.dtype(x)
+
+
+def is_value(x) -> bool:
+    """Whether ``x`` is something JAX computes with: an array, a tracer, a number."""
+    return core.valid_jaxtype(x)
+
+
+def one(x):
+    """The cotangent 1 of a scalar output."""
+    return lax.full_like(x, 1)
+
+
+def check_arg(x) -> None:
+    """Raise JAX's own TypeError when ``x`` is not a valid JAX value."""
+    from jax._src import dispatch
+
+    dispatch.check_arg(x)
+
+
+def tangent_aval(aval):
+    """The type of tangents (and cotangents) of a value of type ``aval``; dtype float0 for integers."""
+    return aval.to_tangent_aval()
+
+
+def is_differentiable(aval) -> bool:
+    """Whether values of this type carry derivatives: real or complex floating point arrays."""
+    return isinstance(aval, core.ShapedArray) and dtypes.issubdtype(aval.dtype, np.inexact)
+
+
+def is_reference(aval) -> bool:
+    """Whether values of this type are mutable references, through which derivatives would pass unseen."""
+    return not isinstance(aval, core.ShapedArray)
+
+
+def is_without_derivative(aval) -> bool:
+    """Whether this is the type of references for which the user has asked that no derivative passes through them."""
+    return getattr(aval, "kind", None) == "no_grad_no_remat"
+
+
+def is_extended(dtype) -> bool:
+    return dtypes.issubdtype(dtype, dtypes.extended)
+
+
+def zeros(aval):
+    """A zero tangent for a primal of type ``aval`` (a float0 array for integers)."""
+    return ad_util.zeros_like_aval(tangent_aval(aval))
+
+
+def fill_zeros(aval):
+    """Zeros of exactly this type (integers stay integers)."""
+    return ad_util.zeros_like_aval(aval)
+
+
+def same_type(a, b) -> bool:
+    """Equal shape and dtype (weak types aside)."""
+    return core.typematch(a, b)
+
+
+def add_any(x, y):
+    """x + y for two tangents of one type."""
+    return ad_util.add_jaxvals(x, y)
+
+
+def convert_like(x, aval):
+    """``x`` in the dtype of ``aval``, weakly typed if that is; complex to real takes the real part."""
+    return lax.convert_element_type_p.bind(x, new_dtype=aval.dtype, weak_type=aval.weak_type, sharding=aval.sharding)
