@@ -20,6 +20,8 @@ _LATE = {"coloring": "admodes.sparse", "hessian_sparsity": "admodes.sparse", "sp
 
 def __getattr__(name: str):
     """What few programs need is imported on first use, so that ``import admodes`` stays quick."""
+    if name == "problems":
+        return _import_module("admodes.problems")
     if name in _LATE:
         return getattr(_import_module(_LATE[name]), name)
     raise AttributeError(f"module 'admodes' has no attribute '{name}'")
@@ -41,6 +43,7 @@ __all__ = [
     "jacrev",
     "jvp",
     "linearize",
+    "problems",
     "rules",
     "sparsity",
     "value_and_grad",
