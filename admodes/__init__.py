@@ -9,13 +9,34 @@ from admodes.draw import draw
 from admodes.explain import explain
 from admodes.modes.forward import jacfwd, jvp, linearize
 from admodes.modes.reverse import grad, jacrev, value_and_grad, vjp
-from admodes.modes.second_order import hessian, hvp
+from admodes.modes.second_order import hvp
 from admodes.program import jax_compat as _jc
 
-for _layer in ("program", "linear", "rules", "modes"):  # source lines in errors are the user's, not ours
+for _layer in (
+    "program",
+    "linear",
+    "rules",
+    "modes",
+    "sparse",
+    "planner",
+):  # source lines in errors are the user's, not ours
     _jc.exclude_from_sources(str(_Path(__file__).parent / _layer))
 
-_LATE = {"coloring": "admodes.sparse", "hessian_sparsity": "admodes.sparse", "sparsity": "admodes.sparse"}
+_LATE = {
+    "block_jacobian": "admodes.planner.parts",
+    "choose_mode": "admodes.planner.plan",
+    "coloring": "admodes.sparse",
+    "diagonal": "admodes.planner.parts",
+    "hessian": "admodes.planner.jacobian",
+    "hessian_sparsity": "admodes.sparse",
+    "jacobian": "admodes.planner.jacobian",
+    "laplacian": "admodes.planner.parts",
+    "load_plan": "admodes.planner.plan",
+    "plan": "admodes.planner.plan",
+    "sparsity": "admodes.sparse",
+    "value_and_jacobian": "admodes.planner.jacobian",
+    "verify": "admodes.compare.verify",
+}
 
 
 def __getattr__(name: str):
@@ -30,8 +51,11 @@ def __getattr__(name: str):
 __version__ = "0.1.0"
 
 __all__ = [
+    "block_jacobian",
+    "choose_mode",
     "coloring",
     "compare",
+    "diagonal",
     "draw",
     "errors",
     "explain",
@@ -40,12 +64,18 @@ __all__ = [
     "hessian_sparsity",
     "hvp",
     "jacfwd",
+    "jacobian",
     "jacrev",
     "jvp",
+    "laplacian",
     "linearize",
+    "load_plan",
+    "plan",
     "problems",
     "rules",
     "sparsity",
     "value_and_grad",
+    "value_and_jacobian",
+    "verify",
     "vjp",
 ]

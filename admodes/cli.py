@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, TextIO
 
 EXAMPLES = """\
 examples:
@@ -17,6 +17,7 @@ examples:
   admodes compare roe_flux                     forward and reverse mode side by side
   admodes compare robot_arm --dtype float64 --json -
   admodes compare --all --json all.json        every problem
+  admodes plan brusselator                     the cheapest way to its Jacobian, and why
   admodes explain lecture_graph                values and adjoints, line by line
   admodes draw lecture_graph --format dot      the computational graph, for Graphviz
   admodes bench modes                          derivatives of admodes as ratios to JAX's
@@ -79,13 +80,41 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(
         "compare", _compare, "the modes side by side on a problem, checked against JAX", "admodes compare roe_flux"
     )
-    which = sub.add_mutually_exclusive_group(required=True)
-    which.add_argument("problem", nargs="?", metavar="PROBLEM", help="a name from `admodes list`")
-    which.add_argument("--all", action="store_true", help="every problem")
+    sub.add_argument("problem", nargs="?", metavar="PROBLEM", help="a name from `admodes list`")
+    sub.add_argument(
+        "--all", action="store_true", help="every way that the planner knows; without PROBLEM: every problem"
+    )
     sub.add_argument("--modes", nargs="+", metavar="MODE", help="only these modes (default: all)")
     sub.add_argument("--repeat", type=_positive, default=10, metavar="N", help="run time samples (default: 10)")
     sub.add_argument("--fallback", choices=["jax"], help="borrow JAX's rule where a primitive has none")
     _add_dtype(sub)
+    _add_json(sub)
+
+    sub = command(
+        "plan",
+        _plan,
+        "the cheapest way to a Jacobian, what the others would cost, and why",
+        'admodes plan jax.numpy:cumsum --arg "normal(1000)"',
+    )
+    sub.add_argument("function", metavar="FUNCTION", help="a problem from `admodes list`, or package.module:function")
+    sub.add_argument(
+        "--arg", action="append", default=[], metavar="EXPR", help='an argument of the function, e.g. "normal(1000)"'
+    )
+    sub.add_argument(
+        "--argnums", type=int, nargs="+", metavar="K", help="which arguments to differentiate (default: 0)"
+    )
+    sub.add_argument("--objective", choices=["time", "flops", "memory", "multiplications"], default="time")
+    sub.add_argument("--memory-limit", metavar="BYTES", help="temporary memory to keep within, e.g. 200MiB")
+    sub.add_argument("--format", choices=["dense", "bcoo", "compressed"], default="dense", help="of the Jacobian")
+    sub.add_argument("--measure", action="store_true", help="time the best three candidates")
+    sub.add_argument("--draw", action="store_true", help="also draw the cuts or the colored pattern")
+    sub.add_argument("--save", type=_path, metavar="FILE", help="write the plan to FILE (.npz)")
+    _add_dtype(sub)
+    _add_json(sub)
+
+    sub = command(
+        "calibrate", _calibrate, "measure what a unit of work takes on this machine (seconds)", "admodes calibrate"
+    )
     _add_json(sub)
 
     sub = command("explain", _explain, "the evaluation trace of a derivative", "admodes explain lecture_graph")
@@ -97,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("draw", _draw, "the computational graph of a problem", "admodes draw lecture_graph --format dot")
     sub.add_argument("problem", metavar="PROBLEM", help="a name from `admodes list`")
     sub.add_argument("--format", choices=["text", "dot", "svg"], default="text", help="default: text")
-    sub.add_argument("--output", metavar="FILE", help="write to FILE instead of the terminal")
+    sub.add_argument("--output", type=_path, metavar="FILE", help="write to FILE instead of the terminal")
     _add_dtype(sub)
 
     sub = command("rules", _rules, "the primitives that have a derivative rule", "admodes rules")
@@ -116,7 +145,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", metavar="FILE", help="also write JSON to FILE; '-' prints JSON and nothing else")
+    parser.add_argument(
+        "--json", type=_path, metavar="FILE", help="also write JSON to FILE; '-' prints JSON and nothing else"
+    )
 
 
 def _add_dtype(parser: argparse.ArgumentParser) -> None:
@@ -124,10 +155,15 @@ def _add_dtype(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
+    return int(text)
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("must name a file, got an empty string")
+    return text
 
 
 # -- commands ----------------------------------------------------------------------------------------
@@ -149,35 +185,99 @@ def _list(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     from admodes import problems
-    from admodes.compare.comparison import compare, find_strategy
+    from admodes.compare.comparison import STRATEGIES, compare, find_strategy
+    from admodes.compare.planned import strategies
     from admodes.compare.report import comparison_table
 
-    chosen = problems.all() if options.all else [problems.get(options.problem)]
+    if not options.problem and not options.all:
+        raise SystemExit(_fail("compare needs a PROBLEM, or --all for every problem", 2))
+    chosen = [problems.get(options.problem)] if options.problem else problems.all()
     modes = options.modes and [_choice(find_strategy, mode) for mode in options.modes]
     results = []
     with _output(options) as write, _precision(options):
         for k, problem in enumerate(chosen, start=1):
             _progress(f"comparing {problem.name} ({k} of {len(chosen)}) ...")
             function, args = problem.make(options.dtype)
+            planned = strategies(function, args, problem.argnums) if options.problem and options.all else []
             found = compare(
                 function,
                 *args,
                 argnums=problem.argnums,
-                modes=modes,
+                modes=[*(modes or STRATEGIES), *planned],
                 repeat=options.repeat,
                 fallback=options.fallback,
             )
             results.append(replace(found, function=problem.name))
         data = [result.to_dict() for result in results]
-        write(data if options.all else data[0], *map(comparison_table, results))
+        write(data[0] if options.problem else data, *map(comparison_table, results))
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from admodes.planner.plan import plan
+
+    with _precision(options):
+        function, args, argnums = _function(options)
+        with _output(options) as write:
+            found = _choice(
+                lambda limit: plan(
+                    function,
+                    *args,
+                    argnums=argnums,
+                    objective=options.objective,
+                    memory_limit=limit,
+                    format=options.format,
+                    measure=options.measure,
+                ),
+                options.memory_limit,
+            )
+            if options.save:
+                found.save(options.save)
+            write(found.to_dict(), str(found), *([found.draw()] if options.draw else []))
+
+
+def _function(options: argparse.Namespace) -> tuple[Callable, tuple, Any]:
+    """The function that is named, its arguments, and which of them are differentiated."""
+    from admodes import problems
+    from admodes.compare.arguments import load_function, parse_arguments
+
+    chosen = options.argnums and (options.argnums[0] if len(options.argnums) == 1 else tuple(options.argnums))
+    if ":" in options.function:
+        fun, args = load_function(options.function), parse_arguments(options.arg)
+        return fun, tuple(_in_dtype(arg, options.dtype) for arg in args), 0 if chosen is None else chosen
+    if options.arg:
+        raise SystemExit(_fail("--arg is for package.module:function; a problem has its own arguments", 2))
+    problem = problems.get(options.function)
+    return *problem.make(options.dtype), problem.argnums if chosen is None else chosen
+
+
+def _in_dtype(tree: Any, dtype: str) -> Any:
+    """The 64-bit floats of an argument in the precision that was asked for."""
+    import jax
+    import numpy as np
+
+    def cast(x):
+        return x.astype(dtype) if isinstance(x, (np.ndarray, jax.Array)) and x.dtype == np.float64 else x
+
+    return jax.tree_util.tree_map(cast, tree)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from admodes.planner.machine import as_rows, cache_directory, calibrate
+    from admodes.tables import table
+
+    with _output(options) as write:
+        found = calibrate(_progress)
+        write(asdict(found), table("", ["a unit of", "takes"], as_rows(found)), f"kept in {cache_directory()}")
 
 
 def _explain(options: argparse.Namespace) -> None:
     from admodes import problems
     from admodes.explain import explain
 
+    problem = problems.get(options.problem)
     with _output(options) as write, _precision(options):
-        problem = problems.get(options.problem)
         function, args = problem.make(options.dtype)
         explanation = replace(explain(function, *args, mode=options.mode), function=problem.name)
         write(explanation.to_dict(), str(explanation))
@@ -187,14 +287,10 @@ def _draw(options: argparse.Namespace) -> None:
     from admodes import problems
     from admodes.draw import draw
 
-    with _precision(options):
-        function, args = problems.get(options.problem).make(options.dtype)
-        picture = draw(function, *args, format=options.format)
-    if options.output:
-        with open(options.output, "w", encoding="utf-8") as file:
-            file.write(picture + "\n")
-    else:
-        print(picture)
+    problem = problems.get(options.problem)
+    with _open(options.output) as file, _precision(options):
+        function, args = problem.make(options.dtype)
+        file.write(draw(function, *args, format=options.format) + "\n")
 
 
 def _rules(options: argparse.Namespace) -> None:
@@ -208,19 +304,20 @@ def _rules(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from admodes.compare.bench import MODES, bench_modes
-    from admodes.compare.report import benchmark_tables
+    from admodes.compare.bench_modes import MODES, bench_modes
     from admodes.compare.workloads import WORKLOADS
 
+    workloads = [_choice(_member(WORKLOADS, "workload"), name) for name in options.workloads or WORKLOADS]
+    modes = [_choice(_member(MODES, "mode"), name) for name in options.modes or MODES]
     with _output(options) as write:
         result = bench_modes(
-            [_choice(_member(WORKLOADS, "workload"), name) for name in options.workloads or WORKLOADS],
-            [_choice(_member(MODES, "mode"), name) for name in options.modes or MODES],
+            workloads,
+            modes,
             rounds=options.repeat,
             builds=options.builds,
             progress=_progress,
         )
-        write(result.to_dict(), *benchmark_tables(result))
+        write(result.to_dict(), *result.tables())
 
 
 # -- input and output --------------------------------------------------------------------------------
@@ -253,14 +350,22 @@ def _precision(options: argparse.Namespace) -> AbstractContextManager:
     return jax.enable_x64(True) if options.dtype == "float64" else nullcontext()
 
 
+def _open(path: str | None) -> AbstractContextManager[TextIO]:
+    """The file to write to, opened before the work; standard output for None. A path that is wrong ends the command."""
+    try:
+        return open(path, "w", encoding="utf-8") if path else nullcontext(sys.stdout)
+    except OSError as error:
+        raise SystemExit(_fail(error, 2)) from None
+
+
 @contextmanager
 def _output(options: argparse.Namespace) -> Iterator[Callable]:
-    """Gives ``write(data, *tables)``. A JSON file is opened at once, so that a wrong path fails before the work."""
+    """Gives ``write(data, *tables)``. Names must have been resolved: the JSON file is opened (and emptied) at once."""
     from admodes.compare.comparison import finite
     from admodes.compare.report import show
 
     target = options.json
-    with open(target, "w", encoding="utf-8") if target and target != "-" else nullcontext(sys.stdout) as file:
+    with _open(None if target == "-" else target) as file:
 
         def write(data: Any, *parts: Any) -> None:
             if target != "-":

@@ -31,3 +31,23 @@ class UnknownProblemError(AdmodesError, ValueError):
 
 class ColoringError(AdmodesError, ValueError):
     """A coloring does not determine the matrix that it is for."""
+
+
+class PlanningError(AdmodesError, ValueError):
+    """There is no plan: the function is no single program, or nothing fits the limits."""
+
+
+class PatternError(AdmodesError, ValueError):
+    """A sparsity pattern does not cover the Jacobian that it is for."""
+
+
+class StalePlanError(AdmodesError, ValueError):
+    """A plan is for another function or other shapes, or its file cannot be read."""
+
+
+class ArgumentError(AdmodesError, ValueError):
+    """A function or an argument on the command line that cannot be read."""
+
+
+class NonsmoothError(AdmodesError, ValueError):
+    """A generalised derivative does not exist: the function jumps, or is not defined beside the point."""

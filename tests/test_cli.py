@@ -96,6 +96,8 @@ def test_an_unknown_problem_exits_with_2_and_names_close_ones(capsys):
         ["compare", "roe_flux", "--all"],
         ["compare", "roe_flux", "--repeat", "0"],
         ["compare", "roe_flux", "--repeat", "x"],
+        ["compare", "roe_flux", "--json", ""],
+        ["draw", "roe_flux", "--output", ""],
         ["compare", "roe_flux", "--dtype", "int8"],
         ["compare", "roe_flux", "--modes", "sideways"],
         ["explain", "roe_flux", "--mode", "sideways"],
@@ -110,11 +112,51 @@ def test_wrong_commands_exit_with_2(command, capsys):
     assert "error" in capsys.readouterr().err
 
 
-def test_a_json_file_that_cannot_be_written_fails_before_the_work(capsys, tmp_path):
-    assert main(["compare", "lecture_graph", "--json", str(tmp_path / "missing" / "x.json")]) == 1
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compare", "lecture_graph", "--json"],
+        ["explain", "lecture_graph", "--json"],
+        ["draw", "lecture_graph", "--output"],
+        ["bench", "modes", "--json"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_file_that_cannot_be_written_fails_before_the_work(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(admodes.problems.get("lecture_graph").__class__, "make", None)
+    with pytest.raises(SystemExit) as exit:
+        main([*command, str(tmp_path / "missing" / "x.json")])
+    assert exit.value.code == 2
     out, err = capsys.readouterr()
     assert "missing" in err
     assert out == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compare", "nope", "--json"],
+        ["compare", "lecture_graph", "--modes", "zzz", "--json"],
+        ["explain", "nope", "--json"],
+        ["draw", "nope", "--output"],
+        ["bench", "modes", "--modes", "zzz", "--json"],
+        ["bench", "modes", "--workloads", "zzz", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_name_leaves_the_file_alone(command, capsys, tmp_path):
+    keep = tmp_path / "keep.json"
+    keep.write_text("precious")
+    with pytest.raises(SystemExit) as exit:
+        sys.exit(main([*command, str(keep)]))
+    assert exit.value.code == 2
+    assert keep.read_text() == "precious"
+
+
+def test_a_count_that_is_no_number_is_explained(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "roe_flux", "--repeat", "x"])
+    assert "must be a positive integer, got 'x'" in capsys.readouterr().err
 
 
 def test_help_shows_examples(capsys):

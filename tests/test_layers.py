@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "admodes"
 FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = (
-    ("errors",),
+    ("errors", "tables"),
     ("program",),
     ("linear",),
     ("rules",),

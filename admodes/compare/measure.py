@@ -90,12 +90,17 @@ def _sampler(call: Callable[[], Any]) -> Callable[[], float]:
     return lambda: min(_seconds(call, times) for _ in range(bursts))
 
 
-def interleave(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, ...]]:
-    """Seconds per call, one sample of every function per round."""
+def interleave(
+    calls: Mapping[str, Callable[[], Any]], rounds: int, seconds: float = float("inf")
+) -> dict[str, tuple[float, ...]]:
+    """Seconds per call, one sample of every function per round; after ``seconds`` no round but the first is begun."""
     samplers = {name: _sampler(call) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
+    deadline = time.perf_counter() + seconds
     with _no_garbage_collection():
         for k in range(rounds):
+            if k and time.perf_counter() > deadline:
+                break
             for name in list(calls)[:: 1 if k % 2 == 0 else -1]:
                 samples[name].append(samplers[name]())
     return {name: tuple(s) for name, s in samples.items()}
@@ -136,6 +141,7 @@ def measure(
     builds: int = 3,
     traces: int = 3,
     build_seconds: float = float("inf"),
+    run_seconds: float = float("inf"),
 ) -> dict[str, Measurement]:
     """Measure functions of the same arguments side by side, under ``jit``.
 
@@ -146,6 +152,7 @@ def measure(
       builds: number of samples of lower and compile time.
       traces: number of samples of trace time, at least ``builds``.
       build_seconds: once this time is spent no function is compiled again.
+      run_seconds: once this time is spent no further round of run time samples is begun.
     """
     builders = {name: _Builder(function, args) for name, function in functions.items()}
     deadline = time.perf_counter() + build_seconds
@@ -155,7 +162,7 @@ def measure(
             for builder in list(builders.values())[:: 1 if k % 2 == 0 else -1]:
                 builder.sample(compile)
     compiled = {name: builder.compiled for name, builder in builders.items()}
-    runs = interleave({name: _call(executable, args) for name, executable in compiled.items()}, rounds)
+    runs = interleave({name: _call(executable, args) for name, executable in compiled.items()}, rounds, run_seconds)
     return {
         name: Measurement(
             trace=tuple(builder.trace),

@@ -133,7 +133,7 @@ class Elementwise(LinearMap):
         total = None
         for d, kind, t in zip(self.partials, self.kinds, tangents, strict=True):
             if t is not None and (d is not None or kind is not None):
-                total = add(total, expand(_scale(d, kind, t, out.dtype), out.shape))
+                total = add(total, expand(self.scale(d, kind, t, out.dtype), out.shape))
         return (total,)
 
     def pull(self, cotangents):
@@ -141,9 +141,14 @@ class Elementwise(LinearMap):
         if g is None:
             return (None,) * len(self.domain)
         return tuple(
-            None if d is None and kind is None else collapse(_scale(d, kind, g, aval.dtype), aval.shape)
+            None if d is None and kind is None else collapse(self.scale(d, kind, g, aval.dtype), aval.shape)
             for d, kind, aval in zip(self.partials, self.kinds, self.domain, strict=True)
         )
+
+    @staticmethod
+    def scale(d, kind, t, dtype):
+        """d ⊙ t in ``dtype``."""
+        return _scale(d, kind, t, dtype)
 
     def pattern(self):
         (out,) = self.codomain

@@ -19,15 +19,23 @@ def ensure_index(argnums):
 
 
 def positional(argnums, args) -> None:
-    """Raise TypeError unless ``args`` reach as far as ``argnums``."""
-    if argnums == ():
+    """Raise unless ``argnums`` names arguments among ``args`` (negative: from the end), each once.
+
+    TypeError if there are too few arguments, ValueError for an ``argnums`` that is wrong in itself.
+    """
+    places = (argnums,) if isinstance(argnums, int) else argnums
+    if not places:
         raise ValueError("argnums is empty: name at least one argument to differentiate")
-    top = argnums if isinstance(argnums, int) else max(argnums)
+    if min(places) < -len(args):
+        raise ValueError(f"{argnums=} counts further back than the {len(args)} positional arguments")
+    top = max(places)
     if top >= len(args):
         raise TypeError(
             f"differentiating with respect to {argnums=} requires at least {top + 1} positional arguments to be "
             f"passed by the caller, but got only {len(args)} positional arguments."
         )
+    if len({place % len(args) for place in places}) < len(places):
+        raise ValueError(f"{argnums=} names an argument twice: their derivatives are one; differentiate by it once")
 
 
 def not_a_reference(x) -> None:

@@ -2,7 +2,8 @@ r"""Dual numbers: the forward sweep.
 
 A dual number is a pair (x, ẋ) with (f(x), f'(x) ẋ) as its image; pushing one through each equation,
 J ẋ for the equation's local Jacobian J, is forward mode. Outside ``jit`` the pairs travel as tracers
-through the user's own Python; sub-programs are interpreted. Both ways call :func:`push_equation`.
+through the user's own Python; sub-programs are interpreted. Both ways call the interpreter's ``push_equation``,
+by default the one here.
 
 Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., section 3.1.
 """
@@ -43,7 +44,7 @@ def push_equation(interpreter, primitive, duals: Sequence[Dual], params: dict) -
         return list(map(Dual, *rule.push(interpreter, primitive, primals, tangents, params)))
     outs = rule.evaluate(primitive, primals, params)
     active = tuple(t is not None for t in tangents)
-    jacobian = rule.jacobian(interpreter, primitive, outs, primals, active, params)
+    jacobian = interpreter.jacobian(rule, primitive, outs, primals, active, params)
     if jacobian is None:
         return [Dual(out) for out in outs]
     return list(map(Dual, outs, jacobian.push(tangents)))
@@ -63,12 +64,17 @@ def push_program(interpreter, closed, primals: Sequence, tangents: Sequence) -> 
     """Push duals through a jaxpr: (outputs, their tangents)."""
     if jc.has_references(closed):
         return push_function(interpreter, jc.jaxpr_as_fun(closed), primals, tangents)
-
-    def step(equation, duals, params):
-        return push_equation(interpreter, equation.primitive, duals, params)
-
-    duals = run(from_jaxpr(closed), step, list(map(Dual, primals, tangents)), Dual)
+    duals = push_duals(interpreter, closed, map(interpreter.dual, primals, tangents))
     return [d.primal for d in duals], [d.tangent for d in duals]
+
+
+def push_duals(interpreter, closed, duals) -> list:
+    """The outputs of a jaxpr without references, as duals of the interpreter's kind."""
+
+    def step(equation, operands, params):
+        return interpreter.push_equation(equation.primitive, operands, params)
+
+    return run(from_jaxpr(closed), step, list(duals), interpreter.dual)
 
 
 class DualTracer(jc.DerivativeTracer):
@@ -96,13 +102,13 @@ class DualTrace(ReferenceTrace):
         self.interpreter = interpreter
 
     def unpack(self, value) -> Dual:
-        return value.dual if isinstance(value, DualTracer) and value._trace is self else Dual(value)
+        return value.dual if isinstance(value, DualTracer) and value._trace is self else self.interpreter.dual(value)
 
     def pack(self, dual: Dual):
         return dual.primal if dual.tangent is None else DualTracer(self, dual)
 
     def apply(self, primitive, args, params):
-        duals = push_equation(self.interpreter, primitive, [self.unpack(x) for x in args], params)
+        duals = self.interpreter.push_equation(primitive, [self.unpack(x) for x in args], params)
         return [self.pack(d) for d in duals]
 
 
@@ -110,7 +116,7 @@ def push_function(interpreter, fun: Callable, primals: Sequence, tangents: Seque
     """Run a flat function on duals: (outputs, their tangents)."""
     with jc.take_current_trace() as parent:
         trace = DualTrace(parent, interpreter)
-        inputs = [trace.pack(d) for d in map(Dual, primals, tangents)]
+        inputs = [trace.pack(d) for d in map(interpreter.dual, primals, tangents)]
         with jc.set_current_trace(trace):
             duals = [trace.unpack(x) for x in trace.returned(fun(*inputs))]
         trace.invalidate()

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from admodes.program import jax_compat as jc
@@ -76,13 +75,7 @@ def std_basis(tree):
     dtype = jax.dtypes.result_type(*leaves) if leaves else np.dtype(np.float32)
     flat = jax.numpy.eye(n, dtype=dtype)
     parts = jax.numpy.split(flat, np.cumsum(sizes)[:-1], axis=1) if leaves else []
-    return tree_unflatten(
-        treedef,
-        [
-            jc.convert_like(lax.reshape(part, (n, *np.shape(x))), jc.typeof(x))
-            for part, x in zip(parts, leaves, strict=True)
-        ],
-    )
+    return tree_unflatten(treedef, [jc.batch_of(part, jc.typeof(x)) for part, x in zip(parts, leaves, strict=True)])
 
 
 def wraps(fun: Callable, what: str) -> Callable:

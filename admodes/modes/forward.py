@@ -13,13 +13,13 @@ from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from admodes.modes import checks
 from admodes.modes.flat import flat_function, select_arguments, std_basis, wraps
-from admodes.modes.interpreter import INTERPRETER
+from admodes.modes.interpreter import INTERPRETER, Interpreter, interpreter_for
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
 
 
 @jc.api_boundary
-def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = False):
+def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = False, *, nan_safe: bool = False):
     r"""Value and directional derivative: (f(x), f'(x) ẋ), by dual numbers.
 
     Args:
@@ -27,6 +27,7 @@ def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = Fa
       primals: tuple or list of the arguments x.
       tangents: the direction ẋ, of the structure, shapes and dtypes of ``primals`` (dtype ``float0`` for integers).
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+      nan_safe: whether a zero tangent stays zero where it meets an infinite slope (see :func:`admodes.grad`).
 
     Returns:
       ``(y, dy)``, or ``(y, dy, aux)`` with ``has_aux``; ``dy`` has the structure of ``y``.
@@ -60,9 +61,10 @@ def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = Fa
     flat = list(map(jc.canonicalize, flat))
     ts = [None if jc.dtype_of(t) == jc.float0 else jc.canonicalize(t) for t in flat_ts]
     flat_fun, result = flat_function(fun, tree, has_aux)
-    outs, out_ts = INTERPRETER.push_function(flat_fun, flat, ts)
+    outs, out_ts = interpreter_for(nan_safe).push_function(flat_fun, flat, ts)
     n = result.tree.num_leaves
-    out_ts = [jc.zeros(jc.typeof(o)) if t is None else t for o, t in zip(outs[:n], out_ts[:n], strict=True)]
+    out_ts = [jc.zeros(jc.typeof(o)) if t is None else jc.untyped(t) for o, t in zip(outs[:n], out_ts[:n], strict=True)]
+    outs = list(map(jc.untyped, outs))
     values = result.tree.unflatten(outs[:n]), result.tree.unflatten(out_ts)
     return (*values, result.aux(outs[n:])) if has_aux else values
 
@@ -94,7 +96,7 @@ class Pushforward:
                 )
         ts = tuple(None if jc.dtype_of(t) == jc.float0 else jc.canonicalize(t) for t in flat)
         outs = self.tape.push(ts)
-        dense = [jc.zeros(a) if t is None else t for a, t in zip(self.out_avals, outs, strict=True)]
+        dense = [jc.zeros(a) if t is None else jc.untyped(t) for a, t in zip(self.out_avals, outs, strict=True)]
         return tree_unflatten(self.out_tree, dense)
 
 
@@ -111,12 +113,12 @@ def linearize(fun: Callable, *primals, has_aux: bool = False):
     outs, tape, in_tree, result = record(fun, primals, has_aux)
     avals = tuple(map(jc.typeof, outs[: result.tree.num_leaves]))
     push = Pushforward(tape, in_tree, result.tree, avals)
-    n = result.tree.num_leaves
+    n, outs = result.tree.num_leaves, list(map(jc.untyped, outs))
     values = result.tree.unflatten(outs[:n]), push
     return (*values, result.aux(outs[n:])) if has_aux else values
 
 
-def record(fun, primals, has_aux):
+def record(fun, primals, has_aux, interpreter: Interpreter = INTERPRETER):
     """Record ``fun`` at ``primals``: (flat outputs, tape to the outputs that are not auxiliary, in_tree, result)."""
     flat, in_tree = tree_flatten(primals)
     flat = list(map(jc.canonicalize, flat))
@@ -125,7 +127,7 @@ def record(fun, primals, has_aux):
         checks.not_a_reference(x)
     active = [jc.is_differentiable(jc.typeof(x)) for x in flat]
     flat_fun, result = flat_function(fun, in_tree, has_aux)
-    outs, tape = INTERPRETER.record_function(flat_fun, flat, active, lambda: result.tree.num_leaves)
+    outs, tape = interpreter.record_function(flat_fun, flat, active, lambda: result.tree.num_leaves)
     return outs, tape, in_tree, result
 
 

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
+from admodes.linear.maps import LinearMap
+from admodes.linear.strong import strong
 from admodes.modes import dual, record
 from admodes.modes.tape import Recorder, Tape
 from admodes.program import jax_compat as jc
+from admodes.rules.kinks import POLICIES
 
 
+@dataclass(frozen=True)
 class Interpreter:
-    """What a rule may ask of the modes. There is one, :data:`INTERPRETER`."""
+    """What a rule may ask of the modes.
+
+    ``ties`` is what the rules of kinks do where the derivative does not exist (``rules/kinks.py``); with ``nan_safe``
+    zeros are strong (``linear/strong.py``). :data:`INTERPRETER` is the one of all modes unless a user asks otherwise.
+    """
+
+    ties: str = "jax"
+    nan_safe: bool = False
+
+    dual: ClassVar[type] = dual.Dual  # what the forward sweep carries
+
+    def jacobian(self, rule, primitive, outs, primals, active, params) -> LinearMap | None:
+        """The local Jacobian of an equation that has been evaluated; None if it is zero."""
+        found = rule.jacobian(self, primitive, outs, primals, active, params)
+        return strong(found) if self.nan_safe and found is not None else found
+
+    def push_equation(self, primitive, duals, params) -> list:
+        """Forward mode through one equation."""
+        return dual.push_equation(self, primitive, duals, params)
 
     def push_program(self, closed, primals, tangents) -> tuple[list, list]:
         """Forward mode through a jaxpr: (outputs, tangents of the outputs)."""
@@ -20,9 +44,9 @@ class Interpreter:
         """Forward mode through a function of flat arguments that returns a flat list."""
         return dual.push_function(self, fun, primals, tangents)
 
-    def record_program(self, closed, primals, active, known=None) -> tuple[list, Tape]:
+    def record_program(self, closed, primals, active, known=None, linear=False) -> tuple[list, Tape]:
         """Evaluate and record a jaxpr: (outputs, tape); ``known(equation)`` may give results already at hand."""
-        return record.record_program(self, closed, primals, active, known)
+        return record.record_program(self, closed, primals, active, known, linear)
 
     def record_function(self, fun: Callable, primals, active, n_outputs=None) -> tuple[list, Tape]:
         """Evaluate and record a function of flat arguments that returns a flat list (of which the first count)."""
@@ -42,10 +66,20 @@ class Interpreter:
         """The transpose, at ``cotangents``, of a linear function of flat arguments of these types.
 
         A linear function is its own derivative, so its transpose is its pullback at any point: here at 0.
+        Raises NotLinearError where an equation with a rule of its own shows that it is not.
         """
         zeros = [jc.zeros(a) for a in avals]
-        _, tape = self.record_function(fun, zeros, [True] * len(zeros))
+        _, tape = record.record_function(self, fun, zeros, [True] * len(zeros), linear=True)
         return list(tape.pull(tuple(cotangents)))
 
 
 INTERPRETER = Interpreter()
+
+
+def interpreter_for(nan_safe: bool, ties: str = "jax") -> Interpreter:
+    """The interpreter with these policies; ValueError if there is none of that name."""
+    if ties not in POLICIES:
+        raise ValueError(
+            f"unknown policy ties={ties!r}: there are {', '.join(map(repr, (*POLICIES, 'lexicographic')))}"
+        )
+    return Interpreter(ties, nan_safe)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from admodes.errors import UnsupportedPrimitiveError
+from admodes.errors import NotLinearError, UnsupportedPrimitiveError
 from admodes.modes.references import ReferenceTrace
 from admodes.modes.tape import Recorder, Slot, Tape
 from admodes.program import jax_compat as jc
@@ -20,6 +20,11 @@ from admodes.program.evaluate import bind, run
 from admodes.program.ir import from_jaxpr
 from admodes.rules.references import check_references
 from admodes.rules.table import LocalRule, ZeroRule, lookup
+
+NOT_LINEAR = (
+    "the rule of a custom_jvp function must be linear in the tangents (of a custom_vjp function: in the cotangents), "
+    "or it cannot be transposed, but it applies '{}' to them (at {})."
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
     slots = tuple(v.slot for v in values)
     active = tuple(s is not None for s in slots)
     rule = lookup(primitive)
-    if not any(active) or isinstance(rule, ZeroRule):
+    if not any(active) or (isinstance(rule, ZeroRule) and not recorder.linear):
         return [Recorded(out) for out in outs or bind(primitive, primals, params)]
     if rule is not None and not isinstance(rule, LocalRule):
         return list(map(Recorded, *rule.record(interpreter, recorder, primitive, primals, slots, params)))
@@ -49,17 +54,21 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
 
         check_references(primitive, outs)
     else:
-        outs = outs or rule.evaluate(primitive, primals, params)
+        outs, place = outs or rule.evaluate(primitive, primals, params), jc.current_place() if recorder.linear else ""
 
         def jacobian():
-            return rule.jacobian(interpreter, primitive, outs, primals, active, params)
+            if place and not rule.is_linear(primitive, tuple(map(jc.typeof, primals)), active, params):
+                raise NotLinearError(NOT_LINEAR.format(primitive.name, place))
+            return interpreter.jacobian(rule, primitive, outs, primals, active, params)
 
     return list(map(Recorded, outs, recorder.append(slots, jacobian, outs)))
 
 
-def record_program(interpreter, closed, primals: Sequence, active: Sequence[bool], known=None) -> tuple[list, Tape]:
+def record_program(
+    interpreter, closed, primals: Sequence, active: Sequence[bool], known=None, linear: bool = False
+) -> tuple[list, Tape]:
     """Evaluate a jaxpr and record it: (outputs, tape). The tape's domain are the inputs of the jaxpr."""
-    recorder = Recorder(map(jc.typeof, primals))
+    recorder = Recorder(map(jc.typeof, primals), linear)
     inputs = map(Recorded, primals, recorder.inputs(active))
     values = continue_program(interpreter, recorder, closed, inputs, known)
     outs = [v.primal for v in values]
@@ -125,10 +134,18 @@ def continue_function(interpreter, recorder: Recorder, fun: Callable, values: Se
 
 
 def record_function(
-    interpreter, fun: Callable, primals: Sequence, active: Sequence[bool], n_outputs: Callable[[], int] | None = None
+    interpreter,
+    fun: Callable,
+    primals: Sequence,
+    active: Sequence[bool],
+    n_outputs: Callable[[], int] | None = None,
+    linear: bool = False,
 ) -> tuple[list, Tape]:
-    """Run a flat function on recorded values: (outputs, tape). The tape leads to the first ``n_outputs()`` outputs."""
-    recorder = Recorder(map(jc.typeof, primals))
+    """Run a flat function on recorded values: (outputs, tape). The tape leads to the first ``n_outputs()`` outputs.
+
+    With ``linear``, a function that shows not to be linear raises NotLinearError.
+    """
+    recorder = Recorder(map(jc.typeof, primals), linear)
     inputs = list(map(Recorded, primals, recorder.inputs(active)))
     values = continue_function(interpreter, recorder, fun, inputs)
     outs = [v.primal for v in values]

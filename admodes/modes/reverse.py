@@ -12,8 +12,11 @@ import numpy as np
 from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, tree_transpose, tree_unflatten
 
 from admodes.modes import checks
+from admodes.modes.approach import approached, beside, directions_for
 from admodes.modes.flat import select_arguments, std_basis, wraps
 from admodes.modes.forward import record
+from admodes.modes.interpreter import interpreter_for
+from admodes.modes.lexicographic import Lexicographic
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
 
@@ -59,13 +62,14 @@ class Pullback:
 
 
 @jc.api_boundary
-def vjp(fun: Callable, *primals, has_aux: bool = False):
+def vjp(fun: Callable, *primals, has_aux: bool = False, nan_safe: bool = False, ties: str = "jax"):
     r"""Value at x and the pullback g ↦ gᵀ f'(x), by a tape.
 
     Args:
       fun: a function of pytrees of arrays that returns a pytree of arrays.
       primals: the arguments x.
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+      nan_safe, ties: what happens at infinite slopes and at kinks (see :func:`grad`).
 
     Returns:
       ``(y, pullback)`` or ``(y, pullback, aux)``. ``pullback(g)``, with g of the structure, shapes and dtypes of y,
@@ -80,7 +84,9 @@ def vjp(fun: Callable, *primals, has_aux: bool = False):
     Reference: Griewank and Walther, *Evaluating Derivatives*, section 3.2.
     """
     jc.check_callable(fun)
-    outs, tape, in_tree, result = record(fun, primals, has_aux)
+    if ties == "lexicographic":
+        fun, nan_safe, ties = beside(fun, directions_for(primals), Lexicographic()), True, "jax"
+    outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties))
     n = result.tree.num_leaves
     name = getattr(fun, "__name__", type(fun).__name__)
     pullback = Pullback(tape, in_tree, result.tree, tuple(map(jc.typeof, outs[:n])), name)
@@ -89,7 +95,14 @@ def vjp(fun: Callable, *primals, has_aux: bool = False):
 
 
 def value_and_grad(
-    fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, allow_int: bool = False
+    fun: Callable,
+    argnums=0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    nan_safe: bool = False,
+    ties: str = "jax",
 ) -> Callable:
     r"""A function that returns (f(x), ∇f(x)) for a scalar f; the arguments are those of :func:`grad`.
 
@@ -98,6 +111,13 @@ def value_and_grad(
     >>> float(value), float(slope)
     (9.0, 6.0)
     """
+    lexicographic = ties == "lexicographic"
+    sweep = partial(vjp, nan_safe=nan_safe or lexicographic, ties="jax" if lexicographic else ties)
+    return differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approached if lexicographic else None)
+
+
+def differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach) -> Callable:
+    """x ↦ (f(x), ∇f(x)), by ``sweep``, a vjp; ``approach`` (see approach.py) may put another function in f's place."""
     jc.check_callable(fun)
     argnums = checks.ensure_index(argnums)
 
@@ -108,10 +128,14 @@ def value_and_grad(
         partial_fun, dyn_args = select_arguments(fun, argnums, args, kwargs)
         for x in tree_leaves(dyn_args):
             checks.reverse_input("grad", holomorphic, allow_int, x)
-        value, pullback, *aux = vjp(partial_fun, *dyn_args, has_aux=has_aux)
-        checks.scalar(value)
-        tree_map(partial(checks.reverse_output, "grad", holomorphic), value)
-        gradient = pullback(jc.one(value))
+
+        def both(function):
+            value, pullback, *aux = sweep(function, *dyn_args, has_aux=has_aux)
+            checks.scalar(value)
+            tree_map(partial(checks.reverse_output, "grad", holomorphic), value)
+            return value, pullback(jc.one(value)), *aux
+
+        value, gradient, *aux = approach(both, partial_fun, dyn_args) if approach else both(partial_fun)
         gradient = gradient[0] if isinstance(argnums, int) else gradient
         return ((value, *aux) if has_aux else value), gradient
 
@@ -119,7 +143,14 @@ def value_and_grad(
 
 
 def grad(
-    fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, allow_int: bool = False
+    fun: Callable,
+    argnums=0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    nan_safe: bool = False,
+    ties: str = "jax",
 ) -> Callable:
     r"""The gradient ∇f of a scalar function, in one sweep back along the tape whatever the number of inputs.
 
@@ -129,6 +160,10 @@ def grad(
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
       holomorphic: whether ``fun`` is holomorphic; inputs and outputs must then be complex.
       allow_int: whether integer inputs are allowed; their gradient has dtype ``float0``.
+      nan_safe: strong zeros: a cotangent that is zero stays zero, even if the slope that it meets is infinite or NaN
+        (and a slope that is zero makes zero of any cotangent), in each elementwise partial derivative.
+      ties: what happens at kinks: "jax" as JAX chooses, "first", "average" (see ``rules/kinks.py``), or
+        "lexicographic", as :func:`admodes.subgradient`.
 
     Returns:
       A function of the arguments of ``fun`` that returns the gradient, or (gradient, aux) with ``has_aux``. The
@@ -141,7 +176,7 @@ def grad(
     >>> admodes.grad(lambda x: jnp.sum(x**2))(jnp.array([1.0, 2.0])).tolist()
     [2.0, 4.0]
     """
-    both = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int)
+    both = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int, nan_safe=nan_safe, ties=ties)
 
     @wraps(fun, "Gradient")
     @jc.api_boundary
@@ -153,7 +188,13 @@ def grad(
 
 
 def jacrev(
-    fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, allow_int: bool = False
+    fun: Callable,
+    argnums=0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    nan_safe: bool = False,
 ) -> Callable:
     r"""Jacobian by reverse mode: one sweep back per output, all in one batch.
 
@@ -173,7 +214,7 @@ def jacrev(
         partial_fun, dyn_args = select_arguments(fun, argnums, args, kwargs)
         for x in tree_leaves(dyn_args):
             checks.reverse_input("jacrev", holomorphic, allow_int, x)
-        y, pullback, *aux = vjp(partial_fun, *dyn_args, has_aux=has_aux)
+        y, pullback, *aux = vjp(partial_fun, *dyn_args, has_aux=has_aux, nan_safe=nan_safe)
         tree_map(partial(checks.reverse_output, "jacrev", holomorphic), y)
         jac = jax.vmap(pullback)(std_basis(y))
         jac, example = (jac[0], dyn_args[0]) if isinstance(argnums, int) else (jac, dyn_args)

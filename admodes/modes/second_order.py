@@ -1,11 +1,11 @@
-"""Second order: forward over reverse."""
+"""Second order: forward over reverse. Whole Hessians are planned (:func:`admodes.hessian`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from admodes.modes.forward import jacfwd, jvp
-from admodes.modes.reverse import grad, jacrev
+from admodes.modes.forward import jvp
+from admodes.modes.reverse import grad
 from admodes.program import jax_compat as jc
 
 
@@ -34,13 +34,3 @@ def hvp(fun: Callable, primals, tangents, *, has_aux: bool = False):
     _, products, *aux = jvp(gradient, args, vectors, has_aux=has_aux)
     products = products if several else products[0]
     return (products, *aux) if has_aux else products
-
-
-def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False) -> Callable:
-    r"""The Hessian ∇²f as a dense array (for vector-valued f, one per output), forward over reverse.
-
-    >>> import admodes, jax.numpy as jnp
-    >>> admodes.hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
-    [[4.0, 2.0], [2.0, 0.0]]
-    """
-    return jacfwd(jacrev(fun, argnums, has_aux, holomorphic), argnums, has_aux, holomorphic)

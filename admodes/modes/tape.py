@@ -92,11 +92,15 @@ class Slot:
 
 
 class Recorder:
-    """Grows a tape; what it hands out are slots, and the tape holds only what the outputs reach."""
+    """Grows a tape; what it hands out are slots, and the tape holds only what the outputs reach.
 
-    def __init__(self, in_avals):
+    ``linear`` says that what is recorded now must be linear, being there to be transposed.
+    """
+
+    def __init__(self, in_avals, linear: bool = False):
         self.domain = tuple(in_avals)
         self.count = 0
+        self.linear = linear
 
     def inputs(self, active) -> list:
         return [Slot(None, i) if on else None for i, on in enumerate(active)]

@@ -104,10 +104,14 @@ class Bracket:
             return f"J{self.start + 1}"
         inner = [str(part) for part in self.parts]
         if self.how == "push":
-            inner.append(f"{self.parts[0].stop + 1}..{self.stop} pushed")
+            inner.append(f"{_stages(self.parts[0].stop + 1, self.stop)} pushed")
         elif self.how == "pull":
-            inner.insert(0, f"{self.start + 1}..{self.parts[0].start} pulled")
+            inner.insert(0, f"{_stages(self.start + 1, self.parts[0].start)} pulled")
         return f"({' '.join(reversed(inner))})"
+
+
+def _stages(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first}..{last}"
 
 
 def bracket(

@@ -1,9 +1,11 @@
 """The problem collection: real functions from many fields, which tests, demos, benchmarks and the CLI all draw from."""
 
 from admodes.problems import (  # noqa: F401  (imported for their entries)
+    control,
     dynamics,
     finance,
     fluids,
+    layers,
     lecture,
     minpack,
     networks,

@@ -9,6 +9,20 @@ from jax import lax
 from admodes.problems.registry import problem
 
 
+def _runge_kutta(slope, start, h, steps):
+    """z after ``steps`` steps of length h from z' = slope(z), and after each: the classical method of order four."""
+
+    def step(z, _):
+        k1 = slope(z)
+        k2 = slope(z + 0.5 * h * k1)
+        k3 = slope(z + 0.5 * h * k2)
+        k4 = slope(z + h * k3)
+        z = z + h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
+        return z, z
+
+    return lax.scan(step, start, None, length=steps)
+
+
 @problem(
     summary="reaction and diffusion of two species on a torus",
     field="partial differential equations",
@@ -41,6 +55,28 @@ def brusselator(dtype, rng, n=8):
 
 
 @problem(
+    summary="a step of heat conduction by a 9-point stencil, as a convolution",
+    field="partial differential equations",
+    inputs=64,
+    outputs=64,
+)
+def heat(dtype, rng, n=8):
+    r"""One explicit Euler step of u' = Δu on n × n points, u = 0 outside, by the compact nine-point stencil.
+
+    u + τ/(6h²) [1 4 1; 4 −20 4; 1 4 1] ∗ u with τ = h²/10, as ``lax.conv_general_dilated``: at most nine nonzeros per
+    row, the same numbers in each.
+
+    Reference: Collatz, *The Numerical Treatment of Differential Equations*, 3rd ed., Springer 1960, appendix table VI.
+    """
+    kernel = np.array([[1.0, 4.0, 1.0], [4.0, -20.0, 4.0], [1.0, 4.0, 1.0]], dtype)[None, None] / dtype.type(60.0)
+
+    def f(u, kernel):
+        return u + lax.conv_general_dilated(u[None, None], kernel, (1, 1), "SAME")[0, 0]
+
+    return f, (rng.uniform(0.0, 1.0, (n, n)).astype(dtype), kernel)
+
+
+@problem(
     summary="end of a Lotka-Volterra orbit from its four rates (RK4 in a scan)", field="ecology", inputs=4, outputs=2
 )
 def rk4_ode(dtype, rng, steps=50):
@@ -51,7 +87,6 @@ def rk4_ode(dtype, rng, steps=50):
     Reference: Hairer, Nørsett and Wanner, *Solving Ordinary Differential Equations I*, 2nd ed., Springer 1993,
     section II.1; Lotka (1925), Volterra (1926).
     """
-    h = 5.0 / steps
 
     def f(rates, start):
         alpha, beta, delta, gamma = rates
@@ -61,14 +96,25 @@ def rk4_ode(dtype, rng, steps=50):
             meetings = prey * predator
             return jnp.stack([alpha * prey - beta * meetings, delta * meetings - gamma * predator])
 
-        def step(z, _):
-            k1 = slope(z)
-            k2 = slope(z + 0.5 * h * k1)
-            k3 = slope(z + 0.5 * h * k2)
-            k4 = slope(z + h * k3)
-            return z + h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4), None
-
-        return lax.scan(step, start, None, length=steps)[0]
+        return _runge_kutta(slope, start, 5.0 / steps, steps)[0]
 
     rates = np.array([1.1, 0.4, 0.1, 0.4]) * rng.uniform(0.9, 1.1, 4)
     return f, (rates.astype(dtype), np.array([10.0, 5.0], dtype))
+
+
+@problem(summary="orbit of three competing species from their 12 parameters", field="ecology", inputs=12, outputs=60)
+def competition(dtype, rng, steps=20):
+    r"""The populations over the time 10 of xᵢ' = xᵢ (rᵢ − Σⱼ aᵢⱼ xⱼ), as a function of r (3) and A (3 x 3).
+
+    The classical Runge-Kutta method in ``lax.scan``, all steps returned: few inputs, many outputs.
+
+    Reference: May and Leonard, *Nonlinear aspects of competition between three species*, SIAM J. Appl. Math. 29 (1975)
+    243-253.
+    """
+
+    def f(parameters, start):
+        r, a = parameters[:3], jnp.reshape(parameters[3:], (3, 3))
+        return _runge_kutta(lambda x: x * (r - a @ x), start, 10.0 / steps, steps)[1]
+
+    parameters = np.array([1.0, 1.0, 1.0, 1.0, 0.8, 1.3, 1.3, 1.0, 0.8, 0.8, 1.3, 1.0]) * rng.uniform(0.95, 1.05, 12)
+    return f, (parameters.astype(dtype), np.array([0.4, 0.3, 0.2], dtype))

@@ -69,6 +69,28 @@ def roe_flux(dtype, rng):
     return interface_flux, (state(1.0, 0.3, 1.0), state(0.125, 0.2, 0.1))
 
 
+@problem(summary="upwind differences for Burgers' equation", field="fluid dynamics", inputs=32, outputs=32)
+def burgers(dtype, rng, n=32):
+    r"""The right-hand side of u_t + (u²/2)_x = ν u_xx on n points of (0, 1), u = 0 at both ends, ν = 0.01.
+
+    uᵢ' = −(Fᵢ₊½ − Fᵢ₋½)/h + ν (uᵢ₊₁ − 2uᵢ + uᵢ₋₁)/h² with the upwind flux F(a, b) = max(a, 0)²/2 + min(b, 0)²/2:
+    tridiagonal.
+
+    Reference: Engquist and Osher, *One-sided difference approximations for nonlinear conservation laws*, Math. Comp. 36
+    (1981) 321-351.
+    """
+    h, viscosity = 1.0 / (n + 1), 0.01
+
+    def f(u):
+        left, right = jnp.pad(u, (1, 0)), jnp.pad(u, (0, 1))
+        flux = 0.5 * (jnp.maximum(left, 0.0) ** 2 + jnp.minimum(right, 0.0) ** 2)
+        diffusion = viscosity / h * (right - left)
+        return jnp.diff(diffusion - flux) / h
+
+    x = h * np.arange(1, n + 1)
+    return f, ((np.sin(2.0 * np.pi * x) + 0.1 * rng.normal(size=n)).astype(dtype),)
+
+
 @problem(
     summary="Helmholtz energy of a mixed fluid: scalar, dense Hessian", field="thermodynamics", inputs=10, outputs=1
 )

@@ -46,22 +46,43 @@ INJECTION = {
     14: -14.9 - 5.0j,
 }
 HELD_VOLTAGE = {1: 1.060, 2: 1.045, 3: 1.010, 6: 1.070, 8: 1.090}  # the slack bus 1 and the generators
-N = 14
-PQ = np.array([bus - 1 for bus in range(1, N + 1) if bus not in HELD_VOLTAGE])
 
 
-def _admittance() -> np.ndarray:
+def _admittance(n, branches, shunts) -> np.ndarray:
     """The bus admittance matrix Y: branches as π circuits, transformers on the side of the first bus."""
-    y = np.zeros((N, N), complex)
-    for start, end, resistance, reactance, charging, tap in BRANCHES:
+    y = np.zeros((n, n), complex)
+    for start, end, resistance, reactance, charging, tap in branches:
         i, j, series = start - 1, end - 1, 1.0 / (resistance + 1j * reactance)
         y[i, i] += (series + 0.5j * charging) / tap**2
         y[j, j] += series + 0.5j * charging
         y[i, j] -= series / tap
         y[j, i] -= series / tap
-    for bus, shunt in SHUNT.items():
+    for bus, shunt in shunts.items():
         y[bus - 1, bus - 1] += shunt
     return y
+
+
+def _balance(dtype, rng, admittance, injected, held_voltage):
+    """The mismatch in angles and free voltages, near a flat start, and its arguments; bus 1 is the slack bus."""
+    n = len(admittance)
+    rows, cols = np.nonzero(admittance)
+    entries = admittance[rows, cols]
+    free = np.array([bus - 1 for bus in range(1, n + 1) if bus not in held_voltage])
+    held = np.array([held_voltage.get(bus, 1.0) for bus in range(1, n + 1)])
+
+    def f(unknowns, held, conductance, susceptance, p_injected, q_injected):
+        theta = jnp.concatenate([jnp.zeros(1, unknowns.dtype), unknowns[: n - 1]])
+        v = held.at[free].set(unknowns[n - 1 :])
+        angle = theta[rows] - theta[cols]
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        weight = v[rows] * v[cols]
+        p = jnp.zeros(n, v.dtype).at[rows].add(weight * (conductance * cos + susceptance * sin))
+        q = jnp.zeros(n, v.dtype).at[rows].add(weight * (conductance * sin - susceptance * cos))
+        return jnp.concatenate([(p - p_injected)[1:], (q - q_injected)[free]])
+
+    start = np.concatenate([rng.uniform(-0.2, 0.0, n - 1), rng.uniform(0.98, 1.04, free.size)])
+    data = (held, entries.real, entries.imag, injected.real, injected.imag)
+    return f, (start.astype(dtype), *(a.astype(dtype) for a in data))
 
 
 @problem(
@@ -78,22 +99,32 @@ def power_flow(dtype, rng):
     Reference: Tinney and Hart, *Power flow solution by Newton's method*, IEEE Trans. Power Apparatus and Systems 86
     (1967) 1449-1460; data of the IEEE 14-bus test case (University of Washington archive).
     """
-    admittance = _admittance()
-    rows, cols = np.nonzero(admittance)
-    entries = admittance[rows, cols]
-    injected = np.array([INJECTION.get(bus, 0.0) / 100.0 for bus in range(1, N + 1)])
-    held = np.array([HELD_VOLTAGE.get(bus, 1.0) for bus in range(1, N + 1)])
+    injected = np.array([INJECTION.get(bus, 0.0) / 100.0 for bus in range(1, 15)])
+    return _balance(dtype, rng, _admittance(14, BRANCHES, SHUNT), injected, HELD_VOLTAGE)
 
-    def f(unknowns, held, conductance, susceptance, p_injected, q_injected):
-        theta = jnp.concatenate([jnp.zeros(1, unknowns.dtype), unknowns[: N - 1]])
-        v = held.at[PQ].set(unknowns[N - 1 :])
-        angle = theta[rows] - theta[cols]
-        cos, sin = jnp.cos(angle), jnp.sin(angle)
-        weight = v[rows] * v[cols]
-        p = jnp.zeros(N, v.dtype).at[rows].add(weight * (conductance * cos + susceptance * sin))
-        q = jnp.zeros(N, v.dtype).at[rows].add(weight * (conductance * sin - susceptance * cos))
-        return jnp.concatenate([(p - p_injected)[1:], (q - q_injected)[PQ]])
 
-    start = np.concatenate([rng.uniform(-0.2, 0.0, N - 1), rng.uniform(0.98, 1.04, PQ.size)])
-    data = (held, entries.real, entries.imag, injected.real, injected.imag)
-    return f, (start.astype(dtype), *(a.astype(dtype) for a in data))
+@problem(
+    summary="power balance of a random network of any size, sparse",
+    field="electrical engineering",
+    inputs=52,
+    outputs=52,
+)
+def power_network(dtype, rng, buses=30):
+    r"""The mismatch of ``power_flow`` for a random network: a tree of neighbours and half as many lines again.
+
+    Each bus is joined to one of the ten before it, and half of them to a second one: 3 lines meet at a bus, about as
+    many as in real grids. The first bus is the slack bus; it and a fifth of the others, the generators, hold their
+    voltage.
+
+    Reference: Wang, Scaglione and Thomas, *Generating statistically correct random topologies for testing smart grid
+    communication and control networks*, IEEE Trans. Smart Grid 1 (2010) 28-39.
+    """
+    ends = [*range(2, buses + 1), *(2 + rng.choice(buses - 1, buses // 2, replace=False)).tolist()]
+    reactances = rng.uniform(0.05, 0.3, len(ends))
+    branches = [
+        (end - int(rng.integers(1, min(end, 11))), end, 0.3 * x, x, 0.1 * x, 1.0)
+        for end, x in zip(ends, reactances, strict=True)
+    ]
+    held = {1: 1.0} | {2 + int(k): 1.02 for k in rng.choice(buses - 1, buses // 5, replace=False)}
+    injected = 0.1 * rng.normal(size=buses) + 0.03j * rng.normal(size=buses)
+    return _balance(dtype, rng, _admittance(buses, branches, {}), injected, held)

@@ -63,32 +63,41 @@ def _pull_dot(place):
     return pull
 
 
+def dot_numbers(linear):
+    """The entries of the result, laid out as [b, i, j], of its differentiated factor [b, i, k] and of the other [b, j, k].
+
+    Entry (b, i, j) of the result is the sum over k of the products of these.
+    """
+    (place,) = np.flatnonzero(linear.active)
+    contract, batch = dict(linear.params)["dimension_numbers"]
+    kept = [_others(a.ndim, c, b) for a, c, b in zip(linear.domain[:2], contract, batch, strict=True)]
+    (out,) = linear.codomain
+
+    def layout(at):
+        x, groups = linear.domain[at], (batch[at], kept[at], contract[at])
+        numbers = np.arange(x.size).reshape(x.shape).transpose([axis for axes in groups for axis in axes])
+        return numbers.reshape([math.prod(x.shape[axis] for axis in axes) for axes in groups])
+
+    own, other = layout(place), layout(1 - place)
+    (n_batch, n_own, _), n_other = own.shape, other.shape[1]
+    rows = np.arange(out.size).reshape((n_batch, n_own, n_other) if place == 0 else (n_batch, n_other, n_own))
+    return rows if place == 0 else rows.transpose(0, 2, 1), own, other
+
+
 def _dot_pattern(linear):
     """Entry (b, i, j) of the result meets the entries (b, i, k) of x where y[b, j, k] ≠ 0 (if that is known).
 
     Otherwise the rows (b, i, ·) are equal: they are stored once. Likewise for y.
     """
     (place,) = np.flatnonzero(linear.active)
-    contract, batch = dict(linear.params)["dimension_numbers"]
-    kept = [_others(a.ndim, c, b) for a, c, b in zip(linear.domain[:2], contract, batch, strict=True)]
-    own, other, (out,) = linear.domain[place], linear.operands[1 - place], linear.codomain
-
-    def layout(x, at):
-        """``x`` with the axes (batch, kept, contracted)."""
-        groups = (batch[at], kept[at], contract[at])
-        return x.transpose([axis for axes in groups for axis in axes]).reshape(
-            [math.prod(x.shape[axis] for axis in axes) for axes in groups]
-        )
-
-    cols = layout(np.arange(own.size).reshape(own.shape), place)
-    (n_batch, n_own, _), n_other = cols.shape, math.prod(linear.domain[1 - place].shape[k] for k in kept[1 - place])
-    rows = np.arange(out.size).reshape((n_batch, n_own, n_other) if place == 0 else (n_batch, n_other, n_own))
-    rows = rows if place == 0 else rows.transpose(0, 2, 1)
-    if is_known(other):
-        factor = layout(np.asarray(other), 1 - place) != 0
-        if not factor.all():
-            b, j, k = np.nonzero(factor)
+    own, factor, (out,) = linear.domain[place], linear.operands[1 - place], linear.codomain
+    rows, cols, others = dot_numbers(linear)
+    if is_known(factor):
+        there = np.asarray(factor).ravel()[others] != 0
+        if not there.all():
+            b, j, k = np.nonzero(there)
             return {(0, int(place)): _block(rows[b, :, j], cols[b, :, k], (out.size, own.size))}
+    n_batch, n_own, _ = cols.shape
     groups = np.arange(n_batch * n_own).reshape(n_batch, n_own, 1)
     labels = np.empty(out.size, np.int64)
     labels[rows] = groups

@@ -27,27 +27,38 @@ from admodes.rules.derived import (
 )
 from admodes.rules.table import HigherOrderRule, higher_order
 
-_push = jax.jit(lambda linear, ts: linear.push(ts))
-_pull = jax.jit(lambda linear, gs: linear.pull(gs))
-
 
 @linear_map
 class Compiled(LinearMap):
-    """A map whose push and pull are each one compiled call."""
+    """A map whose push and pull are each one compiled call, cached with ``owner``: the sub-program that it derives.
+
+    No static part of ``linear`` may hold the owner, or it would keep itself alive.
+    """
 
     linear: Any
+    owner: Any = static()
 
     domain = property(lambda self: self.linear.domain)
     codomain = property(lambda self: self.linear.codomain)
 
     def push(self, tangents):
-        return _push(self.linear, tangents)
+        return self._walk("push", tangents)
 
     def pull(self, cotangents):
-        return _pull(self.linear, cotangents)
+        return self._walk("pull", cotangents)
+
+    def _walk(self, direction, seeds):
+        leaves, tree = jax.tree_util.tree_flatten(self.linear)
+        return _compiled_walk(self.owner, direction, tree)(leaves, seeds)
 
     def pattern(self):
         return self.linear.pattern()
+
+
+@jc.weak_cache
+def _compiled_walk(owner, direction: str, tree):
+    # the map comes as its leaves: jit's own caches would keep the static part of a map for good
+    return jax.jit(lambda leaves, seeds: getattr(jax.tree_util.tree_unflatten(tree, leaves), direction)(seeds))
 
 
 class CallRule(HigherOrderRule):
@@ -72,10 +83,10 @@ class CallRule(HigherOrderRule):
         closed = self._callee(params)
         if jc.is_staging():
             return interpreter.continue_program(recorder, closed, primals, slots)
-        recording = recorded(closed, interpreter, present(slots))
+        recording = recorded(closed, interpreter, present(slots), recorder.linear)
         flat = jc.compiled(recording.program)(*primals)
         outs, residuals = flat[: recording.n_outputs], flat[recording.n_outputs :]
-        linear = Compiled(recording.tape(primals, outs, residuals))
+        linear = Compiled(recording.tape(primals, outs, residuals), recording)
         return outs, keep_slots(recording.active, recorder.append(slots, lambda: linear, outs))
 
 
@@ -122,7 +133,7 @@ class Branches(LinearMap):
         values = (self.inputs, self.outputs, self.residuals, tuple(keep(given, seeds)))
         flat, tree = jax.tree_util.tree_flatten(values)
         branches = tuple(
-            _walk_branch(r.program, r, slots, direction, given, wanted, tree, tuple(map(jc.typeof, flat)))
+            _walk_branch(r, slots, direction, given, wanted, tree, tuple(map(jc.typeof, flat)))
             for r, slots in zip(self.recordings, self.slots, strict=True)
         )
         results = jc.cond_p.bind(self.index, *flat, branches=branches)
@@ -130,7 +141,7 @@ class Branches(LinearMap):
 
 
 @jc.weak_cache
-def _walk_branch(program, recording, slots, direction, given, wanted, tree, avals):
+def _walk_branch(recording, slots, direction, given, wanted, tree, avals):
     def walk(*flat):
         inputs, outputs, residuals, seeds = jax.tree_util.tree_unflatten(tree, flat)
         tape = recording.tape(inputs, outputs, [residuals[s] for s in slots])
@@ -154,7 +165,7 @@ class CondRule(HigherOrderRule):
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
         active = present(slots)[1:]
-        recordings = tuple(recorded(b, interpreter, active) for b in params["branches"])
+        recordings = tuple(recorded(b, interpreter, active, recorder.linear) for b in params["branches"])
         shared, places = _share_residuals(recordings)
         programs = tuple(
             _padded(r.program, r.n_outputs, own, shared) for r, own in zip(recordings, places, strict=True)
@@ -275,7 +286,10 @@ class WhileRule(HigherOrderRule):
             tuple(map(jc.typeof, primals)),
             tuple(map(jc.typeof, outs)),
         )
-        return outs, recorder.append(slots, lambda: linear, outs)
+        # a result that only decides how long the loop runs, or is held constant in it, carries no derivative
+        n_cond, n, on = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"], present(slots)
+        carry_on = fixed_point(on[n:], lambda carry: pushed(params["body_jaxpr"], interpreter, on[n_cond:n] + carry)[1])
+        return outs, keep_slots(carry_on, recorder.append(slots, lambda: linear, outs))
 
 
 def _group(n_consts, n_carry, n_const_ts, n_carry_ts):

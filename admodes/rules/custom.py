@@ -3,10 +3,15 @@
 The primal body is never inlined: the user's rule *is* the derivative. A custom_jvp rule is linear in its
 tangents, so recording it with tangents in the place of values appends its transpose to the tape. A
 custom_vjp rule gives the pullback; its transpose is the forward mode that JAX refuses.
+
+A rule that is not linear has no transpose. Equations that show it raise NotLinearError; not noticed are comparisons
+of tangents, and primitives whose rule is a function (the ``max`` of a tangent's entries, say) or that are checkpointed:
+the derivative is then that of the rule at zero tangents.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +33,16 @@ def _known(tangent):
     return tangent
 
 
+@contextmanager
+def _linear(recorder):
+    """Context for the part of a record that must be linear."""
+    before, recorder.linear = recorder.linear, True
+    try:
+        yield
+    finally:
+        recorder.linear = before
+
+
 class CustomJVPRule(HigherOrderRule):
     def push(self, interpreter, primitive, primals, tangents, params):
         _, jvp = params["subfuns"]
@@ -47,7 +62,8 @@ class CustomJVPRule(HigherOrderRule):
 
         reached = [s for s in slots if s is not None]
         points = [jc.zeros(jc.typeof(p)) for p, s in zip(primals, slots, strict=True) if s is not None]
-        _, out_slots = interpreter.continue_function(recorder, of_tangents, points, reached)
+        with _linear(recorder):
+            _, out_slots = interpreter.continue_function(recorder, of_tangents, points, reached)
         return outs, out_slots
 
 

@@ -75,13 +75,14 @@ def pushed(closed, interpreter, active: tuple, wanted: tuple | None = None):
 class Recording:
     """A sub-program that returns its outputs and then the residuals of its tape, each distinct one once.
 
-    ``sources`` says where each residual is found: ("input", i), ("output", j) or ("residual", k).
-    ``active`` says which outputs have a derivative.
+    ``sources`` says where each residual is found: ("input", i), ("output", j), ("literal", k) or ("residual", k).
+    ``literals`` are the constants; ``active`` says which outputs have a derivative.
     """
 
     program: Any
     n_outputs: int
     sources: tuple
+    literals: tuple
     active: tuple
     tree: Any
 
@@ -91,17 +92,17 @@ class Recording:
 
     def tape(self, inputs, outputs, residuals):
         """The tape, from the values at hand after the program has run."""
-        values = {"input": inputs, "output": outputs, "residual": residuals}
+        values = {"input": inputs, "output": outputs, "literal": self.literals, "residual": residuals}
         return jax.tree_util.tree_unflatten(self.tree, [values[kind][k] for kind, k in self.sources])
 
 
 @jc.weak_cache
-def recorded(closed, interpreter, active: tuple) -> Recording:
-    """The recording of a jaxpr with respect to its active inputs."""
+def recorded(closed, interpreter, active: tuple, linear: bool = False) -> Recording:
+    """The recording of a jaxpr with respect to its active inputs; in these it must be ``linear`` if so said."""
     found: list = []
 
     def sweep(*args):
-        outs, tape = interpreter.record_program(closed, args, active)
+        outs, tape = interpreter.record_program(closed, args, active, linear=linear)
         residuals, tree = jax.tree_util.tree_flatten(tape)
         found[:] = [len(outs), present(tape.outputs), tree]
         return [*outs, *residuals]
@@ -110,12 +111,16 @@ def recorded(closed, interpreter, active: tuple) -> Recording:
     n, out_active, tree = found
     origins = jc.output_sources(full)
     kept, sources = list(range(n)), []
+    literals: list = []
     place: dict = {j: ("output", j) for j in range(n)}
     for j, origin in enumerate(origins[n:], start=n):
         if origin is None:
             place[j] = ("residual", len(kept) - n)
             kept.append(j)
+        elif origin[0] == "literal":
+            place[j] = ("literal", len(literals))
+            literals.append(origin[1])
         else:
             place[j] = origin if origin[0] == "input" else place[origin[1]]
         sources.append(place[j])
-    return Recording(jc.select_outputs(full, kept), n, tuple(sources), out_active, tree)
+    return Recording(jc.select_outputs(full, kept), n, tuple(sources), tuple(literals), out_active, tree)

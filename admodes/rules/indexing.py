@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from jax import lax
 
+from admodes.program import jax_compat as jc
 from admodes.rules.index_patterns import (
     pattern_of_dynamic_slice,
     pattern_of_dynamic_update_slice,
@@ -120,7 +120,7 @@ def _winners(outs, primals, *, dimension_numbers, indices_are_sorted, unique_ind
     window = dimension_numbers.update_window_dims
     shape = [1 if i in window else n for i, n in enumerate(updates.shape)]
     count = math.prod(shape)
-    dtype = np.dtype(np.uint32 if count < np.iinfo(np.uint32).max else np.uint64)
+    dtype = jc.counter_dtype(count)
     numbers = lax.broadcast_in_dim(
         lax.reshape(lax.add(lax.iota(dtype, count), dtype.type(1)), shape), updates.shape, range(len(shape))
     )

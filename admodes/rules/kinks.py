@@ -1,39 +1,112 @@
-r"""Elementwise primitives with kinks, where the derivative does not exist and a choice is made.
+r"""Primitives with kinks, where the derivative does not exist and a choice is made: the policy ``interpreter.ties``.
 
-The choices are JAX's: at a tie of ``max`` or ``min`` both operands get half; |x|' is 1 at 0 for real x, and 0 for
-complex x; ``clamp`` has slope 0 on its bounds. With NaN nothing ties: ``max`` has slope 0 there, and |x|' is -1.
+===========  ===============================  ==================  =========================  ====================
+policy       max, min at a tie                \|x\| at 0          clamp on a bound           max, min of an array
+===========  ===============================  ==================  =========================  ====================
+"jax"        half to each operand             slope 1             slope 0                    the mean of the tied
+"average"    half to each operand             slope 0             half to x and the bound    the mean of the tied
+"first"      all to the first operand         slope 1             all to x                   the first of the tied
+===========  ===============================  ==================  =========================  ====================
+
+Each is a choice per primitive; choices that are reasonable one by one need not add up to a derivative of anything.
+Those that do are made by the lexicographic evaluation (``modes/lexicographic.py``). \|z\| has slope 0 at a complex 0.
+With NaN nothing ties: ``max`` has slope 0 there, and \|x\|' is -1.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from jax import lax
 
 from admodes.linear.maps import Compose, Elementwise
 from admodes.program import jax_compat as jc
-from admodes.rules.table import LocalRule, elementwise, lookup, register
+from admodes.rules.table import LocalRule, lookup, register
+
+POLICIES = ("jax", "first", "average")
 
 
-def balanced(out, mine, other):
+def first_along(mask, axes):
+    """The mask that keeps only the first hit along ``axes``, counted in their order."""
+    shape, axes = mask.shape, sorted(axes)
+    count = math.prod(shape[a] for a in axes)
+    dtype = np.dtype(np.int32 if count < np.iinfo(np.int32).max else np.int64)
+    places = lax.broadcast_in_dim(lax.reshape(lax.iota(dtype, count), [shape[a] for a in axes]), shape, axes)
+    first = lax.reduce_min(lax.select(mask, places, lax.full_like(places, np.iinfo(dtype).max)), axes)
+    return lax.bitwise_and(mask, lax.eq(places, lax.expand_dims(first, axes)))
+
+
+def _balanced(out, mine, other):
     """The share of ``mine`` in ``out``, the max or min of two: 1 if it alone attains it, 1/2 at a tie, else 0."""
     attained = lax.select(lax.eq(mine, out), lax.full_like(out, 1), lax.full_like(out, 0))
     return lax.div(attained, lax.select(lax.eq(other, out), lax.full_like(out, 2), lax.full_like(out, 1)))
 
 
-share = balanced  # what happens at ties of max and min is decided here
+def _extreme_slopes(ties, out, x, y) -> tuple:
+    if ties == "first":
+        return lambda: lax.eq(x, out), lambda: lax.bitwise_and(lax.eq(y, out), lax.ne(x, out))
+    return lambda: _balanced(out, x, y), lambda: _balanced(out, y, x)
 
 
-class AbsRule(LocalRule):
-    """|x|' = ±1; over the complex numbers |z| has the real-linear derivative t ↦ Re(t z̄/|z|)."""
+def _clamp_slopes(ties, out, low, x, high) -> tuple:
+    if ties == "first":
+        return (
+            lambda: lax.bitwise_and(lax.gt(low, x), lax.lt(low, high)),
+            lambda: lax.bitwise_and(lax.ge(x, low), lax.le(x, high)),
+            lambda: lax.lt(high, x),
+        )
+    if ties == "average":
+        # clamp = min(max(x, low), high); the share of one in the other's favour, at each of the two
+        inner = lax.max(x, low)
+        passes = lambda: _balanced(out, inner, high)  # noqa: E731
+        return (
+            lambda: lax.mul(passes(), _balanced(inner, low, x)),
+            lambda: lax.mul(passes(), _balanced(inner, x, low)),
+            lambda: _balanced(out, high, inner),
+        )
+    return (
+        lambda: lax.bitwise_and(lax.gt(low, x), lax.lt(low, high)),
+        lambda: lax.bitwise_and(lax.gt(x, low), lax.lt(x, high)),
+        lambda: lax.lt(high, x),
+    )
 
+
+def _abs_slopes(ties, out, x) -> tuple:
+    def slope():
+        zero, one = lax.full_like(x, 0), lax.full_like(x, 1)
+        right = lax.select(lax.ge(x, zero), one, lax.full_like(x, -1))
+        return lax.select(lax.eq(x, zero), zero, right) if ties == "average" else right
+
+    return (slope,)
+
+
+@dataclass(frozen=True)
+class KinkRule(LocalRule):
+    """``slopes(ties, out, *operands)`` returns a function for each operand's partial derivative."""
+
+    slopes: Callable
     kind = "elementwise"
+
+    def jacobian(self, interpreter, primitive, outs, primals, active, params):
+        partials = self.slopes(interpreter.ties, *outs, *primals)
+        found = tuple(d() if on else None for d, on in zip(partials, active, strict=True))
+        return Elementwise.build(found, tuple(map(jc.typeof, primals)), tuple(map(jc.typeof, outs)))
+
+    def is_linear(self, primitive, avals, active, params):
+        return False
+
+
+class AbsRule(KinkRule):
+    """|x|' = ±1; over the complex numbers |z| has the real-linear derivative t ↦ Re(t z̄/|z|)."""
 
     def jacobian(self, interpreter, primitive, outs, primals, active, params):
         (out,), (x,) = outs, primals
         aval = jc.typeof(x)
         if not np.issubdtype(aval.dtype, np.complexfloating):
-            slope = lax.select(lax.ge(x, lax.full_like(x, 0)), lax.full_like(x, 1), lax.full_like(x, -1))
-            return Elementwise.build((slope,), (aval,), (jc.typeof(out),))
+            return super().jacobian(interpreter, primitive, outs, primals, active, params)
         radius = lax.select(lax.eq(out, lax.full_like(out, 0)), lax.full_like(out, 1), out)
         direction = Elementwise.build(
             (lax.div(lax.conj(x), lax.convert_element_type(radius, x.dtype)),), (aval,), (aval,)
@@ -42,12 +115,7 @@ class AbsRule(LocalRule):
         return Compose(real_part, direction)
 
 
-elementwise(lax.max_p, lambda out, x, y: share(out, x, y), lambda out, x, y: share(out, y, x))
-elementwise(lax.min_p, lambda out, x, y: share(out, x, y), lambda out, x, y: share(out, y, x))
-elementwise(
-    lax.clamp_p,
-    lambda out, low, x, high: lax.bitwise_and(lax.gt(low, x), lax.lt(low, high)),
-    lambda out, low, x, high: lax.bitwise_and(lax.gt(x, low), lax.lt(x, high)),
-    lambda out, low, x, high: lax.lt(high, x),
-)
-register(lax.abs_p, AbsRule())
+register(lax.max_p, KinkRule(_extreme_slopes))
+register(lax.min_p, KinkRule(_extreme_slopes))
+register(lax.clamp_p, KinkRule(_clamp_slopes))
+register(lax.abs_p, AbsRule(_abs_slopes))

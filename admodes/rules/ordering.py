@@ -6,9 +6,9 @@ the derivative is a gather.
 
 from __future__ import annotations
 
-import numpy as np
 from jax import lax
 
+from admodes.program import jax_compat as jc
 from admodes.rules.steps import Step, StepsRule
 from admodes.rules.table import higher_order
 
@@ -38,8 +38,8 @@ def _at(places, axis) -> Step:
 def _sort(primitive, primals, params):
     # the places travel along as one more operand that is not a key
     shape, axis = primals[0].shape, params["dimension"]
-    dtype = np.uint32 if shape[axis] < np.iinfo(np.uint32).max else np.uint64
-    *outs, places = primitive.bind(*primals, lax.broadcasted_iota(dtype, shape, axis), **params)
+    numbers = lax.broadcasted_iota(jc.counter_dtype(shape[axis]), shape, axis)
+    *outs, places = primitive.bind(*primals, numbers, **params)
     return outs, [_at(places, axis)] * len(outs)
 
 

@@ -15,6 +15,7 @@ from jax import lax
 
 from admodes.linear.maps import Compose, Elementwise, Linear
 from admodes.program import jax_compat as jc
+from admodes.rules.kinks import first_along
 from admodes.rules.patterns import pattern_of_prefixes, pattern_of_sums
 from admodes.rules.table import LinearRule, LocalRule, ProgramRule, higher_order, linear, program, register, zero
 
@@ -31,6 +32,7 @@ _SUM = LinearRule(_pull_reduce_sum, (0,), pattern_of_sums)
 class ExtremeRule(LocalRule):
     """max and min: J = diag(1/c) Σ diag(m), where m marks the entries equal to the result and c counts them.
 
+    With the policy "first" only the first of them is marked (see kinks.py).
     The quotient comes last, so that NaN results (no entry equals them: m = 0, c = 0) have NaN derivatives.
     """
 
@@ -39,7 +41,10 @@ class ExtremeRule(LocalRule):
     def jacobian(self, interpreter, primitive, outs, primals, active, params):
         (out,), (x,) = outs, primals
         axes = params["axes"]
-        hits = lax.convert_element_type(lax.eq(x, lax.expand_dims(out, sorted(axes))), x.dtype)
+        attained = lax.eq(x, lax.expand_dims(out, sorted(axes)))
+        if interpreter.ties == "first":
+            attained = first_along(attained, axes)
+        hits = lax.convert_element_type(attained, x.dtype)
         total = {"axes": axes, "out_sharding": None}
         counts = lax.reduce_sum_p.bind(hits, **total)
         domain, codomain = (jc.typeof(x),), (jc.typeof(out),)

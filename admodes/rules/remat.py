@@ -85,7 +85,7 @@ class RematRule(HigherOrderRule):
             tuple(map(jc.typeof, primals)),
             tuple(map(jc.typeof, outs)),
         )
-        return outs, recorder.append(slots, lambda: linear if staging else Compiled(linear), outs)
+        return outs, recorder.append(slots, lambda: linear if staging else Compiled(linear, params["jaxpr"]), outs)
 
 
 @jc.weak_cache

@@ -73,7 +73,7 @@ class LoopRecording:
 
     ``program``: (constants, carry, x) -> (carry, y, stacked residuals); ``invariant``: constants -> the residuals
     that do not change; ``sources`` says where each residual of ``recording`` is found inside the backward body:
-    ("const", i), ("x", i), ("y", j), ("invariant", k) or ("stacked", k).
+    ("const", i), ("x", i), ("y", j), ("literal", k), ("invariant", k) or ("stacked", k).
     """
 
     recording: Recording
@@ -83,8 +83,8 @@ class LoopRecording:
 
 
 @jc.weak_cache
-def _record_body(body, interpreter, loop: Loop, active: tuple) -> LoopRecording:
-    recording = recorded(body, interpreter, active)
+def _record_body(body, interpreter, loop: Loop, active: tuple, linear: bool) -> LoopRecording:
+    recording = recorded(body, interpreter, active, linear)
     n_in, n_out = len(body.in_avals), recording.n_outputs
     varies = jc.depends_on(recording.program, [i >= loop.n_consts for i in range(n_in)])
     stacked: dict = {}  # places of the values to stack, in order
@@ -98,6 +98,8 @@ def _record_body(body, interpreter, loop: Loop, active: tuple) -> LoopRecording:
             sources.append(("x", k - first_x))
         elif kind == "output" and k >= loop.n_carry:
             sources.append(("y", k - loop.n_carry))
+        elif kind == "literal":
+            sources.append((kind, k))
         elif kind == "residual" and not varies[n_out + k]:
             sources.append(("invariant", invariant.setdefault(n_out + k, len(invariant))))
         else:
@@ -143,9 +145,7 @@ class Scan(LinearMap):
         carry_avals, _ = self._out_avals()
         carry = keep(carry_on, instantiate(carry, carry_avals, carry_on))
         fixed, varying, tree, avals = self._flatten()
-        program = _push_body(
-            self.recorded.program, self.recorded, self.loop, self.active, present(consts), present(xs), tree, avals
-        )
+        program = _push_body(self.recorded, self.loop, self.active, present(consts), present(xs), tree, avals)
         out_carry, out_ys = self.loop.bind(
             program.closed, [*fixed, *keep(present(consts), consts)], carry, [*varying, *keep(present(xs), xs)]
         )
@@ -161,7 +161,7 @@ class Scan(LinearMap):
         sums = [jc.zeros(a) for a in keep(const_on, consts)]
         carry_ct = keep(carry_on, instantiate(carry_ct, carry, carry_on))
         fixed, varying, tree, avals = self._flatten()
-        program = _pull_body(self.recorded.program, self.recorded, self.loop, self.active, present(ys_ct), tree, avals)
+        program = _pull_body(self.recorded, self.loop, self.active, present(ys_ct), tree, avals)
         flat, x_cts = self.loop.bind(
             program.closed,
             fixed,
@@ -199,13 +199,14 @@ def _step_tape(recorded: LoopRecording, tree, fixed, varying):
     """The tape of one step from the flat residuals."""
     consts, invariant = jax.tree_util.tree_unflatten(tree[0], fixed)
     xs, ys, stacked = jax.tree_util.tree_unflatten(tree[1], varying)
-    values = {"const": consts, "invariant": invariant, "x": xs, "y": ys, "stacked": stacked}
+    literals = recorded.recording.literals
+    values = {"const": consts, "literal": literals, "invariant": invariant, "x": xs, "y": ys, "stacked": stacked}
     residuals = [values[kind][k] for kind, k in recorded.sources]
     return jax.tree_util.tree_unflatten(recorded.recording.tree, residuals)
 
 
 @jc.weak_cache
-def _push_body(program, recorded, loop, active, consts_on, xs_on, tree, avals) -> _Body:
+def _push_body(recorded, loop, active, consts_on, xs_on, tree, avals) -> _Body:
     _, carry_on, _ = loop.split(active)
     n_fixed, n_varying = len(avals[0]), len(avals[1])
     in_avals = recorded.recording.program.in_avals
@@ -232,7 +233,7 @@ def _push_body(program, recorded, loop, active, consts_on, xs_on, tree, avals) -
 
 
 @jc.weak_cache
-def _pull_body(program, recorded, loop, active, ys_on, tree, avals) -> _Body:
+def _pull_body(recorded, loop, active, ys_on, tree, avals) -> _Body:
     const_on, carry_on, x_on = loop.split(active)
     n_fixed, n_varying = len(avals[0]), len(avals[1])
     in_avals, out_avals = recorded.recording.program.in_avals, recorded.recording.program.out_avals
@@ -290,10 +291,11 @@ class ScanRule(HigherOrderRule):
         loop, body = Loop.of(params), params["jaxpr"]
         const_on, carry_on, x_on = loop.split(present(slots))
         carry_on = fixed_point(
-            carry_on, lambda on: recorded(body, interpreter, const_on + on + x_on).active[: loop.n_carry]
+            carry_on,
+            lambda on: recorded(body, interpreter, const_on + on + x_on, recorder.linear).active[: loop.n_carry],
         )
         active = const_on + carry_on + x_on
-        prepared = _record_body(body, interpreter, loop, active)
+        prepared = _record_body(body, interpreter, loop, active, recorder.linear)
         consts, carry, xs = loop.split(primals)
         invariant = jc.compiled(prepared.invariant)(*consts) if prepared.invariant.out_avals else ()
         carries, outs = loop.bind(prepared.program, consts, carry, xs)

@@ -21,7 +21,10 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+import jax
 
 from admodes.linear.maps import Elementwise, Function, Linear, LinearMap, Sum
 from admodes.program import jax_compat as jc
@@ -79,6 +82,10 @@ class LocalRule:
         """The local Jacobian with respect to the operands with ``active[i]``; None if it is zero."""
         raise NotImplementedError
 
+    def is_linear(self, primitive, avals: tuple, active: tuple, params) -> bool:
+        """Whether the results are linear in the operands with ``active[i]``; taken to be so if the rule cannot tell."""
+        return True
+
 
 def _avals(values) -> tuple:
     return tuple(jc.typeof(v) for v in values)
@@ -100,6 +107,18 @@ class ElementwiseRule(LocalRule):
         if all(d is None for d in partials):
             return None
         return Elementwise.build(partials, _avals(primals), _avals(outs))
+
+    def is_linear(self, primitive, avals, active, params):
+        return _partials_are_constant(self, primitive, avals, active, tuple(params.items()))
+
+
+@lru_cache(4096)
+def _partials_are_constant(rule: ElementwiseRule, primitive, avals, active, params) -> bool:
+    def partials(*primals):
+        outs = rule.evaluate(primitive, primals, dict(params))
+        return jax.tree_util.tree_leaves(rule.jacobian(None, primitive, outs, primals, active, dict(params)))
+
+    return not any(jc.depends_on(jc.trace_flat(partials, avals, "partials"), active))
 
 
 def elementwise(primitive, *partials) -> None:
@@ -172,6 +191,9 @@ class BilinearRule(LocalRule):
             return terms[0] if terms else None
         return Sum(tuple(terms), _avals(primals), _avals(outs))
 
+    def is_linear(self, primitive, avals, active, params):
+        return not (active[0] and active[1])
+
 
 def bilinear(primitive, pull_lhs, pull_rhs, *, pattern: Callable | None = None) -> None:
     """Register a product: ``pull_lhs(g, x, y, **params)`` is the cotangent of x, ``pull_rhs`` that of y."""
@@ -186,6 +208,9 @@ class ZeroRule(LocalRule):
 
     def jacobian(self, interpreter, primitive, outs, primals, active, params):
         return None
+
+    def is_linear(self, primitive, avals, active, params):
+        return False
 
 
 def zero(*primitives) -> None:

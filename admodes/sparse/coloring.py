@@ -23,7 +23,7 @@ import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
 from admodes.sparse.improve import fewer_colors, greedy, recolor
-from admodes.sparse.lattice import lattice_colors
+from admodes.sparse.lattice import lattice_colors, seamed_colors
 from admodes.sparse.order import ORDERS, conflict_graph, find_order
 
 KINDS = ("column", "row", "bidirectional", "symmetric")
@@ -128,9 +128,9 @@ def coloring(
 def color_columns(matrix, orders, budget=0.5, shapes=(), arithmetic=True) -> tuple[np.ndarray, str, int]:
     """Colors of the columns of a CSR matrix, how they were found, and a lower bound.
 
-    Columns without nonzeros are neutral. The bound is the size of a clique: the columns of the longest row conflict.
+    Columns without nonzeros are neutral.
     """
-    lower = int(np.diff(matrix.indptr).max(initial=0))
+    lower = _lower_bound(matrix)
     taken = np.zeros(matrix.shape[1], bool)
     taken[matrix.indices] = True
 
@@ -172,10 +172,25 @@ def color_columns(matrix, orders, budget=0.5, shapes=(), arithmetic=True) -> tup
         if better.max() < best.max():
             best, name = better, name + ", recolored"
     if graph is not None and best.max() + 1 > lower and time.perf_counter() < end:
-        better = fewer_colors(graph, best, lower, end)
+        start = seamed_colors(matrix, shapes) if arithmetic else None
+        better = fewer_colors(graph, best, lower, end, start)
         if better.max() < best.max():
             best, name = better, name.removesuffix(", recolored") + ", recolored"
     return done(best, name)
+
+
+def _lower_bound(matrix) -> int:
+    """The size of a clique (the columns of the longest row conflict), or one more.
+
+    If all m rows have L nonzeros, then of L colors each has one nonzero in each row: the lengths of its columns add up
+    to m. That cannot be if they have a common divisor that m has not.
+    """
+    widths = np.diff(matrix.indptr)
+    longest = int(widths.max(initial=0))
+    if longest > 1 and widths.min() == longest:
+        lengths = np.bincount(matrix.indices, minlength=matrix.shape[1])
+        return longest + (matrix.shape[0] % int(np.gcd.reduce(lengths)) != 0)
+    return longest
 
 
 def _arithmetic(matrix, shapes, lower):

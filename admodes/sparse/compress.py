@@ -12,7 +12,7 @@ coloring and automatic differentiation", INFORMS J. Comput. 21 (2009).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import numpy as np
@@ -39,6 +39,7 @@ def seeds(colors: np.ndarray | None, dtype=np.float64) -> np.ndarray:
     return matrix
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Round:
     """Unknowns ``targets`` are measurements ``sources`` less the unknowns ``known``, those subtracted at ``places``."""
@@ -49,17 +50,19 @@ class Round:
     places: np.ndarray
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Decompression:
     """From products to entries: ``direct`` holds, for each nonzero of the pattern (row by row), its measurement.
 
     By substitution, ``direct`` is None; then ``rounds`` find the unknowns, and ``entries`` says which one a nonzero is.
+    A pytree, so that the index arrays can be arguments of a compiled function.
     """
 
     direct: np.ndarray | None
     rounds: tuple[Round, ...] = ()
     entries: np.ndarray | None = None
-    unknowns: int = 0
+    unknowns: int = field(default=0, metadata={"static": True})
 
     def __call__(self, columns=None, rows=None):
         """The values of the nonzeros, in the order of the pattern's rows and columns.

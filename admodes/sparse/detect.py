@@ -60,6 +60,9 @@ class Detector(Interpreter):
     It stands in for the interpreter *and* the recorder that rules are handed: a slot is a pattern.
     """
 
+    ties = "jax"
+    linear = False  # what rules ask of a recorder: whether the map must be linear
+
     def __init__(self):
         self._placeholders: dict = {}
 

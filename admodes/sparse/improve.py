@@ -7,9 +7,12 @@ the number of conflicts, which may be its square.
 
 from __future__ import annotations
 
+import random
 import time
 
 import numpy as np
+
+MOST_EDGES = 2 * 10**6  # beyond, setting up the search takes longer than the time that there is
 
 
 def greedy(indptr: list, rows: list, order, n_rows: int) -> np.ndarray:
@@ -43,8 +46,9 @@ def recolor(indptr: list, rows: list, n_rows: int, colors: np.ndarray, lower: in
     started = time.perf_counter()
     while best.max() + 1 > lower and still < 30:
         sizes = np.bincount(best)
-        key = (np.arange(len(sizes))[::-1], -sizes, sizes, rng.permutation(len(sizes)))[k % 4]
-        again = greedy(indptr, rows, np.argsort(key[best], kind="stable").tolist(), n_rows)
+        key = (-np.arange(len(sizes)), -sizes, sizes, rng.permutation(len(sizes)))[k % 4]
+        place = np.argsort(np.argsort(key, kind="stable"))  # classes of one size must not be mixed
+        again = greedy(indptr, rows, np.argsort(place[best], kind="stable").tolist(), n_rows)
         still = 0 if again.max() < best.max() else still + 1
         best, k = again, k + 1
         if time.perf_counter() + (time.perf_counter() - started) / k > end:
@@ -52,48 +56,70 @@ def recolor(indptr: list, rows: list, n_rows: int, colors: np.ndarray, lower: in
     return best
 
 
-def fewer_colors(graph, colors: np.ndarray, lower: int, end: float) -> np.ndarray:
+def fewer_colors(graph, colors: np.ndarray, lower: int, end: float, start: np.ndarray | None = None) -> np.ndarray:
     """Tabu search for a coloring with one color less, again and again until the time is over.
 
-    The last class is spread over the others; then the conflicting vertex and color that leave the fewest conflicts are
-    chosen, and the vertex may not go back for a while.
+    It begins at ``start``, which may have conflicts, or else by spreading the last class over the others. Then the
+    conflicting vertex and color that leave the fewest conflicts are chosen, and the vertex may not go back for a while.
 
     Reference: Hertz and de Werra, "Using tabu search techniques for graph coloring", Computing 39 (1987).
     """
-    rng, best = np.random.default_rng(0), colors
-    while best.max() + 1 > lower and best.max() > 0 and graph.shape[0] * (best.max() + 1) <= 2 * 10**6:
-        found = _tabu(graph, best, rng, end)
+    rng, best = random.Random(0), colors
+    while best.max() + 1 > lower and best.max() > 0 and graph.nnz + graph.shape[0] * best.max() <= MOST_EDGES:
+        found = _tabu(graph, best if start is None else start, int(best.max()), rng, end)
         if found is None:
             break
         best = found
     return best
 
 
-def _tabu(graph, colors, rng, end):
-    n, k = graph.shape[0], int(colors.max())
-    current = colors.copy()
-    counts = np.zeros((n, k), np.int64)  # neighbours of each vertex that have each color
-    last = current == k
-    current[last] = rng.integers(0, k, int(last.sum()))
-    rows = np.repeat(np.arange(n), np.diff(graph.indptr))
-    np.add.at(counts, (rows, current[graph.indices]), 1)
-    forbidden = np.zeros((n, k), np.int64)
-    step, everyone = 0, np.arange(n)
-    while time.perf_counter() < end:
-        own = counts[everyone, current]
-        bad = np.flatnonzero(own)
-        if not bad.size:
-            return current
-        change = counts[bad] - own[bad, None]
-        blocked = (forbidden[bad] > step) & (change + own.sum() // 2 > 0)
-        change = np.where(blocked, n, change).astype(float) + rng.random(change.shape) * 0.5
-        change[np.arange(bad.size), current[bad]] = 2 * n
-        at, to = divmod(int(np.argmin(change)), k)
-        v, old = bad[at], current[bad[at]]
-        current[v] = to
-        forbidden[v, old] = step + int(rng.integers(10)) + bad.size * 3 // 5
-        neighbours = graph.indices[graph.indptr[v] : graph.indptr[v + 1]]
-        counts[neighbours, old] -= 1
-        counts[neighbours, to] += 1
+def _tabu(graph, colors, k: int, rng: random.Random, end: float):
+    """A coloring with k colors, or None when the time is over."""
+    n = graph.shape[0]
+    indptr, indices = graph.indptr.tolist(), graph.indices.tolist()
+    near = [indices[indptr[v] : indptr[v + 1]] for v in range(n)]
+    current = [c if c < k else rng.randrange(k) for c in colors.tolist()]
+    counts = [[0] * k for _ in range(n)]  # neighbours of each vertex that have each color
+    for v, row in enumerate(counts):
+        for w in near[v]:
+            row[current[w]] += 1
+    bad = {v for v in range(n) if counts[v][current[v]]}
+    conflicts = fewest = sum(counts[v][current[v]] for v in bad) // 2
+    forbidden = [[0] * k for _ in range(n)]
+    step = 0
+    while bad:
+        if not step % 64 and time.perf_counter() > end:
+            return None
+        least, ties, move = n, 0, None
+        for v in bad:
+            row, until, old = counts[v], forbidden[v], current[v]
+            most = least + row[old]
+            for c in range(k):
+                if row[c] > most or c == old:
+                    continue
+                change = row[c] - row[old]
+                if until[c] > step and conflicts + change >= fewest:
+                    continue
+                ties = ties + 1 if change == least else 1
+                if rng.random() * ties < 1:
+                    move = v, c
+                least, most = change, row[c]
         step += 1
-    return None
+        if move is None:
+            continue
+        v, new = move
+        old, current[v] = current[v], new
+        conflicts += least
+        fewest = min(fewest, conflicts)
+        forbidden[v][old] = step + rng.randrange(10) + len(bad) * 3 // 5
+        for w in near[v]:
+            row, mine = counts[w], current[w]
+            row[old] -= 1
+            row[new] += 1
+            if mine == new:
+                bad.add(w)
+            elif mine == old and not row[old]:
+                bad.discard(w)
+        if not counts[v][new]:
+            bad.discard(v)
+    return np.array(current, np.int64)

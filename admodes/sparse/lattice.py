@@ -29,17 +29,7 @@ def lattice_colors(matrix, shapes, lower: int) -> Iterator[np.ndarray]:
 
     ``shapes`` are grids that the columns may be numbered on, row by row, each with as many points as there are columns.
     """
-    n = matrix.shape[1]
-    left, right = _pairs(matrix)
-    differences = np.unique(right - left)
-    if not 0 < differences.size <= MOST_DIFFERENCES:
-        return
-    grids = []
-    for grid in dict.fromkeys([*(tuple(s) for s in shapes if math.prod(s) == n), *_guess(differences, n)]):
-        sides = [s for s in grid if s > 1] or [1]
-        moves = _moves(left, right, sides)
-        if len(moves) <= MOST_DIFFERENCES:
-            grids.append((sides, moves))
+    grids = _grids(matrix, shapes)
     for k in range(lower, lower + SLACK + 1):
         for sides, moves in grids:
             weights = _weights([range(k)] * len(sides), lambda steps, k=k: steps % k != 0, moves)
@@ -55,6 +45,38 @@ def lattice_colors(matrix, shapes, lower: int) -> Iterator[np.ndarray]:
                 weights = _weights(choices, near, moves)
                 if weights is not None:
                     yield sequence[_distances(sides, weights) % period]
+
+
+def seamed_colors(matrix, shapes) -> np.ndarray | None:
+    """The coloring of the stencil on an endless grid, laid around a torus that it does not fit: wrong along seams only.
+
+    A local search that starts here has to mend the seams. None if the rows are not those of a stencil.
+    """
+    longest, grids = int(np.diff(matrix.indptr).max(initial=0)), _grids(matrix, shapes)
+    for k in range(longest, longest + SLACK + 1):
+        for sides, moves in grids:
+            around = np.array(sides)
+            short = moves - around * np.rint(moves / around).astype(np.int64)
+            weights = _weights([range(k)] * len(sides), lambda steps, k=k: steps % k != 0, short)
+            if weights is not None:
+                return _distances(sides, weights) % k
+    return None
+
+
+def _grids(matrix, shapes) -> list[tuple]:
+    """The grids that the columns may be numbered on, as sides and as differences of columns that share a row."""
+    n = matrix.shape[1]
+    left, right = _pairs(matrix)
+    differences = np.unique(right - left)
+    if not 0 < differences.size <= MOST_DIFFERENCES:
+        return []
+    grids = []
+    for grid in dict.fromkeys([*(tuple(s) for s in shapes if math.prod(s) == n), *_guess(differences, n)]):
+        sides = [s for s in grid if s > 1] or [1]
+        moves = _moves(left, right, sides)
+        if len(moves) <= MOST_DIFFERENCES:
+            grids.append((sides, moves))
+    return grids
 
 
 def _pairs(matrix) -> tuple[np.ndarray, np.ndarray]:

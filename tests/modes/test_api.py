@@ -112,6 +112,8 @@ ERRORS = {
     "string input": lambda m: m.grad(lambda x: x)("a"),
     "not a function": lambda m: m.grad(3),
     "argnums beyond the arguments": lambda m: m.grad(lambda x: x, argnums=2)(1.0),
+    "argnums before the arguments": lambda m: m.grad(lambda x, y: x * y, argnums=-3)(1.0, 2.0),
+    "one of argnums before the arguments": lambda m: m.jacrev(lambda x, y: x * y, argnums=(0, -3))(1.0, 2.0),
     "argnums empty": lambda m: m.grad(lambda x, y: x * y, argnums=())(1.0, 2.0),
     "argnums is a string": lambda m: m.grad(lambda x, y: x * y, argnums="a")(1.0, 2.0),
     "argnums is a float": lambda m: m.grad(lambda x, y: x * y, argnums=1.0)(1.0, 2.0),
@@ -148,6 +150,41 @@ def test_same_error_class_as_jax(case):
     with pytest.raises(theirs.type) as ours:
         case(admodes)
     assert len(str(ours.value)) > 20
+
+
+@pytest.mark.parametrize("argnums", [(0, 0), (1, -1)])
+@pytest.mark.parametrize("derive", [admodes.grad, admodes.jacfwd, admodes.jacrev])
+def test_argument_named_twice(derive, argnums):
+    with pytest.raises(ValueError, match="twice"):
+        derive(lambda x, y: x * y, argnums=argnums)(1.0, 2.0)
+
+
+@pytest.mark.parametrize("x", [1.0, 1 + 2j, np.float64(1), ONES], ids=lambda x: type(x).__name__)
+def test_values_that_pass_through_stay_python_objects(x):
+    def both(m):
+        value, push = m.linearize(lambda x: (x, 3), x)
+        return m.jvp(lambda x: (x, 3), (x,), (x,)), value, push(x)[0]
+
+    ours, theirs = jax.tree.leaves(both(admodes)), jax.tree.leaves(both(jax))
+    assert [type(v) for v in ours] == [type(v) for v in theirs]
+
+
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto], ids=str)
+@pytest.mark.parametrize("jacobian", ["jacfwd", "jacrev", "twice"])
+def test_jacobians_of_sharded_values(jacobian, kind):
+    mesh, split = jax.make_mesh((4,), ("i",), axis_types=(kind,)), jax.sharding.PartitionSpec("i")
+
+    def derive(m):
+        if jacobian == "twice":
+            return m.jacfwd(m.jacrev(lambda x: jnp.sum(jnp.sin(x) * x)))
+        return getattr(m, jacobian)(lambda x: jnp.sin(x) * x)
+
+    with jax.set_mesh(mesh):
+        x = jax.device_put(jnp.arange(8.0), jax.sharding.NamedSharding(mesh, split))
+        for apply in (lambda f: f, lambda f: jax.shard_map(f, in_specs=split, out_specs=split)):
+            ours, theirs = (apply(derive(m))(x) for m in (admodes, jax))
+            assert jax.typeof(ours) == jax.typeof(theirs)
+            np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=1e-12)
 
 
 def test_concrete_values_become_python_numbers():

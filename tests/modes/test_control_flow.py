@@ -263,6 +263,29 @@ def test_forward_mode_through_custom_vjp():
     np.testing.assert_allclose(admodes.jacfwd(scanned)(X), jax.jacrev(scanned)(X), rtol=1e-12)
 
 
+NOT_LINEAR = {
+    "product": lambda x, t: t * t,
+    "contraction": lambda x, t: jnp.dot(t, t) * x,
+    "elementwise": lambda x, t: jnp.sin(t),
+    "step": lambda x, t: jnp.sign(t) * x,
+    "scan": lambda x, t: lax.scan(lambda c, u: (c * u, None), t, jnp.stack([t, t]))[0],
+    "cond": lambda x, t: lax.cond(x[0] > 0, lambda: t * t, lambda: t),
+}
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("rule", NOT_LINEAR.values(), ids=NOT_LINEAR)
+def test_custom_rule_that_is_not_linear(rule, jit):
+    """At zero its derivative is often zero: nothing that may be returned in silence."""
+    forward, backward = jax.custom_jvp(jnp.sin), jax.custom_vjp(jnp.sin)
+    forward.defjvp(lambda p, t: (jnp.sin(*p), rule(*p, *t)))
+    backward.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (rule(x, g),))
+    with pytest.raises(admodes.errors.NotLinearError, match=r"must be linear.*test_control_flow\.py"):
+        jit(admodes.grad(lambda x: forward(x).sum()))(X)
+    with pytest.raises(admodes.errors.NotLinearError, match="must be linear"):
+        jit(lambda x: admodes.jvp(backward, (x,), (x,)))(X)
+
+
 def test_straight_through_estimator_is_not_inlined():
     @jax.custom_jvp
     def rounded(x):
@@ -295,9 +318,26 @@ def test_while_in_reverse_mode_says_what_to_do():
         admodes.grad(lambda x: jnp.sum(while_doubling(x)))(X)
 
 
-def test_while_with_inactive_carry_needs_no_derivative():
-    fun = lambda x: x * lax.while_loop(lambda i: i < 5, lambda i: i + 1, 0)
-    check(fun, [X])
+@pytest.mark.parametrize(
+    "loop",
+    [
+        lambda x: lax.while_loop(lambda i: i < 5, lambda i: i + 1, 0),
+        lambda x: lax.while_loop(lambda c: c < 10 * x[0], lambda c: c + 1.0, 0.0),
+        lambda x: lax.while_loop(lambda c: c < 9.0, lambda c: c + lax.stop_gradient(x[0]), 0.0),
+        lambda x: lax.while_loop(lambda c: c[0].sum() < 9.0, lambda c: (c[0] + x, c[1] * 2.0), (x, 1.0))[1],
+    ],
+    ids=["integer", "predicate", "stopped", "other carry"],
+)
+def test_while_with_inactive_carry_needs_no_derivative(loop):
+    check(lambda x: x * loop(x), [X], fd=False)
+
+
+def test_constants_of_a_branch_are_not_residuals():
+    """A batched cond takes both branches; zeros for the constants of the other one would spread by the collective."""
+    fun = lambda x: lax.cond(x[0] > 0, lambda: lax.pmean(x, "i").sum(), lambda: x[0])
+    points = jnp.array([[0.3, -0.7, 1.2], [-0.3, 0.7, -1.2]])
+    gradients = jax.vmap(admodes.grad(fun), axis_name="i")(points)
+    np.testing.assert_array_equal(gradients, [[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
 
 
 def test_scan_keeps_invariant_residuals_out_of_the_loop():

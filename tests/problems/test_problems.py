@@ -9,7 +9,7 @@ from jax.tree_util import tree_leaves
 
 import admodes
 from admodes import problems
-from admodes.problems import robotics
+from admodes.problems import control, robotics
 from admodes.problems.fluids import GAMMA, interface_flux
 
 NAMES = problems.names()
@@ -39,9 +39,9 @@ def test_declared_sizes_and_types(name):
     assert not problem.summary.endswith(".")
 
 
-def as_vector_function(problem, dtype):
+def as_vector_function(problem, dtype, **sizes):
     """The problem from a vector to a vector, at its point: one Jacobian matrix, which compiles fast."""
-    f, args = problem.make(dtype)
+    f, args = problem.make(dtype, **sizes)
     argnums = (problem.argnums,) if isinstance(problem.argnums, int) else problem.argnums
     x, unravel = ravel_pytree(differentiated(problem, args))
 
@@ -91,6 +91,78 @@ def test_sizes():
     assert np.array_equal(pattern, np.eye(5, dtype=bool) | (np.arange(5) == 0) | (np.arange(5) == 0)[:, None])
     with pytest.raises(TypeError, match=r"'arrowhead' has no size m; it has: n"):
         problems.get("arrowhead").make(m=3)
+
+
+def tridiagonal(n, reach=1):
+    return np.abs(np.subtract.outer(np.arange(n), np.arange(n))) <= reach
+
+
+def blocks(count, rows, cols):
+    return np.kron(np.eye(count, dtype=bool), np.ones((rows, cols), bool))
+
+
+STRUCTURES = {
+    ("burgers", (("n", 7),)): tridiagonal(7),
+    ("heat", (("n", 4),)): np.kron(tridiagonal(4), tridiagonal(4)),
+    ("elementwise", (("n", 5),)): np.eye(5, dtype=bool),
+    ("softmax_rows", (("rows", 3), ("columns", 2))): blocks(3, 2, 2),
+    ("per_example_net", (("examples", 3), ("widths", (2, 4, 3)))): blocks(3, 3, 2),
+}
+
+
+@pytest.mark.parametrize(("name", "sizes"), STRUCTURES)
+def test_structures(name, sizes):
+    g, x = as_vector_function(problems.get(name), np.float64, **dict(sizes))
+    nonzero = np.asarray(jax.jacfwd(g)(x)) != 0
+    expected = STRUCTURES[name, sizes]
+    assert nonzero.shape == expected.shape
+    assert not (nonzero & ~expected).any()
+    assert (nonzero == expected).mean() > 0.9  # upwind differences look to one side only
+
+
+@pytest.mark.parametrize(("name", "waist"), [("hourglass", 2), ("double_waist", 2), ("dense_net", 12)])
+def test_the_rank_is_that_of_the_waist(name, waist):
+    g, x = as_vector_function(problems.get(name), np.float64)
+    assert np.linalg.matrix_rank(jax.jacfwd(g)(x), rtol=1e-10) == waist
+
+
+def test_collocation_is_banded():
+    g, x = as_vector_function(problems.get("collocation"), np.float64, n=6)
+    nonzero = np.asarray(jax.jacfwd(g)(x)) != 0
+    assert nonzero.shape == (32, 35)
+    assert nonzero.sum(axis=1).max() <= 10
+    rows, cols = np.nonzero(nonzero[:24])
+    assert (cols // 5 - rows // 4).tolist() == ((cols // 5 - rows // 4) >= 1).astype(int).tolist()
+
+
+def test_the_cart_pole_keeps_its_energy_without_a_force():
+    state, m1, m2, length = np.array([0.2, 0.7, 0.5, -0.9]), control.CART, control.POLE, control.LENGTH
+
+    def energy(state):
+        _, angle, speed, spin = state
+        pole = speed**2 + 2 * speed * spin * length * jnp.cos(angle) + (length * spin) ** 2
+        return 0.5 * m1 * speed**2 + 0.5 * m2 * pole - m2 * control.GRAVITY * length * jnp.cos(angle)
+
+    slope = control.cart_pole(state[None], jnp.zeros(1))[0]
+    assert float(jnp.dot(jax.grad(energy)(state), slope)) == pytest.approx(0.0, abs=1e-14)
+
+
+def test_three_equal_competitors_stay_equal():
+    """With equal rows the sum of A's row s and r give the logistic equation x' = x (r - s x)."""
+    f, _ = problems.get("competition").make(np.float64, steps=400)
+    parameters = np.concatenate([np.full(3, 2.0), np.tile([1.0, 0.5, 0.5], 3)])
+    orbit = f(parameters, np.full(3, 0.1))
+    x0, r, s = 0.1, 2.0, 2.0
+    growth = np.exp(r * 10.0)
+    np.testing.assert_allclose(orbit[-1], r * x0 * growth / (r + s * x0 * (growth - 1)), rtol=1e-7)
+
+
+@pytest.mark.parametrize("buses", [5, 118])
+def test_power_networks_are_connected_and_sparse(buses):
+    _, (x, held, conductance, *_) = problems.get("power_network").make(np.float64, buses=buses)
+    assert held.shape == (buses,)
+    assert x.size == 2 * (buses - 1) - buses // 5
+    assert 2 * (buses - 1) <= conductance.size - buses <= 2 * (buses - 1 + buses // 2)
 
 
 def test_64_bits_must_be_switched_on():

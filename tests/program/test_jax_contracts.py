@@ -62,6 +62,10 @@ def test_staging_is_recognised():
 def test_jaxpr_surgery():
     closed = jc.trace_flat(lambda a, b: [jnp.sin(a), b, jnp.sin(a) * b], [jc.typeof(1.0)] * 2, "test")
     assert jc.output_sources(closed)[1] == ("input", 1)
+    constants = jc.output_sources(jc.trace_flat(lambda: [2.0, jnp.float32(3.0), True], [], "test"))
+    assert constants == [("literal", 2.0), ("literal", 3.0), ("literal", True)]
+    assert [jc.typeof(value).weak_type for _, value in constants] == [True, False, False]
+    assert all(hasattr(value, "dtype") for _, value in constants)
     assert jc.depends_on(closed, [False, True]) == [False, True, True]
     assert len(jc.select_outputs(closed, [1]).eqns) == 0
     swapped = jc.permute_inputs(closed, (1, 0))

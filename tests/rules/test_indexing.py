@@ -1,6 +1,7 @@
 """Indexing, scatter and ordering against the oracle: modes, out of bounds, collisions, ties, batch dimensions."""
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 from jax import lax
@@ -201,3 +202,20 @@ def test_empty():
     check(lambda x: lax.sort(x, dimension=1), (x,), transforms=False)
     check(lambda x: x[np.zeros((0,), int)], (x53(),), transforms=False)
     check(lambda x, u: x.at[np.zeros((0,), int)].set(u), (x53(), np.zeros((0, 3))), transforms=False)
+
+
+@pytest.mark.parametrize(
+    "fun",
+    [
+        lambda x: jnp.sum(jnp.sort(x) * x),
+        lambda x: jnp.sum(jnp.zeros(3).at[jnp.zeros(x.shape[0], int)].set(x)),
+    ],
+    ids=["sort", "scatter"],
+)
+def test_symbolic_shapes(fun):
+    """Numbering entries along an axis of unknown size."""
+    (n,) = jax.export.symbolic_shape("n")
+    shape = jax.ShapeDtypeStruct((n,), np.float64)
+    exported = jax.export.export(jax.jit(admodes.grad(fun)))(shape)
+    x = jnp.array([3.0, 1.0, 2.0])
+    np.testing.assert_array_equal(exported.call(x), jax.grad(fun)(x))

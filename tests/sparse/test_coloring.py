@@ -217,9 +217,28 @@ def test_torus_with_sides_divisible_by_five_needs_five(sides):
     assert coloring(pattern, "row").number == 5
 
 
-@pytest.mark.parametrize("side", [11, 12, 16, 21, 32, 33, 64])
-def test_other_tori_need_at_most_one_more(side):
-    assert coloring(torus_pattern((side, side))).number <= 6
+@pytest.mark.parametrize("side", [11, 12, 13, 14, 16, 19, 21, 32, 33, 64])
+def test_other_tori_need_one_more(side):
+    """With five colors each would be a perfect code, of side²/5 places."""
+    result = coloring(torus_pattern((side, side)))
+    assert result.number == result.lower_bound == 6
+    assert columns_are_apart(result.pattern.matrix, result.columns)
+
+
+@pytest.mark.parametrize(("sides", "number"), [((7, 7), 7), ((8, 8), 7), ((9, 9), 7), ((8, 19), 6), ((13, 64), 6)])
+def test_tori_without_an_arithmetic_coloring(sides, number):
+    """A search over all colorings shows that 7 x 7 and 8 x 8 have none with six."""
+    result = coloring(torus_pattern(sides), shapes=[sides])
+    assert result.number <= number
+    assert columns_are_apart(result.pattern.matrix, result.columns)
+
+
+@pytest.mark.parametrize(("n", "number"), [(3, 3), (4, 4), (5, 5), (6, 3), (10, 4)])
+def test_full_rows_make_colors_divide_the_columns(n, number):
+    dense, found = cycle(n), coloring(pattern_of(cycle(n)))
+    assert found.lower_bound <= found.number == number
+    if n <= 5:
+        assert number == exact_number(dense, lambda c: validate.unreadable_entry(dense, c, None) is None, n)
 
 
 @pytest.mark.parametrize("side", [6, 12, 20, 32])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
 from jax import lax
 from jax._src import api_util, core
 from jax._src import linear_util as lu
@@ -38,11 +39,13 @@ def shardings_of(params) -> tuple:
     return shardings if any(not isinstance(s, UnspecifiedValue) for group in shardings for s in group) else ()
 
 
-@weak_cache
 def constrained(closed: ClosedJaxpr, shardings: tuple) -> ClosedJaxpr:
     """The jaxpr of a jit with its prescribed shardings written out as constraints, so that it can be inlined."""
-    if not shardings:
-        return closed
+    return _constrained(closed, shardings) if shardings else closed
+
+
+@weak_cache
+def _constrained(closed: ClosedJaxpr, shardings: tuple) -> ClosedJaxpr:
     avals, fun = closed.in_avals, jaxpr_as_fun(closed.replace())
 
     def constrain(values, wanted):
@@ -80,13 +83,16 @@ def permute_inputs(closed: ClosedJaxpr, order: Sequence[int]) -> ClosedJaxpr:
 
 
 def output_sources(closed: ClosedJaxpr) -> list:
-    """Where each output comes from: ("input", i), ("output", j) for a repetition of output j, or None."""
+    """Where each output comes from.
+
+    That is ("input", i), ("output", j) for a repetition of output j, ("literal", value), or None.
+    """
     inputs = {v: ("input", i) for i, v in enumerate(closed.jaxpr.invars)}
     sources: list = []
     seen: dict = {}
     for j, v in enumerate(closed.jaxpr.outvars):
         if isinstance(v, Literal):
-            sources.append(None)
+            sources.append(("literal", np.bool_(v.val) if isinstance(v.val, bool) else v.val))
         else:
             sources.append(inputs.get(v) or seen.get(v))
             seen.setdefault(v, ("output", j))
@@ -124,3 +130,13 @@ def sharding_of_axes(aval, axes):
         return core.get_cur_mesh_sharding(jax.sharding.PartitionSpec(*(None for _ in axes)))
     partitions = tuple(sharding.spec.partitions[axis] for axis in axes)
     return sharding.update(spec=sharding.spec.update(partitions=partitions))
+
+
+def mentions(params: dict, primitives) -> bool:
+    """Whether the sub-programs of an equation, however deep, hold an equation of one of ``primitives``."""
+    return any(_mentions(jaxpr, tuple(primitives)) for jaxpr in core.jaxprs_in_params(params))
+
+
+@weak_cache
+def _mentions(jaxpr, primitives) -> bool:
+    return any(eqn.primitive in primitives or mentions(eqn.params, primitives) for eqn in jaxpr.eqns)

@@ -132,6 +132,13 @@ def call_jvp_rule(jvp, primals, tangents) -> tuple[list, list]:
     return list(results[:half]), list(results[half:])
 
 
+def forget_call(fun) -> None:
+    """Let a custom function's own code count as not called: JAX expects either that or its rule, not both."""
+    for store in fun.stores:
+        if store is not None:
+            store.reset()
+
+
 def call_fwd_rule(fwd, out_trees, primals, active) -> tuple[list, list]:
     """Call a user's flattened ``custom_vjp`` forward rule; returns (outputs, residuals)."""
     flat = fwd.call_wrapped(*[v for pair in zip(primals, active, strict=True) for v in pair])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 from jax import lax
-from jax._src import ad_util, api_util, core, dtypes, traceback_util, util
+from jax._src import ad_util, api_util, core, dtypes, literals, traceback_util, util
 from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytreedef
 
 Aval = core.ShapedArray
@@ -54,6 +54,11 @@ def is_differentiable(aval) -> bool:
     return isinstance(aval, core.ShapedArray) and dtypes.issubdtype(aval.dtype, np.inexact)
 
 
+def is_real(x) -> bool:
+    """Whether ``x`` is an array of real floating point numbers."""
+    return dtypes.issubdtype(core.typeof(x).dtype, np.floating)
+
+
 def is_reference(aval) -> bool:
     """Whether values of this type are mutable references, through which derivatives would pass unseen."""
     return not isinstance(aval, core.ShapedArray)
@@ -62,6 +67,11 @@ def is_reference(aval) -> bool:
 def is_without_derivative(aval) -> bool:
     """Whether this is the type of references for which the user has asked that no derivative passes through them."""
     return getattr(aval, "kind", None) == "no_grad_no_remat"
+
+
+def counter_dtype(n):
+    """The unsigned type of numbers up to ``n``, a size that may be symbolic (and is then taken to be below 2³²)."""
+    return np.dtype(np.uint64 if core.is_constant_dim(n) and n >= np.iinfo(np.uint32).max else np.uint32)
 
 
 def is_extended(dtype) -> bool:
@@ -90,4 +100,23 @@ def add_any(x, y):
 
 def convert_like(x, aval):
     """``x`` in the dtype of ``aval``, weakly typed if that is; complex to real takes the real part."""
-    return lax.convert_element_type_p.bind(x, new_dtype=aval.dtype, weak_type=aval.weak_type, sharding=aval.sharding)
+    return lax.convert_element_type_p.bind(x, new_dtype=aval.dtype, weak_type=aval.weak_type, sharding=None)
+
+
+def batch_of(x, aval):
+    """``x`` reshaped to a batch of arrays of type ``aval`` along a new leading axis, laid out as that says."""
+    axes = aval.sharding.spec
+    explicit = any(axis is not None for axis in axes)
+    layout = aval.sharding.update(spec=jax.sharding.PartitionSpec(None, *axes)) if explicit else None
+    batch = convert_like(lax.reshape(x, (len(x), *aval.shape), out_sharding=layout), aval)
+    return lax.pcast(batch, tuple(aval.mat.varying), to="varying") if aval.mat.varying else batch
+
+
+def untyped(x):
+    """The Python number or numpy array in the place of the typed one that :func:`canonicalize` makes of it."""
+    if isinstance(x, literals.TypedNdArray):
+        return x if x.dtype == float0 else x.val[()]
+    for kind in (int, float, complex):
+        if type(x) is getattr(literals, f"Typed{kind.__name__.capitalize()}"):
+            return kind(x)
+    return x

@@ -1,0 +1,42 @@
+"""The candidates of a plan as strategies that ``compare`` can set side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+
+from admodes.compare.comparison import Strategy
+from admodes.planner.candidates import Candidate
+from admodes.planner.decision import Settings, decide
+from admodes.planner.jacobian import finished
+from admodes.planner.request import request
+
+
+def strategies(
+    fun: Callable, args: tuple, argnums: int | Sequence[int] = 0, holomorphic: bool = False
+) -> list[Strategy]:
+    """One strategy for each candidate, the best first; each is checked against the better of JAX's two modes.
+
+    >>> import jax.numpy as jnp
+    >>> from admodes.compare.planned import strategies
+    >>> sorted(s.name for s in strategies(lambda x: x[1:] * x[:-1], (jnp.ones(5),)))[:2]
+    ['compressed forward', 'compressed reverse']
+    """
+    task = request("compare", fun, argnums, False, holomorphic).call(args, {}).task()
+    oracle = jax.jacfwd if task.n <= task.m else jax.jacrev
+    return [_strategy(c, oracle) for c in decide(task, Settings()).candidates if c.name not in ("forward", "reverse")]
+
+
+def _strategy(chosen: Candidate, oracle: Callable) -> Strategy:
+    def jacobian(fun, argnums=0, holomorphic=False):
+        asked = request("compare", fun, argnums, False, holomorphic)
+
+        def run(*args):
+            call = asked.call(args, {})
+            made, unpack = finished(call.task(), chosen, "dense", call, value=False)
+            return unpack(made(call.leaves))[1]
+
+        return run
+
+    return Strategy(chosen.name, jacobian, lambda n, m: chosen.method.passes, oracle)

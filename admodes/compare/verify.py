@@ -1,0 +1,131 @@
+"""``verify``: does everything that the library says about a Jacobian agree, and agree with JAX?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.tree_util import tree_leaves
+
+from admodes.compare.check import errors
+from admodes.errors import AdmodesError, ColoringError
+from admodes.modes.forward import jacfwd
+from admodes.modes.reverse import jacrev
+from admodes.planner.candidates import candidates
+from admodes.planner.jacobian import finished, settings
+from admodes.planner.machine import machine
+from admodes.planner.request import request
+from admodes.sparse.coloring import coloring
+from admodes.sparse.compress import decompression
+from admodes.sparse.validate import missed_entries
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked: ``error`` is the largest relative difference, ``problem`` what is wrong, if it is."""
+
+    what: str
+    error: float
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What :func:`verify` found. ``str()`` is a line for each check."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not any(f.problem for f in self.findings)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        width = max(len(f.what) for f in self.findings)
+        lines = [f"{'ok ' if not f.problem else 'NO '} {f.what:<{width}}  {_note(f)}".rstrip() for f in self.findings]
+        return "\n".join(lines)
+
+
+def _note(f: Finding) -> str:
+    return f.problem or (f"largest relative error {f.error:.1e}" if f.error else "")
+
+
+def verify(
+    fun: Callable, *args, argnums: int | Sequence[int] = 0, holomorphic: bool = False, rtol: float | None = None
+) -> Verification:
+    r"""Check a function's Jacobian every way: modes, sparsity pattern, colorings and all candidates against JAX.
+
+    Args:
+      fun: a function of pytrees of arrays that returns a pytree of arrays.
+      args: where; generic values find more than zeros do.
+      argnums: which positional arguments to differentiate.
+      holomorphic: whether ``fun`` is holomorphic.
+      rtol: largest relative error (over the largest entry); by default 1e-10 for 64-bit results, 1e-4 for others.
+
+    Returns:
+      A :class:`Verification`: true if all agree; printed, it names what does not.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> found = admodes.verify(lambda x: x[1:] * x[:-1], jnp.arange(1.0, 5.0))
+    >>> found.ok
+    True
+    >>> [f.what for f in found.findings][:2]
+    ['forward mode', 'reverse mode']
+    """
+    return Verification(tuple(_findings(fun, args, argnums, holomorphic, rtol)))
+
+
+def _findings(fun, args, argnums, holomorphic, rtol) -> Iterator[Finding]:
+    oracle = jax.jacfwd(fun, argnums, holomorphic=holomorphic)(*args)
+    leaves = tree_leaves(oracle)
+    wide = all(x.dtype.itemsize * (2 if x.dtype.kind == "f" else 1) >= 16 for x in leaves)
+    tolerance = rtol if rtol is not None else 1e-10 if wide else 1e-4
+
+    def compared(what: str, compute: Callable) -> Finding:
+        try:
+            relative = errors(compute(), oracle)[1]
+        except (AdmodesError, TypeError, ValueError) as error:
+            return Finding(what, np.inf, f"{type(error).__name__}: {error}")
+        good = relative <= tolerance
+        return Finding(what, relative, "" if good else f"differs from JAX by {relative:.1e}, more than {tolerance:.0e}")
+
+    yield compared("forward mode", lambda: jacfwd(fun, argnums, holomorphic=holomorphic)(*args))
+    yield compared("reverse mode", lambda: jacrev(fun, argnums, holomorphic=holomorphic)(*args))
+    call = request("verify", fun, argnums, False, holomorphic).call(args, {})
+    task = call.task()
+    yield _pattern(task, oracle)
+    for kind in ("column", "row", "bidirectional") if task.rows_allowed else ("column",):
+        try:
+            found = coloring(task.pattern, kind, budget=0.1)
+            decompression(found)
+            yield Finding(f"{kind} coloring, {found.number} colors", 0.0)
+        except ColoringError as error:
+            yield Finding(f"{kind} coloring", np.inf, str(error))
+    for c in candidates(task, machine(), "dense", settings().options):
+
+        def run(c=c):
+            run, unpack = finished(task, c, "dense", call, value=False)
+            return unpack(run(call.leaves))[1]
+
+        yield compared(f"{c.name}: {c.method.detail}", run)
+
+
+def _pattern(task, oracle) -> Finding:
+    """Whether the pattern covers JAX's Jacobian."""
+    rows = []
+    flat = tree_leaves(oracle)
+    for j in range(len(task.out_avals)):
+        parts = flat[j * len(task.in_avals) : (j + 1) * len(task.in_avals)]
+        sizes = [int(np.prod(a.shape, dtype=int)) for a in task.in_avals]
+        rows.append(np.concatenate([np.asarray(p).reshape(-1, n) for p, n in zip(parts, sizes, strict=True)], axis=1))
+    dense = np.concatenate(rows) if rows else np.zeros((0, task.n))
+    missed = missed_entries(task.pattern, dense)
+    if len(missed):
+        row, col = map(int, missed[0])
+        return Finding("sparsity pattern", np.inf, f"misses entry ({row}, {col}), and {len(missed) - 1} more")
+    m, n = task.pattern.shape
+    return Finding(f"sparsity pattern, {task.pattern.nnz} of {m * n} entries", 0.0)

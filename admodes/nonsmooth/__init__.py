@@ -1,0 +1,5 @@
+"""Derivatives where a function has none: generalised derivatives at kinks, and what is wrong at NaNs."""
+
+from admodes.nonsmooth.subgradient import directional, subgradient, subjacobian
+
+__all__ = ["directional", "subgradient", "subjacobian"]

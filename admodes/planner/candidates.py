@@ -1,0 +1,196 @@
+"""The candidates: every way to a Jacobian that is worth costing for a task, with what each is expected to cost."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from admodes.linear.pattern import SparsityPattern
+from admodes.planner.accumulate import TooLarge, accumulation
+from admodes.planner.chained import chained
+from admodes.planner.known import matrix_product
+from admodes.planner.machine import Machine
+from admodes.planner.result import Dense, Nonzeros
+from admodes.planner.seeded import compressed, forward, reverse
+from admodes.planner.task import Task
+from admodes.planner.work import Work, conversion, work
+from admodes.program.evaluate import evaluate
+from admodes.program.ir import Program
+from admodes.rules.derived import keep
+from admodes.sparse.coloring import coloring
+
+COLORING_SECONDS = 0.1
+DENSE = 0.5  # from this part of nonzeros on a pattern is not worth compressing, nor entry by entry accumulation
+PRODUCTS = 4_000_000
+
+
+class Method(Protocol):
+    """A way to a Jacobian. ``tables`` are the index arrays that it takes at run time, as an argument."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def detail(self) -> str: ...
+
+    @property
+    def passes(self) -> int: ...
+
+    @property
+    def pattern(self) -> SparsityPattern | None: ...
+
+    @property
+    def tables(self) -> Any: ...
+
+    def work(self, task: Task) -> Work: ...
+
+    def jacobian(self, task: Task, tables: Any, args: Any) -> tuple[list, Dense | Nonzeros]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A method, what it is expected to cost, and what it was measured to cost (NaN: not measured).
+
+    ``seconds`` and ``temp_bytes`` are predictions for one call.
+    """
+
+    method: Method
+    work: Work
+    seconds: float
+    temp_bytes: float
+    multiplications: float
+    measured_s: float = math.nan
+    measured_bytes: float = math.nan
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "name": self.name,
+            "detail": self.method.detail,
+            "passes": self.method.passes,
+            "multiplications": self.multiplications,
+            "flops": self.work.flops,
+            "bytes": self.work.bytes,
+            "predicted_s": self.seconds,
+            "measured_s": self.measured_s,
+            "predicted_temp_bytes": self.temp_bytes,
+            "measured_temp_bytes": self.measured_bytes,
+        }
+
+
+def candidate(method: Method, task: Task, machine: Machine, form: str) -> Candidate:
+    """Predict what a method costs, the writing of the result in the form that is wanted included."""
+    done = method.work(task)
+    if form == "dense" and method.pattern is not None:
+        done += conversion((task.m, task.n), method.pattern.nnz, task.dtype)
+    counted = done.products + done.elements + done.transcendentals
+    return Candidate(method, done, machine.seconds(done), done.peak, getattr(method, "multiplications", counted))
+
+
+def candidates(task: Task, machine: Machine, form: str, options: dict) -> Iterator[Candidate]:
+    """The candidates for a task: plain modes always, the others where the structure of the Jacobian offers them."""
+
+    def cost(method: Method) -> Candidate:
+        return candidate(method, task, machine, form)
+
+    if form != "compressed":
+        yield cost(forward(task, **options))
+        if task.rows_allowed:
+            yield cost(reverse(task, **options))
+        if form == "dense" and min(task.n, task.m) <= 1:
+            return  # one pass is enough
+        if options.get("mesh") is None and (known := matrix_product(task)) is not None:
+            yield cost(known)
+    pattern = task.pattern
+    sparse = pattern.nnz < DENSE * task.n * task.m
+    if sparse or form == "compressed":
+        for kind in kinds(task):
+            colors = coloring(pattern, kind, budget=COLORING_SECONDS, shapes=grids(task, kind))
+            yield cost(compressed(colors, **options))
+    if form == "compressed" or options.get("mesh") is not None:
+        return  # only products with seeds can be handed out as such, or split over devices
+    if sparse:
+        with contextlib.suppress(TooLarge):
+            yield cost(Accumulated(accumulation(rows_only(task), task.active, most_products=PRODUCTS)))
+    else:
+        found = chained(task, machine, lambda part: best(part, machine))
+        if found is not None:
+            yield cost(found)
+
+
+def kinds(task: Task) -> list[str]:
+    """The colorings worth trying: of both sides at once only if neither side's longest row or column is short."""
+    pattern = task.pattern
+    wide = int(pattern.row_counts.max(initial=0))
+    tall = int(np.bincount(pattern.cols, minlength=1).max(initial=0))
+    found = ["symmetric"] if task.symmetric else []
+    found.append("column")
+    if task.rows_allowed:
+        found.append("row")
+        if min(wide, tall) > 4 * max(1, math.ceil(pattern.nnz / max(pattern.shape))):
+            found.append("bidirectional")
+    return found
+
+
+def grids(task: Task, kind: str) -> tuple:
+    """The shapes of the arrays that the columns (rows) number, as hints for stencils."""
+    avals = task.out_avals if kind == "row" else task.in_avals
+    return tuple({a.shape for a in avals if len(a.shape) > 1})
+
+
+def best(task: Task, machine: Machine, form: str = "dense") -> Candidate:
+    """The candidate of the least predicted time."""
+    return min(candidates(task, machine, form, {}), key=lambda c: c.seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class Accumulated:
+    """The nonzeros by products and sums of the nonzeros of the local Jacobians, worked out as static index lists."""
+
+    accumulation: Any
+    name: str = "accumulation"
+    passes: int = 0
+
+    @property
+    def pattern(self) -> SparsityPattern:
+        return self.accumulation.pattern
+
+    @property
+    def multiplications(self) -> int:
+        return self.accumulation.multiplications
+
+    @property
+    def detail(self) -> str:
+        a = self.accumulation
+        return f"{a.multiplications} products, {a.additions} sums, {a.constants} constant entries"
+
+    @property
+    def tables(self) -> Any:
+        return self.accumulation.tables
+
+    def work(self, task: Task) -> Work:
+        a = self.accumulation
+        once = work(task.pushing, (False,) * len(task.pushing.in_avals), 1)  # values and local partials
+        terms = 4.0 * (a.multiplications + a.additions + a.pattern.nnz)
+        return once + Work(elements=terms, bytes=3 * terms, kernels=1.0 + 2 * a.levels)
+
+    def jacobian(self, task: Task, tables, args) -> tuple[list, Nonzeros]:
+        outs, values = self.accumulation(rows_only(task), tables, args)
+        if not all(task.differentiated):
+            outs = evaluate(task.program, *args)
+        return outs, Nonzeros(values)
+
+
+def rows_only(task: Task) -> Program:
+    """The program without the outputs that have no rows."""
+    return dataclasses.replace(task.program, outputs=tuple(keep(task.differentiated, task.program.outputs)))

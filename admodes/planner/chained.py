@@ -1,0 +1,194 @@
+"""A chain of parts: their Jacobians, multiplied or carried through each other in the order of a bracketing."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+from jax import lax
+
+from admodes.modes.interpreter import INTERPRETER
+from admodes.planner.chain import Bracket, bracket
+from admodes.planner.cuts import Split, Stage, split, subprogram
+from admodes.planner.machine import Machine
+from admodes.planner.result import Dense, positions
+from admodes.planner.seeded import joined
+from admodes.planner.task import Task
+from admodes.planner.work import Work, work
+from admodes.program import jax_compat as jc
+from admodes.program.evaluate import evaluate
+from admodes.program.ir import Const, Program
+from admodes.rules.derived import keep
+
+
+def part(program: Program, stage: Stage) -> Task:
+    """The task of one stage: the values of its cut are differentiated, the plain ones are not."""
+    inputs = (*stage.active, *stage.plain)
+    outputs = (*stage.results, *stage.extras)
+    inner = subprogram(program, stage.equations, inputs, outputs)
+    closed = jc.trace_flat(lambda *xs: evaluate(inner, *xs), [program.avals[s] for s in inputs], "stage")
+    active = (True,) * len(stage.active) + (False,) * len(stage.plain)
+    return Task(closed, active, (True,) * len(stage.results) + (False,) * len(stage.extras))
+
+
+@dataclass(frozen=True, eq=False)
+class Chained:
+    """``methods[k]`` accumulates stage k, or is None where the bracketing carries products through it."""
+
+    split: Split
+    order: Bracket
+    methods: tuple
+    sizes: tuple[int, ...]
+    parts: tuple[Task, ...]  # of the program that it was planned on
+    name: str = "cuts"
+    pattern: None = None
+
+    @property
+    def passes(self) -> int:
+        return sum(m.passes for m in self.methods if m is not None) + _carried(self.order, self.sizes)
+
+    @property
+    def detail(self) -> str:
+        return f"{' -> '.join(map(str, self.sizes))}, J = {self.order}"
+
+    @cached_property
+    def tables(self) -> Any:
+        return tuple(None if m is None else (m.tables, _positions(m)) for m in self.methods)
+
+    def work(self, task: Task) -> Work:
+        total = Work()
+        for inner, method in zip(self.parts, self.methods, strict=True):
+            total += Work() if method is None else method.work(inner)
+        for b in _brackets(self.order):
+            if b.how == "multiply":
+                first, _ = b.parts
+                size = self.sizes[b.start] * self.sizes[first.stop] * self.sizes[b.stop]
+                total += Work(products=size, kernels=1)
+            elif b.how == "push":
+                total += _sum(pushing_work(self.parts[k], self.sizes[b.start]) for k in _rest(b))
+            elif b.how == "pull":
+                total += _sum(pulling_work(self.parts[k], self.sizes[b.stop]) for k in _rest(b))
+        moved = 2.0 * task.n * task.m * task.dtype.itemsize
+        return dataclasses.replace(total, peak=total.peak + moved) + Work(bytes=moved)
+
+    def jacobian(self, task: Task, tables, args) -> tuple[list, Dense]:
+        """The outputs, and the Jacobian as one matrix."""
+        program = task.program
+        env: dict = dict(program.constants) | dict(zip(program.inputs, args, strict=True))
+        before = subprogram(program, self.split.prelude, (), ())
+        made = [s for e in before.equations for s in e.outputs]
+        inputs = sorted({x for e in before.equations for x in e.inputs if not isinstance(x, Const)} - set(made))
+        before = dataclasses.replace(before, inputs=tuple(inputs), outputs=tuple(made))
+        env.update(zip(made, evaluate(before, *(env[s] for s in inputs)), strict=True))
+        linear: list = []
+        for stage, method, table in zip(self.split.stages, self.methods, tables, strict=True):
+            inner = part(program, stage)
+            values = [env[s] for s in (*stage.active, *stage.plain)]
+            if method is None:
+                outs, tape = INTERPRETER.record_program(inner.closed, values, inner.active)
+                linear.append((inner, tape))
+            else:
+                outs, found = method.jacobian(inner, table[0], values)
+                linear.append((inner, found.full((inner.m, inner.n), table[1])))
+            env.update(zip((*stage.results, *stage.extras), outs, strict=True))
+        outputs = [o.value if isinstance(o, Const) else env[o] for o in program.outputs]
+        return outputs, Dense(lax.convert_element_type(_multiply(self.order, linear), task.dtype))
+
+
+def _positions(method):
+    pattern = method.pattern
+    return None if pattern is None else positions(pattern)
+
+
+def _brackets(b: Bracket):
+    yield b
+    for inner in b.parts:
+        yield from _brackets(inner)
+
+
+def _rest(b: Bracket) -> range:
+    """The stages that a push or pull goes through."""
+    (inner,) = b.parts
+    return range(inner.stop, b.stop) if b.how == "push" else range(b.start, inner.start)
+
+
+def _carried(order: Bracket, sizes) -> int:
+    through = {"push": lambda b: sizes[b.start], "pull": lambda b: sizes[b.stop]}
+    return sum(through[b.how](b) for b in _brackets(order) if b.how in through)
+
+
+def _sum(works) -> Work:
+    return sum(works, Work())
+
+
+def pushing_work(task: Task, seeds: int) -> Work:
+    return work(task.pushing, (False,) * len(task.active) + (True,) * len(task.in_avals), seeds)
+
+
+def pulling_work(task: Task, seeds: int) -> Work:
+    return work(task.pulling, (False,) * len(task.active) + (True,) * len(task.out_avals), seeds)
+
+
+def _multiply(b: Bracket, linear: Sequence):
+    """The Jacobian of a bracket, from the matrices and tapes of its stages."""
+    if b.how == "stage":
+        return linear[b.start][1]
+    matrices = [_multiply(inner, linear) for inner in b.parts]
+    if b.how == "multiply":
+        return lax.dot_general(matrices[1], matrices[0], (((1,), (0,)), ((), ())))
+    (matrix,) = matrices
+    if b.how == "push":
+        columns = lax.transpose(matrix, (1, 0))
+        for k in _rest(b):
+            inner, tape = linear[k]
+            columns = _carry(tape.push, columns, inner.in_avals, inner.active, inner.differentiated)
+        return lax.transpose(columns, (1, 0))
+    for k in reversed(_rest(b)):
+        inner, tape = linear[k]
+        matrix = _carry(tape.pull, matrix, inner.out_avals, inner.differentiated, inner.active)
+    return matrix
+
+
+def _carry(apply: Callable, matrix, avals, given: Sequence[bool], wanted: Sequence[bool]):
+    """Each row of a matrix, as (co)tangents of types ``avals`` at the given places, through a map."""
+    count = matrix.shape[0]
+    seeds, at = [], 0
+    for aval in avals:
+        size = math.prod(aval.shape)
+        piece = lax.reshape(lax.slice_in_dim(matrix, at, at + size, axis=1), (count, *aval.shape))
+        seeds.append(lax.convert_element_type(piece, aval.dtype))
+        at += size
+
+    def one(*parts):
+        values = iter(parts)
+        results = apply(tuple(next(values) if on else None for on in given))
+        return keep(wanted, results)
+
+    return joined(jax.vmap(one)(*seeds), count)
+
+
+def chained(task: Task, machine: Machine, best: Callable[[Task], Any]) -> Chained | None:
+    """The cheapest chain of parts of a task, ``best`` being the best candidate for a part; None if it has no waist."""
+    found = split(task.program, task.active, task.differentiated)
+    if found is None:
+        return None
+    parts = tuple(part(task.program, stage) for stage in found.stages)
+    sizes = (task.n, *(inner.m for inner in parts))
+    options = [best(inner) for inner in parts]
+    push = [machine.seconds(pushing_work(inner, task.n)) / task.n for inner in parts]
+    pull = [machine.seconds(pulling_work(inner, task.m)) / task.m for inner in parts]
+    unit = machine.product  # the products of brackets are counted in multiply-adds
+    order = bracket(
+        sizes,
+        accumulate=[o.seconds / unit for o in options],
+        push=[s / unit for s in push],
+        pull=[s / unit for s in pull],
+    )
+    alone = {b.start for b in _brackets(order) if b.how == "stage"}
+    methods = tuple(o.method if k in alone else None for k, o in enumerate(options))
+    return Chained(found, order, methods, sizes, parts)

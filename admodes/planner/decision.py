@@ -1,0 +1,209 @@
+r"""Plans: the cheapest way to one Jacobian, what the others would cost, and why it was chosen.
+
+All candidates (:mod:`admodes.planner.candidates`) are costed by one model of the machine; the plain modes are always
+among them, so that a plan is no worse than the better of plain forward and plain reverse mode as far as the model goes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from admodes.errors import PlanningError
+from admodes.linear.pattern import SparsityPattern
+from admodes.planner.candidates import Candidate, candidate, candidates
+from admodes.planner.machine import Machine, machine
+from admodes.planner.measured import recall, remember, seconds_of
+from admodes.planner.result import positions
+from admodes.planner.seeded import Seeded
+from admodes.planner.task import Task
+from admodes.tables import count
+
+OBJECTIVES: dict[str, Callable[[Candidate], float]] = {
+    "time": lambda c: c.seconds if math.isnan(c.measured_s) else c.measured_s,
+    "flops": lambda c: c.work.flops,
+    "memory": lambda c: c.temp_bytes if math.isnan(c.measured_bytes) else c.measured_bytes,
+    "multiplications": lambda c: c.multiplications,
+}
+MEASURED = 3  # how many of the candidates `measure=True` times
+MOST_PLANS = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a plan is asked to do: the fields are the arguments of :func:`admodes.plan`."""
+
+    objective: str = "time"
+    memory_limit: int | None = None
+    measure: bool = False
+    chunk_size: int | None = None
+    mesh: Any = None
+    form: str = "dense"
+
+    def __post_init__(self):
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1, got {self.chunk_size}")
+
+    @property
+    def options(self) -> dict:
+        """What the methods that take seeds are made with."""
+        return {"chunk": self.chunk_size, "mesh": self.mesh}
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """The candidates for a task, the best first, by the objective of ``settings``; ``pattern`` if one was needed."""
+
+    fingerprint: str
+    n: int
+    m: int
+    pattern: SparsityPattern | None
+    settings: Settings
+    machine: Machine
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def best(self) -> Candidate:
+        return self.candidates[0]
+
+
+_DECISIONS: dict = {}
+
+
+def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> Decision:
+    """The decision for a task: one that was made before for such a task, or a new one.
+
+    ``leaves`` are arguments to measure with; without them nothing is measured.
+    """
+    constants = machine()
+    key = (task.fingerprint, settings, constants)
+    if key in _DECISIONS:
+        return _DECISIONS[key]
+    if settings.memory_limit is not None and leaves is None:
+        raise PlanningError(
+            "a memory limit is met by measuring, which cannot be done while the function is being traced: make the "
+            "plan first, outside of jit and vmap (plan = admodes.plan(f, x, memory_limit=...)), then use plan.jacobian."
+        )
+    found = list(candidates(task, constants, settings.form, settings.options))
+    known = recall(task.fingerprint, settings.form)
+    found = [dataclasses.replace(c, measured_s=known.get(label(c), c.measured_s)) for c in found]
+    found.sort(key=OBJECTIVES[settings.objective])
+    if settings.memory_limit is not None:
+        found = _within(found, task, settings, constants, leaves)
+    if settings.measure and leaves is not None:
+        found = _measured(found, task, settings, leaves)
+    decision = Decision(task.fingerprint, task.n, task.m, task.known_pattern, settings, constants, tuple(found))
+    while len(_DECISIONS) >= MOST_PLANS:
+        _DECISIONS.pop(next(iter(_DECISIONS)))
+    _DECISIONS[key] = decision
+    return decision
+
+
+def label(c: Candidate) -> str:
+    return f"{c.name}: {c.method.detail}"
+
+
+def _measured(found: list[Candidate], task: Task, settings: Settings, leaves) -> list[Candidate]:
+    """Time the best few; the others keep their places behind them."""
+    timed = []
+    for c in found[:MEASURED]:
+        run = compiled(task, c, settings.form)
+        taken = seconds_of(run, leaves)
+        timed.append(dataclasses.replace(c, measured_s=taken, measured_bytes=temporary_bytes(run, leaves)))
+    remember(task.fingerprint, settings.form, {label(c): c.measured_s for c in timed})
+    return [*sorted(timed, key=OBJECTIVES[settings.objective]), *found[MEASURED:]]
+
+
+# -- memory ------------------------------------------------------------------------------------------
+
+
+def _within(found: list[Candidate], task, settings: Settings, constants, leaves) -> list[Candidate]:
+    """The candidates whose compiled program keeps within the memory limit, seeds in chunks where that is needed."""
+    limit, least = settings.memory_limit or 0, math.inf
+    fitting: list[Candidate] = []
+    for c in found:
+        if fitting and OBJECTIVES[settings.objective](c) >= OBJECTIVES[settings.objective](fitting[0]):
+            break
+        fitted, needs = _fit(c, task, settings, constants, leaves)
+        least = min(least, needs)
+        if fitted is not None:
+            fitting = sorted([*fitting, fitted], key=OBJECTIVES[settings.objective])
+    if not fitting:
+        raise PlanningError(
+            f"no way to this Jacobian ({task.m} x {task.n}) keeps within {count(limit, 'B')} of temporary memory; the "
+            f"least that would do is memory_limit={int(least)} ({count(least, 'B')})."
+        )
+    return fitting
+
+
+def _fit(c: Candidate, task, settings, constants, leaves) -> tuple[Candidate | None, float]:
+    """The candidate within the limit, in the largest chunks that are, and the least memory that it needs."""
+    limit = settings.memory_limit or 0
+    needs = temporary_bytes(compiled(task, c, settings.form), leaves)
+    if needs <= limit:
+        return dataclasses.replace(c, measured_bytes=needs), needs
+    if not isinstance(c.method, Seeded):
+        return None, needs
+    chunk = c.method.chunk or max(c.method.products)
+    least = needs
+    while chunk > 1:
+        chunk = max(1, min(chunk // 2, int(chunk * limit / needs)))
+        smaller = candidate(dataclasses.replace(c.method, chunk=chunk), task, constants, settings.form)
+        needs = temporary_bytes(compiled(task, smaller, settings.form), leaves)
+        least = min(least, needs)
+        if needs <= limit:
+            return dataclasses.replace(smaller, measured_bytes=needs), least
+    return None, least
+
+
+def temporary_bytes(run: Run, leaves) -> float:
+    """The temporary memory of a compiled run, as the compiler reports it."""
+    analysis = run.program.lower(run.tables, leaves).compile().memory_analysis()
+    return float(analysis.temp_size_in_bytes)
+
+
+# -- running -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A method as one compiled function of the flat arguments; ``pattern`` is that of the entries that it gives."""
+
+    task: Task
+    pattern: SparsityPattern | None
+    program: Any = field(repr=False)  # what jax.jit returns
+    tables: Any = field(repr=False)
+
+    def __call__(self, leaves):
+        return self.program(self.tables, leaves)
+
+    @property
+    def indices(self):
+        """(row, column) of each entry, where the pattern matters."""
+        return self.tables[1]
+
+
+def compiled(task: Task, chosen: Candidate, form: str, finish: Callable = lambda outs, entries: entries) -> Run:
+    """A candidate, ready to run; ``finish(outs, entries)`` makes of the outputs and the entries what is returned."""
+    method: Any = chosen.method
+    pattern = method.pattern
+    if pattern is None and form != "dense":
+        pattern = task.pattern
+
+    @jax.jit
+    def program(tables, leaves):
+        inner, places = tables
+        if form == "compressed":
+            return finish(*method.compressed(task, inner, leaves))
+        outs, found = method.jacobian(task, inner, leaves)
+        return finish(outs, found.full((task.m, task.n), places) if form == "dense" else found.at(places))
+
+    tables = method.tables, None if pattern is None else positions(pattern)
+    return Run(task, pattern, program, jax.tree_util.tree_map(jax.numpy.asarray, tables))

@@ -1,0 +1,245 @@
+"""``jacobian``, ``value_and_jacobian`` and ``hessian``: JAX's calling conventions, with a plan behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from admodes.modes.flat import wraps
+from admodes.modes.reverse import grad, jacrev
+from admodes.planner.candidates import Candidate
+from admodes.planner.decision import Run, Settings, compiled, decide
+from admodes.planner.request import Call, Request, request
+from admodes.planner.result import FORMATS, blocks
+from admodes.planner.task import Task
+from admodes.program import jax_compat as jc
+from admodes.sparse.coloring import Coloring
+from admodes.sparse.compress import decompression
+from admodes.tables import memory_bytes
+
+
+def jacobian(
+    fun: Callable,
+    argnums=0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    *,
+    format: str = "dense",
+    objective: str = "time",
+    memory_limit: int | float | str | None = None,
+    measure: bool = False,
+    chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Callable:
+    r"""The Jacobian ∂f/∂x, by whichever way is the cheapest for this function and these shapes.
+
+    The first call for each structure, shape and dtype of the arguments makes a plan (:func:`admodes.plan`), compiles it
+    and keeps it. As under ``jax.jit``, ``fun`` must be traceable and pure: what it reads from outside of its
+    arguments is read when it is traced. Python integers, booleans and strings among the arguments that are not
+    differentiated are fixed: each new value is a new plan.
+
+    Args:
+      fun: a function of pytrees of arrays that returns a pytree of arrays.
+      argnums: which positional arguments to differentiate, an int or a sequence of ints.
+      has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+      holomorphic: whether ``fun`` is holomorphic; inputs and outputs must then be complex.
+      format: ``"dense"``: for each leaf of the output the structure of the input, leaves of shape
+        ``output.shape + input.shape``, as JAX; otherwise one matrix of shape (m, n), rows and columns being the entries
+        of the outputs and inputs, leaf by leaf: ``"bcoo"`` (:class:`jax.experimental.sparse.BCOO`), ``"scipy"`` (CSR,
+        not under jit), or ``"compressed"`` (:class:`CompressedJacobian`, the products that a coloring asks for).
+      objective: what is made small: ``"time"``, ``"flops"``, ``"memory"`` or ``"multiplications"``.
+      memory_limit: temporary memory that must not be exceeded, in bytes or as ``"200MiB"``; seeds are then chunked.
+      measure: time the best three candidates rather than trust the prediction; remembered from then on.
+      chunk_size: how many seeds are in flight at once; by default all.
+      mesh: devices over which the seeds of plain and compressed modes are split.
+
+    Returns:
+      A function of the arguments of ``fun`` that returns the Jacobian, or (Jacobian, aux).
+
+    Raises:
+      PlanningError: the function cannot be traced, or nothing fits the memory limit.
+      TypeError: inputs that are not real (or, with ``holomorphic``, complex), or outputs that have no derivative.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> admodes.jacobian(lambda x: x**2)(jnp.array([1.0, 2.0])).tolist()
+    [[2.0, 0.0], [0.0, 4.0]]
+    >>> print(admodes.jacobian(lambda x: x**2, format="scipy")(jnp.array([1.0, 2.0])).data)
+    [2. 4.]
+
+    Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., chapters 7 to 10.
+    """
+    asked = request("jacobian", fun, argnums, has_aux, holomorphic)
+    planned = Planned(asked, settings(format, objective, memory_limit, measure, chunk_size, mesh))
+
+    @wraps(fun, "Jacobian")
+    @jc.api_boundary
+    def jacfun(*args, **kwargs):
+        _, result, aux = planned(args, kwargs, value=False)
+        return (result, aux) if has_aux else result
+
+    return jacfun
+
+
+def value_and_jacobian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, **options):
+    r"""A function that returns (f(x), ∂f/∂x), or ((f(x), aux), ∂f/∂x); the arguments are those of :func:`jacobian`.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> value, J = admodes.value_and_jacobian(lambda x: x**2)(jnp.array([1.0, 2.0]))
+    >>> value.tolist(), J.tolist()
+    ([1.0, 4.0], [[2.0, 0.0], [0.0, 4.0]])
+    """
+    asked = request("value_and_jacobian", fun, argnums, has_aux, holomorphic)
+    planned = Planned(asked, settings(**options))
+
+    @wraps(fun, "Value and Jacobian")
+    @jc.api_boundary
+    def value_and_jacfun(*args, **kwargs):
+        value, result, aux = planned(args, kwargs, value=True)
+        return ((value, aux) if has_aux else value), result
+
+    return value_and_jacfun
+
+
+def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, **options) -> Callable:
+    r"""The Hessian ∇²f: the Jacobian of the gradient, planned as :func:`jacobian` is, its symmetry being used.
+
+    For a vector-valued f it holds one Hessian for each output, as JAX's. The options are those of :func:`jacobian`;
+    the matrix of the formats other than ``"dense"`` has a row and a column for each entry of x.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> admodes.hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
+    [[4.0, 2.0], [2.0, 0.0]]
+    """
+    jc.check_callable(fun)
+
+    def gradient(*args, **kwargs):
+        out = jax.eval_shape(fun, *args, **kwargs)
+        scalar = getattr(out[0] if has_aux else out, "shape", None) == ()
+        return (grad if scalar else jacrev)(fun, argnums, has_aux, holomorphic)(*args, **kwargs)
+
+    planned = Planned(request("hessian", gradient, argnums, has_aux, holomorphic, symmetric=True), settings(**options))
+
+    @wraps(fun, "Hessian")
+    @jc.api_boundary
+    def hessfun(*args, **kwargs):
+        _, result, aux = planned(args, kwargs, value=False)
+        return (result, aux) if has_aux else result
+
+    return hessfun
+
+
+def settings(
+    format="dense", objective="time", memory_limit=None, measure=False, chunk_size=None, mesh=None
+) -> Settings:
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, got {format!r}")
+    return Settings(objective, memory_bytes(memory_limit), measure, chunk_size, mesh, format)
+
+
+class Planned:
+    """A Jacobian with its plans: one for each kind of call, made when the first such call comes."""
+
+    def __init__(self, asked: Request, chosen: Settings):
+        self.request, self.settings = asked, chosen
+        self._by_key: dict = {}  # for concrete calls: no trace is needed to find the run
+        self._by_task: dict = {}
+
+    def __call__(self, args, kwargs, value: bool):
+        """(outputs, Jacobian, auxiliary data); outputs are None if ``value`` is false."""
+        call = self.request.call(args, kwargs)
+        traced = jc.is_staging() or any(isinstance(x, jc.Tracer) for x in call.leaves)
+        found = None if traced or not call.hashable else self._by_key.get(call.key)
+        if found is None:
+            found = self._plan(call, value, traced)
+            if not traced and call.hashable and not found[0].task.has_unknown_constants:
+                self._by_key[call.key] = found
+        run, unpack = found
+        return unpack(run(call.leaves))
+
+    def choose(self, task: Task, leaves) -> Candidate:
+        """The way to go for a task; ``leaves`` are arguments to measure with, if there are values."""
+        return decide(task, self.settings, leaves).best
+
+    def _plan(self, call: Call, value: bool, traced: bool):
+        task = call.task()
+        known = not task.has_unknown_constants
+        key = (task.fingerprint, call.in_tree, call.result.tree, call.result.aux_tree)
+        if known and key in self._by_task:
+            return self._by_task[key]
+        chosen = self.choose(task, None if traced else call.leaves)
+        made = finished(task, chosen, self.settings.form, call, value)
+        if known and not jc.is_staging():
+            self._by_task[key] = made
+        return made
+
+
+def finished(task, chosen, form: str, call: Call, value: bool) -> tuple[Run, Callable]:
+    """A run for calls of this kind, and what makes (outputs, Jacobian, aux) of that which it returns."""
+
+    def finish(outs, entries):
+        outputs, aux = call.outputs(outs)
+        if form == "dense":
+            entries = blocks(entries, task.out_avals, task.in_avals, call.result.tree, call.in_tree)
+        return (outputs if value else None), entries, aux
+
+    run = compiled(task, chosen, form, finish)
+
+    def unpack(returned):
+        outputs, entries, aux = returned
+        return outputs, matrix(entries, run, form, chosen.method), aux
+
+    return run, (lambda returned: returned) if form == "dense" else unpack
+
+
+def matrix(entries, run: Run, form: str, method) -> Any:
+    """The m x n matrix with these entries, in a sparse form."""
+    shape = (run.task.m, run.task.n)
+    if form == "compressed":
+        columns, rows = entries
+        return CompressedJacobian(columns, rows, method.coloring)
+    assert run.pattern is not None
+    if form == "scipy":
+        if isinstance(entries, jc.Tracer):
+            raise TypeError(
+                "format='scipy' gives a matrix on the host, which a function that is traced (jit, vmap, grad) cannot "
+                "return; use format='bcoo' there."
+            )
+        from scipy.sparse import csr_matrix
+
+        pattern = run.pattern.matrix
+        return csr_matrix((np.asarray(entries), pattern.indices, pattern.indptr), shape=shape)
+    from jax.experimental.sparse import BCOO
+
+    return BCOO((entries, run.indices), shape=shape, indices_sorted=True, unique_indices=True)
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class CompressedJacobian:
+    """The products that a coloring asks for: ``columns`` are the rows (J s)ᵀ, ``rows`` the rows sᵀ J (or None).
+
+    >>> import admodes, jax.numpy as jnp
+    >>> J = admodes.jacobian(lambda x: x**2, format="compressed")(jnp.array([1.0, 2.0]))
+    >>> J.columns.tolist(), J.values().tolist()
+    ([[2.0, 4.0]], [2.0, 4.0])
+    """
+
+    columns: Any
+    rows: Any
+    coloring: Coloring
+
+    def values(self):
+        """The nonzeros, in the order of ``coloring.pattern``."""
+        return decompression(self.coloring)(self.columns, self.rows)
+
+    def tree_flatten(self):
+        return (self.columns, self.rows), self.coloring
+
+    @classmethod
+    def tree_unflatten(cls, coloring, products):
+        columns, rows = products
+        return cls(columns, rows, coloring)

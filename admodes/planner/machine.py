@@ -1,0 +1,152 @@
+r"""The machine: how long a unit of each kind of work takes, measured once and kept in the user's cache directory.
+
+Reference: the model is the roofline, Williams, Waterman and Patterson, Comm. ACM 52(4) (2009) 65-76, with a constant
+for each kernel that is started.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from admodes.planner.work import Work
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Seconds for an element of cheap elementwise work, a transcendental, a multiply-add, ...; for a byte, a kernel.
+
+    ``measured`` is false for the nominal constants, which hold the usual proportions of one CPU core.
+    """
+
+    element: float = 3e-10
+    transcendental: float = 2.5e-9
+    product: float = 6e-11
+    scattered: float = 5e-9
+    byte: float = 1.2e-10
+    kernel: float = 2e-6
+    measured: bool = False
+
+    def seconds(self, work: Work) -> float:
+        """How long that work takes: compute or memory, whichever is longer, for each kind, and the kernels."""
+        compute = (
+            work.elements * self.element
+            + work.transcendentals * self.transcendental
+            + work.products * self.product
+            + work.scattered * self.scattered
+        )
+        return max(compute, work.bytes * self.byte) + work.kernels * self.kernel
+
+
+NOMINAL = Machine()
+
+
+def cache_directory() -> Path:
+    """Where constants and measured plans are kept: ``$ADMODES_CACHE``, or ``admodes`` in the user's cache directory."""
+    if own := os.environ.get("ADMODES_CACHE"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    return (Path(base) if base else Path.home() / ".cache") / "admodes"
+
+
+def _file() -> Path:
+    return cache_directory() / "machine.json"
+
+
+def identity() -> dict:
+    """What the constants are for; another identity makes the file stale."""
+    device = jax.devices()[0]
+    return {"device": device.device_kind, "jax": jax.__version__, "host": platform.node(), "cpus": os.cpu_count()}
+
+
+@functools.cache
+def _load(path: Path, stamp: int) -> Machine:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        constants = data["constants"]
+        if data["identity"] != identity() or not all(0 < v < 1 and math.isfinite(v) for v in constants.values()):
+            return NOMINAL
+        return Machine(**constants, measured=True)
+    except (ValueError, TypeError, KeyError, OSError):  # unreadable or of another version: as if it were not there
+        return NOMINAL
+
+
+def machine() -> Machine:
+    """The constants of this machine, or the nominal ones as long as :func:`calibrate` has not been run here."""
+    path = _file()
+    try:
+        return _load(path, path.stat().st_mtime_ns)
+    except OSError:
+        return NOMINAL
+
+
+def calibrate(progress=lambda line: None) -> Machine:
+    """Measure the constants of this machine and backend, and keep them. Takes some seconds.
+
+    The file is rebuilt whenever this is called, and ignored if it is unreadable or of another device or jax version.
+    """
+    x = jnp.linspace(0.1, 0.9, 200_000, dtype=jnp.float32)
+    indices = jnp.arange(x.size, dtype=jnp.int32) * 7919 % jnp.int32(x.size)
+    square = jnp.ones((512, 512), jnp.float32)
+    large = jnp.ones(8_000_000, jnp.float32)
+    small = jnp.ones(8, jnp.float32)
+
+    def cheap(x):
+        for k in range(20):
+            x = lax.add(lax.mul(x, jnp.float32(0.9)), jnp.float32(k))
+        return x
+
+    def transcendental(x):
+        return lax.sin(x) + lax.exp(x) + lax.tanh(x) + lax.log(x)
+
+    def kernels(x):
+        for _ in range(20):
+            x = lax.dot_general(x, jnp.ones((8, 8), jnp.float32), (((0,), (0,)), ((), ())))
+        return x
+
+    constants = {}
+    for name, fun, args, units in (
+        ("element", cheap, (x,), 40 * x.size),
+        ("transcendental", transcendental, (x,), 4 * x.size),
+        ("product", lambda a: a @ a, (square,), 512**3),
+        ("scattered", lambda x, i: jnp.zeros_like(x).at[i].add(x), (x, indices), x.size),
+        ("byte", lambda x: x + 1, (large,), 8 * large.size),
+        ("kernel", kernels, (small,), 20),
+    ):
+        progress(f"measuring {name} ...")
+        constants[name] = best_seconds(fun, args) / units
+    path = _file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"identity": identity(), "constants": constants}, indent=2), encoding="utf-8")
+    part.replace(path)
+    return Machine(**constants, measured=True)
+
+
+def best_seconds(fun, args, *, budget: float = 0.3) -> float:
+    """The fastest of the calls of a compiled function that fit a time budget: seconds."""
+    compiled = jax.jit(fun).lower(*args).compile()
+    jax.block_until_ready(compiled(*args))
+    end, best = time.perf_counter() + budget, math.inf
+    while True:
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*args))
+        now = time.perf_counter()
+        best = min(best, now - start)
+        if now > end:
+            return best
+
+
+def as_rows(machine: Machine) -> list[list[str]]:
+    """Name and value of each constant, for a table."""
+    return [[name, f"{value:.2e} s"] for name, value in asdict(machine).items() if name != "measured"]

@@ -1,0 +1,78 @@
+"""Pictures of plans."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import numpy as np
+
+from admodes.linear.pattern import SparsityPattern
+
+SIGNS = string.digits + string.ascii_letters
+LARGEST = 60  # rows and columns that are drawn one by one
+
+
+def picture(method, pattern: SparsityPattern | None, axes: Any = None):
+    """A plan as text, or drawn into matplotlib ``axes``: the chain of its parts, or the nonzeros by color."""
+    coloring = getattr(method, "coloring", None)
+    if axes is not None:
+        return _drawn(coloring, pattern, axes)
+    sizes = getattr(method, "sizes", None)
+    if sizes is not None:
+        return _chain(method)
+    if coloring is not None and max(coloring.pattern.shape) <= LARGEST:
+        return _colored(coloring)
+    if pattern is not None:
+        return f"{method.name}: {method.detail}\n{pattern.spy()}"
+    return f"{method.name}: {method.detail}"
+
+
+def _chain(method) -> str:
+    """The waists as bars as wide as they are, and what is done between them."""
+    widest = max(method.sizes)
+    lines = []
+    for k, size in enumerate(method.sizes):
+        bar = "#" * max(1, round(size * 48 / widest))
+        lines.append(f"{bar.center(48)} {size}".rstrip())
+        if k < len(method.methods):
+            inner = method.methods[k]
+            count = len(method.split.stages[k].equations)
+            how = "carried through" if inner is None else f"{inner.name}, {inner.detail}"
+            lines.append(f"  J{k + 1}: {count} equation{'s' * (count != 1)}; {how}")
+    return "\n".join([*lines, f"J = {method.order}"])
+
+
+def entry_colors(coloring) -> np.ndarray:
+    """For each nonzero the number of a product that it is in: J s first, then sᵀ J."""
+    pattern = coloring.pattern
+    by_column = np.full(pattern.nnz, -1) if coloring.columns is None else coloring.columns[pattern.cols]
+    if coloring.rows is None:
+        return by_column
+    by_row = coloring.rows[pattern.rows]
+    return np.where(by_row >= 0, by_row + coloring.column_number, by_column)
+
+
+def _colored(coloring) -> str:
+    """The matrix with a sign for each nonzero: the product that gives it."""
+    m, n = coloring.pattern.shape
+    canvas = np.full((m, n), " ")
+    signs = np.array(list(SIGNS))[entry_colors(coloring) % len(SIGNS)]
+    canvas[coloring.pattern.rows, coloring.pattern.cols] = signs
+    lines = ["|" + "".join(row) + "|" for row in canvas]
+    return "\n".join([f"{m} x {n}, each nonzero with the number of the product that gives it", *lines])
+
+
+def _drawn(coloring, pattern, axes):
+    if pattern is None:
+        raise ValueError("there is no sparsity pattern to draw: the plan takes the Jacobian as full.")
+    if coloring is None:
+        return pattern.spy(axes=axes)
+    m, n = coloring.pattern.shape
+    size = max(0.5, min(60.0, 2e4 / max(m, n) ** 1.5))
+    drawn = axes.scatter(
+        coloring.pattern.cols, coloring.pattern.rows, c=entry_colors(coloring), s=size, cmap="turbo", marker="s"
+    )
+    axes.set(xlim=(-0.5, n - 0.5), ylim=(m - 0.5, -0.5), xlabel="input", ylabel="output", aspect="equal")
+    axes.set_title(f"{coloring.number} products instead of {min(m, n)}")
+    return drawn

@@ -1,0 +1,326 @@
+"""``plan``: a decision that can be looked at, run, drawn, saved and loaded."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from admodes.errors import PatternError, PlanningError, StalePlanError
+from admodes.linear.pattern import SparsityPattern
+from admodes.planner.candidates import Candidate, candidate
+from admodes.planner.decision import Decision, decide
+from admodes.planner.jacobian import finished, settings
+from admodes.planner.machine import machine
+from admodes.planner.picture import picture
+from admodes.planner.report import describe, otherwise, why
+from admodes.planner.request import Call, Request, request
+from admodes.planner.seeded import compressed
+from admodes.planner.task import Task
+from admodes.program import jax_compat as jc
+from admodes.sparse.coloring import Coloring
+
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How the Jacobian of a function is computed for arguments of certain shapes, and what the other ways would cost.
+
+    ``str(plan)`` shows the candidates, the best first, with derivative passes, multiplications, flops, bytes moved,
+    predicted and measured seconds and temporary memory, and says why the first was chosen.
+    """
+
+    decision: Decision
+    request: Request
+    key: tuple
+    _run: Callable = field(repr=False)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All candidates, the best first."""
+        return self.decision.candidates
+
+    @property
+    def best(self) -> Candidate:
+        return self.decision.best
+
+    @property
+    def pattern(self) -> SparsityPattern | None:
+        """The sparsity pattern, if the choice depended on it."""
+        return self.decision.pattern
+
+    @property
+    def why(self) -> str:
+        """One sentence, with numbers."""
+        return why(self.decision)
+
+    @property
+    def otherwise(self) -> str:
+        """What would change the choice."""
+        return otherwise(self.decision)
+
+    def jacobian(self, *args, **kwargs):
+        """The Jacobian at arguments of the planned shapes, as ``admodes.jacobian`` returns it.
+
+        Raises:
+          StalePlanError: arguments of another structure, shape or dtype.
+        """
+        call = self.request.call(args, kwargs)
+        check_shapes(self.key, call)
+        _, result, aux = self._run(call.leaves)
+        return (result, aux) if self.request.has_aux else result
+
+    def draw(self, axes: Any = None):
+        """A picture of the plan as text: the chain of cuts, or the nonzeros marked with their colors.
+
+        With matplotlib ``axes`` the nonzeros are drawn there, colored by the product that gives them.
+        """
+        return picture(self.best.method, self.pattern, axes)
+
+    def save(self, file: str | Path) -> None:
+        """Write the plan to a file (numpy's ``.npz``) for :func:`load_plan`."""
+        coloring = getattr(self.best.method, "coloring", None)
+        arrays = {}
+        if coloring is not None:
+            arrays = {"rows": coloring.pattern.rows, "cols": coloring.pattern.cols}
+            for name in ("columns", "rows"):
+                if (colors := getattr(coloring, name)) is not None:
+                    arrays[f"color_{name}"] = colors
+        chosen = self.decision.settings
+        header = {
+            "version": VERSION,
+            "fingerprint": self.decision.fingerprint,
+            "shape": [self.decision.m, self.decision.n],
+            "method": self.best.name,
+            "settings": {"format": chosen.form, "objective": chosen.objective, "chunk_size": self.chunk_size},
+            "request": [self.request.argnums, self.request.has_aux, self.request.holomorphic],
+            "types": [[list(shape), str(dtype), weak] for shape, dtype, weak in self.key[3]],
+        }
+        if coloring is not None:
+            header["coloring"] = [coloring.kind, coloring.order, coloring.lower_bound, coloring.substitution]
+        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+
+    @property
+    def chunk_size(self) -> int | None:
+        """How many seeds are in flight at once (None: all)."""
+        return getattr(self.best.method, "chunk", None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that is printed, as plain data."""
+        d = self.decision
+        return {
+            "shape": [d.m, d.n],
+            "nonzeros": None if d.pattern is None else d.pattern.nnz,
+            "objective": d.settings.objective,
+            "why": self.why,
+            "otherwise": self.otherwise,
+            "candidates": [c.to_dict() for c in d.candidates],
+        }
+
+    def __str__(self) -> str:
+        return describe(self.decision)
+
+
+def check_shapes(key: tuple, call: Call) -> None:
+    """Raise StalePlanError unless a call is of the kind that ``key`` was planned for."""
+    if call.key[0] != key[0] or call.key[3] != key[3]:
+
+        def types(k):
+            return ", ".join(f"{dtype}{list(shape)}" for shape, dtype, _ in k[3])
+
+        raise StalePlanError(
+            f"the plan is for arguments {key[0]} of types {types(key)}, but was given {call.key[0]} of types "
+            f"{types(call.key)}. Make a plan for these with admodes.plan."
+        )
+    if call.key != key:
+        raise StalePlanError(
+            "the plan is for other values of the arguments that are fixed (integers, booleans, strings), or other "
+            "settings of JAX. Make a plan for these with admodes.plan."
+        )
+
+
+def plan(
+    fun: Callable,
+    *args,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    format: str = "dense",
+    objective: str = "time",
+    memory_limit: int | float | str | None = None,
+    measure: bool = False,
+    chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    pattern: SparsityPattern | None = None,
+    **kwargs,
+) -> Plan:
+    r"""The cheapest way to the Jacobian of ``fun`` at arguments of these shapes, and why.
+
+    The candidates: plain forward and reverse mode; products compressed by a coloring of the sparsity pattern, of
+    columns, rows or both; accumulation of the nonzeros from those of the local Jacobians; and, where the Jacobian is
+    full, cuts at the waists of the data-flow graph, with the best bracketing of the parts.
+
+    Args:
+      fun, args, kwargs: the function and where to plan. Values matter for ``measure`` and ``memory_limit`` only.
+      argnums, has_aux, holomorphic, format, objective, memory_limit, measure, chunk_size, mesh: as for
+        :func:`admodes.jacobian`.
+      pattern: of the Jacobian, if you know one; it must cover the one that is detected.
+
+    Returns:
+      A :class:`Plan`: print it, run ``plan.jacobian(x)``, ``plan.draw()``, ``plan.save(file)``.
+
+    Raises:
+      PlanningError: the function cannot be traced, or nothing fits the memory limit; the message says what would.
+      PatternError: the pattern that was given does not cover the Jacobian.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> plan = admodes.plan(lambda x: x[1:] * x[:-1], jnp.ones(1000), format="bcoo")
+    >>> plan.pattern
+    SparsityPattern(999 x 1000, 1998 nonzeros)
+    >>> plan.jacobian(jnp.ones(1000)).nse
+    1998
+
+    References: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., chapters 7 to 10; Coleman and Verma, SIAM J.
+    Sci. Comput. 19 (1998); Griewank and Naumann, Math. Program. 95 (2003).
+    """
+    asked = request("plan", fun, argnums, has_aux, holomorphic)
+    call = asked.call(args, kwargs)
+    if jc.is_staging() or any(isinstance(x, jc.Tracer) for x in call.leaves):
+        raise PlanningError(
+            "admodes.plan was called while the function around it is traced (jit, vmap, grad); make the plan outside, "
+            "or call admodes.jacobian, which plans where it is."
+        )
+    task = call.task()
+    chosen = settings(format, objective, memory_limit, measure, chunk_size, mesh)
+    if pattern is not None:
+        task = with_pattern(task, pattern)
+    return _plan(asked, call, task, decide(task, chosen, call.leaves))
+
+
+def _plan(asked: Request, call: Call, task: Task, decision: Decision) -> Plan:
+    run, unpack = finished(task, decision.best, decision.settings.form, call, value=False)
+    return Plan(decision, asked, call.key, lambda leaves: unpack(run(leaves)))
+
+
+def with_pattern(task: Task, given: SparsityPattern) -> Task:
+    """The task with this pattern in the place of the one that is detected, which it must cover.
+
+    Raises:
+      PatternError: it has another shape, or lacks an entry that can be nonzero.
+    """
+    if given.shape != (task.m, task.n):
+        raise PatternError(f"the pattern is {given.shape[0]} x {given.shape[1]}, the Jacobian {task.m} x {task.n}.")
+    union = task.pattern.union(given)
+    if union.nnz > given.nnz:
+        extra = union.matrix.astype(np.int8) - given.matrix.astype(np.int8)
+        row, col = (int(k[0]) for k in extra.nonzero())
+        raise PatternError(
+            f"the pattern does not cover the Jacobian: entry ({row}, {col}), and {union.nnz - given.nnz - 1} more, "
+            "can be nonzero. Leave `pattern` out to have it detected, or give a superset."
+        )
+    return task.with_pattern(given)
+
+
+def load_plan(file: str | Path, fun: Callable, *args, **kwargs) -> Plan:
+    r"""A plan that was saved, for the same function at arguments of the planned types.
+
+    The function is traced and compared with the one that was planned, and the pattern is detected anew, so that a plan
+    for another program is refused, never applied.
+
+    Args:
+      file: what :meth:`Plan.save` wrote.
+      fun: the function.
+      args, kwargs: its arguments; only types matter. May be left out if all arguments are arrays.
+
+    Raises:
+      StalePlanError: the file cannot be read, or is for another function, other shapes or another version.
+
+    >>> import admodes, jax.numpy as jnp, tempfile, os
+    >>> f = lambda x: x[1:] * x[:-1]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     admodes.plan(f, jnp.ones(5)).save(os.path.join(folder, "p.npz"))
+    ...     admodes.load_plan(os.path.join(folder, "p.npz"), f).jacobian(jnp.ones(5)).shape
+    (4, 5)
+    """
+    header, arrays = _read(file)
+    try:
+        argnums, has_aux, holomorphic = header["request"]
+        if not args and not kwargs:
+            args = tuple(jax.numpy.zeros(shape, dtype) for shape, dtype, _ in header["types"])
+        asked = request("plan", fun, argnums if isinstance(argnums, int) else tuple(argnums), has_aux, holomorphic)
+        call = asked.call(args, kwargs)
+        task = call.task()
+        if task.fingerprint != header["fingerprint"]:
+            raise StalePlanError(
+                f"the plan in {file} is for another function, or for other shapes, than this one; make a new one "
+                "with admodes.plan."
+            )
+        chosen = settings(**header["settings"])
+        if "coloring" not in header:
+            decision = decide(task, chosen)
+            found = [c for c in decision.candidates if c.name == header["method"]]
+            if not found:
+                raise StalePlanError(f"the plan in {file} uses {header['method']!r}, which there is not for this task.")
+            best = found[0]
+        else:
+            best = _candidate(task, header, arrays, chosen)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, StalePlanError):
+            raise
+        raise StalePlanError(f"the plan in {file} does not fit this function: {error}") from error
+    decision = Decision(task.fingerprint, task.n, task.m, task.known_pattern, chosen, machine(), (best,))
+    return _plan(asked, call, task, decision)
+
+
+def _candidate(task: Task, header: dict, arrays, chosen) -> Candidate:
+    """The compressed method of a saved plan, after its pattern and coloring have been checked."""
+    kind, order, lower, substitution = header["coloring"]
+    saved = SparsityPattern.build(arrays["rows"], arrays["cols"], tuple(header["shape"]))
+    with_pattern(task, saved)
+    columns, rows = (arrays.get(f"color_{name}") for name in ("columns", "rows"))
+    for color, length in ((columns, task.n), (rows, task.m)):
+        if color is not None and (color.shape != (length,) or color.dtype.kind != "i"):
+            raise StalePlanError("the plan's colors are not one for each column (row).")
+    method = compressed(Coloring(saved, kind, columns, rows, order, lower, substitution), chunk=chosen.chunk_size)
+    _ = method.tables  # raises ColoringError, a ValueError, if the colors do not determine the entries
+    return candidate(method, task, machine(), chosen.form)
+
+
+def _read(file) -> tuple[dict, dict]:
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            arrays = {name: data[name] for name in data.files}
+        header = json.loads(str(arrays.pop("header")))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise StalePlanError(f"{file} cannot be read as a plan: {error}") from error
+    if not isinstance(header, dict) or header.get("version") != VERSION:
+        raise StalePlanError(f"{file} is of another version of plans; make a new one with admodes.plan.")
+    return header, arrays
+
+
+def choose_mode(n_inputs: int, n_outputs: int) -> str:
+    """The textbook rule: ``"forward"`` if there are no more inputs than outputs, else ``"reverse"``.
+
+    It compares n passes with m and knows nothing of sparsity, waists or memory: :func:`admodes.plan` does.
+
+    Raises:
+      ValueError: a negative number.
+
+    >>> import admodes
+    >>> admodes.choose_mode(3, 1000), admodes.choose_mode(1000, 1)
+    ('forward', 'reverse')
+
+    Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., sections 3.1 and 3.2.
+    """
+    if n_inputs < 0 or n_outputs < 0:
+        raise ValueError(f"numbers of inputs and outputs cannot be negative, got {n_inputs} and {n_outputs}")
+    return "forward" if n_inputs <= n_outputs else "reverse"

@@ -1,0 +1,75 @@
+"""What a decision says: its candidates as a table, why the first was chosen, and what would change that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from admodes.planner.decision import OBJECTIVES, Decision
+from admodes.tables import count, plain, seconds, table
+
+
+def describe(decision: Decision) -> str:
+    """The candidates as a table, the winner, and why."""
+    rows = [
+        [
+            f"{'*' if c is decision.best else ' '} {c.name}",
+            c.method.detail if len(c.method.detail) < 70 else c.method.detail[:67] + "...",
+            str(c.method.passes),
+            count(c.multiplications),
+            count(c.work.flops),
+            count(c.work.bytes, "B"),
+            seconds(c.seconds),
+            seconds(c.measured_s),
+            count(c.temp_bytes, "B"),
+            count(c.measured_bytes, "B"),
+        ]
+        for c in decision.candidates
+    ]
+    filled = f", {decision.pattern.nnz} nonzeros" if decision.pattern is not None else ""
+    columns = ["candidate", "how", "passes", "mults", "flops", "bytes", "predicted", "measured", "memory", "measured"]
+    title = f"Jacobian, {decision.m} x {decision.n}{filled}; objective: {decision.settings.objective}"
+    return "\n".join([plain(table(title, columns, rows, left=2)), why(decision), otherwise(decision)])
+
+
+def why(decision: Decision) -> str:
+    """One sentence on why the first candidate was chosen."""
+    winner, *others = decision.candidates
+    amount, unit = _amounts(decision)
+    if not others:
+        reason = ": one pass gives the whole Jacobian" if winner.method.passes == 1 else ""
+        return f"{winner.name} ({winner.method.detail}) is the only candidate{reason}."
+    plain_ones = [c for c in others if c.name in ("forward", "reverse")]
+    against = min(plain_ones or others, key=amount)
+    ratio = amount(against) / max(amount(winner), 1e-300)
+    basis = "measured" if not math.isnan(winner.measured_s) and decision.settings.objective == "time" else "predicted"
+    return (
+        f"{winner.name} wins: {winner.method.detail}, {basis} {unit(amount(winner))} against {unit(amount(against))} "
+        f"of {against.name} ({against.method.detail}), {ratio:.3g} times as much."
+    )
+
+
+def otherwise(decision: Decision) -> str:
+    """What would change the choice."""
+    winner, *others = decision.candidates
+    if not others:
+        return ""
+    amount, _ = _amounts(decision)
+    second = min(others, key=amount)
+    factor = amount(second) / max(amount(winner), 1e-300)
+    hint = "" if decision.machine.measured else " The constants of the machine are nominal: `admodes calibrate`."
+    if winner.name in ("forward", "reverse") and second.name in ("forward", "reverse") and factor < math.inf:
+        side, size = ("inputs", decision.n) if winner.name == "forward" else ("outputs", decision.m)
+        return f"With more than about {math.ceil(size * factor)} {side}, {second.name} would win.{hint}"
+    return f"Next best is {second.name} ({second.method.detail}), {factor:.3g} times as much.{hint}"
+
+
+def _amounts(decision: Decision):
+    units: dict[str, Callable[[float], str]] = {
+        "time": seconds,
+        "flops": lambda x: count(x, "flops"),
+        "memory": lambda x: count(x, "B"),
+        "multiplications": lambda x: f"{int(x)} multiplications",
+    }
+    objective = decision.settings.objective
+    return OBJECTIVES[objective], units[objective]

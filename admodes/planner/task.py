@@ -1,0 +1,191 @@
+"""What a plan is for: a traced function, the inputs that are differentiated, and what follows from these alone."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from admodes.errors import PlanningError
+from admodes.linear.pattern import SparsityPattern
+from admodes.modes.interpreter import INTERPRETER
+from admodes.program import jax_compat as jc
+from admodes.program.host import is_known
+from admodes.program.ir import Const, Program, from_jaxpr
+from admodes.rules.derived import instantiate, keep, merge, pushed
+from admodes.sparse.detect import pattern_of_program
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """The Jacobian ∂(outputs)/∂(active inputs) of a jaxpr, as a matrix: m rows, n columns, leaf by leaf.
+
+    ``differentiated`` says which outputs have rows (the others are values that a later part needs); ``symmetric``
+    that the matrix is known to be (a Hessian).
+    """
+
+    closed: Any
+    active: tuple[bool, ...]
+    differentiated: tuple[bool, ...]
+    symmetric: bool = False
+
+    @cached_property
+    def program(self) -> Program:
+        return from_jaxpr(self.closed)
+
+    @cached_property
+    def in_avals(self) -> list:
+        """The types of the active inputs."""
+        return keep(self.active, self.closed.in_avals)
+
+    @cached_property
+    def out_avals(self) -> list:
+        """The types of the outputs that have rows."""
+        return keep(self.differentiated, self.closed.out_avals)
+
+    @cached_property
+    def n(self) -> int:
+        return sum(math.prod(a.shape) for a in self.in_avals)
+
+    @cached_property
+    def m(self) -> int:
+        return sum(math.prod(a.shape) for a in self.out_avals)
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """The type of the entries."""
+        return jax.dtypes.result_type(*(a.dtype for a in self.out_avals)) if self.out_avals else np.dtype(np.float32)
+
+    @property
+    def in_dtype(self) -> np.dtype:
+        return jax.dtypes.result_type(*(a.dtype for a in self.in_avals)) if self.in_avals else np.dtype(np.float32)
+
+    @property
+    def rows_allowed(self) -> bool:
+        """Whether pulled rows are the Jacobian's: not for complex outputs of real inputs, where they lose a part."""
+        return not jax.dtypes.issubdtype(self.dtype, np.complexfloating) or all(
+            jax.dtypes.issubdtype(a.dtype, np.complexfloating) for a in self.in_avals
+        )
+
+    @property
+    def has_unknown_constants(self) -> bool:
+        """Whether it closes over values of an outer transformation."""
+        return any(not is_known(value) for _, value in self.program.constants)
+
+    @cached_property
+    def pattern(self) -> SparsityPattern:
+        whole = pattern_of_program(self.program, self.active)
+        if all(self.differentiated):
+            return whole
+        sizes = [math.prod(a.shape) for a in self.closed.out_avals]
+        return whole.take_rows(np.repeat(self.differentiated, sizes))
+
+    @property
+    def known_pattern(self) -> SparsityPattern | None:
+        """The pattern if it has been detected, or given."""
+        return self.__dict__.get("pattern")
+
+    def with_pattern(self, pattern: SparsityPattern) -> Task:
+        """The same task with a pattern that covers the one that would be detected."""
+        copy = replace(self)
+        copy.__dict__.update(pattern=pattern, fingerprint=f"{self.fingerprint} {_content(pattern.matrix.indices)}")
+        return copy
+
+    # -- the two sweeps, as programs ---------------------------------------------------------------------
+
+    @cached_property
+    def pushing(self) -> Any:
+        """(inputs, active tangents) -> (outputs, tangents of the rows): forward mode as a jaxpr."""
+        return pushed(self.closed, INTERPRETER, self.active, self.differentiated)[0]
+
+    @cached_property
+    def pulling(self) -> Any:
+        """(inputs, cotangents of the rows) -> (outputs, active cotangents): reverse mode as a jaxpr."""
+        k = len(self.active)
+
+        def sweep(*flat):
+            outs, tape = INTERPRETER.record_program(self.closed, flat[:k], self.active)
+            cts = tape.pull(merge(self.differentiated, flat[k:]))
+            return [*outs, *keep(self.active, instantiate(cts, self.closed.in_avals, self.active))]
+
+        cotangents = [jc.tangent_aval(a) for a in self.out_avals]
+        return jc.trace_flat(sweep, [*self.closed.in_avals, *cotangents], "pull")
+
+    def push(self, args: Sequence, tangents: Sequence) -> tuple[list, list]:
+        """(outputs, tangents of the rows), the tangents with a leading axis over seeds."""
+        return _batched(self.pushing, args, tangents, len(self.closed.out_avals))
+
+    def pull(self, args: Sequence, cotangents: Sequence) -> tuple[list, list]:
+        """(outputs, active cotangents), the cotangents with a leading axis over seeds."""
+        return _batched(self.pulling, args, cotangents, len(self.closed.out_avals))
+
+    # -- identity ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Equal for tasks that one plan serves: the same equations on the same types, with the same known constants."""
+        digest = hashlib.sha256()
+
+        def enter(x):
+            digest.update(str(x).encode() + b"\0")
+
+        program = self.program
+        enter((self.active, self.differentiated, self.symmetric, program.inputs))
+        enter([_operand(o) for o in program.outputs])
+        for slot, value in program.constants:
+            enter((slot, _content(value)))
+        for equation in program.equations:
+            enter((equation.primitive.name, list(map(_operand, equation.inputs)), equation.outputs))
+            enter(ADDRESS.sub("", str(sorted(equation.params.items()))))
+        enter([(str(a), a.weak_type if hasattr(a, "weak_type") else None) for a in program.avals])
+        return digest.hexdigest()
+
+
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def _operand(x) -> Any:
+    return _content(x.value) if isinstance(x, Const) else x
+
+
+def _content(value) -> Any:
+    """What tells one constant from another: its entries, if a plan may use them."""
+    if not is_known(value):
+        return "unknown", str(jc.typeof(value))
+    array = np.asarray(value)
+    return str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def _batched(closed, args, seeds, n_outputs) -> tuple[list, list]:
+    fun = jc.jaxpr_as_fun(closed)
+
+    def one(*seeds):
+        flat = fun(*args, *seeds)
+        return flat[:n_outputs], flat[n_outputs:]
+
+    return jax.vmap(one, out_axes=(None, 0))(*seeds)
+
+
+def task_of(fun: Callable, leaves: Sequence, active: Sequence[bool], rows: Callable[[], int]) -> Task:
+    """The task of a function of flat arrays that returns a flat list, of which the first ``rows()`` are rows.
+
+    Raises:
+      PlanningError: the function decides on the values of its arguments in Python, so that it is no one program.
+    """
+    try:
+        closed = jc.without_references(jax.make_jaxpr(fun)(*leaves))
+    except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
+        raise PlanningError(
+            "a plan needs a function that can be traced, as jax.jit does, but this one uses the values of its "
+            f"arguments in Python:\n{error}\nUse jax.lax.cond or jnp.where in it, or admodes.jacfwd or "
+            "admodes.jacrev, which run it on the values."
+        ) from error
+    n_rows = rows()
+    return Task(closed, tuple(active), tuple(j < n_rows for j in range(len(closed.out_avals))))

@@ -1,0 +1,164 @@
+r"""How much work a program is: counted from the shapes of its equations, before anything is compiled.
+
+Elementwise operations are counted by their elements (compilers fuse them, so that the values between them are never
+stored), all others also by the bytes that they read and write. In a batch of p seeds, what depends on the seeds is
+counted p times and the rest once: a constant matrix is read once for all seeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from admodes.program import jax_compat as jc
+
+KINDS = {
+    "transcendental": "acos acosh asin asinh atan atan2 atanh cbrt cos cosh digamma erf erf_inv erfc exp exp2 expm1 "
+    "lgamma log log1p logistic pow rsqrt sin sinh sqrt tan tanh",
+    "free": "broadcast_in_dim convert_element_type copy copy_p iota reshape squeeze stop_gradient",
+    "moving": "concatenate dynamic_slice dynamic_update_slice gather pad rev select_n slice split transpose",
+    "reducing": "argmax argmin cummax cummin cumprod cumsum cumlogsumexp reduce_and reduce_max reduce_min reduce_or "
+    "reduce_prod reduce_sum reduce_window_max reduce_window_sum select_and_gather_add",
+    "scattering": "scatter scatter_add scatter_max scatter_min scatter_mul scatter_sub sort top_k",
+}
+KIND = {name: kind for kind, names in KINDS.items() for name in names.split()}
+UNKNOWN_TRIPS = 16  # how often a while loop is taken to run: nobody knows
+
+
+@dataclass(frozen=True)
+class Work:
+    """Counts: ``elements`` of cheap operations, ``transcendentals``, multiply-adds, elements scattered; bytes; kernels.
+
+    ``peak`` is the largest number of bytes that are alive at once, arguments and results aside.
+    """
+
+    elements: float = 0.0
+    transcendentals: float = 0.0
+    products: float = 0.0
+    scattered: float = 0.0
+    bytes: float = 0.0
+    kernels: float = 0.0
+    peak: float = 0.0
+
+    @property
+    def flops(self) -> float:
+        """Floating point operations: a multiply-add is two."""
+        return self.elements + self.transcendentals + 2 * self.products
+
+    def __add__(self, other: Work) -> Work:
+        """One after the other."""
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)}
+        return Work(**{**sums, "peak": max(self.peak, other.peak)})
+
+    def times(self, count: float) -> Work:
+        """The same work again and again."""
+        return Work(
+            **{f.name: getattr(self, f.name) * (count if f.name != "peak" else 1) for f in dataclasses.fields(self)}
+        )
+
+
+@jc.weak_cache
+def work(closed, batched: tuple[bool, ...], seeds: int) -> Work:
+    """The work of a jaxpr whose marked inputs come in a batch of ``seeds``."""
+    jaxpr = closed.jaxpr
+    many = {v for v, on in zip(jaxpr.invars, batched, strict=True) if on}
+    total = Work()
+    last = {v: k for k, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if not isinstance(v, jc.Literal)}
+    kept = {v for v in jaxpr.outvars if not isinstance(v, jc.Literal)}
+    alive = peak = 0.0
+    stored: dict = {}
+    for k, eqn in enumerate(jaxpr.eqns):
+        flags = [v in many for v in map(_variable, eqn.invars)]
+        if any(flags):
+            many.update(eqn.outvars)
+        done = _equation(eqn, flags, seeds)
+        total += done
+        if KIND.get(eqn.primitive.name) != "free" and done.bytes:  # what is fused is not stored
+            for v in eqn.outvars:
+                stored[v] = _bytes(v.aval) * (seeds if any(flags) else 1)
+                alive += stored[v]
+        peak = max(peak, alive + done.peak)
+        for v in {x for x in [*eqn.invars, *eqn.outvars] if not isinstance(x, jc.Literal)}:
+            if last.get(v, -1) <= k and v not in kept:
+                alive -= stored.pop(v, 0.0)
+    return dataclasses.replace(total, peak=peak)
+
+
+def _variable(atom):
+    return None if isinstance(atom, jc.Literal) else atom
+
+
+def _size(aval) -> int:
+    return math.prod(getattr(aval, "shape", ()))
+
+
+def _bytes(aval) -> int:
+    return _size(aval) * np.dtype(getattr(aval, "dtype", np.int32)).itemsize if not _opaque(aval) else 0
+
+
+def _opaque(aval) -> bool:
+    return not hasattr(aval, "shape") or jc.is_extended(aval.dtype)
+
+
+def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
+    name, params = eqn.primitive.name, eqn.params
+    kind = KIND.get(name)
+    p = seeds if any(flags) else 1
+    outs = [v.aval for v in eqn.outvars]
+    size = sum(map(_size, outs)) * p
+    if name == "scan":
+        body = work(jc.close_jaxpr(params["jaxpr"]), tuple(_carried(flags, params, outs)), seeds)
+        return body.times(params["length"])
+    if name == "while":
+        step = jc.close_jaxpr(params["body_jaxpr"])
+        return work(step, (any(flags),) * len(step.in_avals), seeds).times(UNKNOWN_TRIPS)
+    if name == "cond":
+        branches = [work(b, tuple(flags[1:]), seeds) for b in params["branches"]]
+        return max(branches, key=lambda w: w.flops + w.bytes)
+    inner = next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
+    if inner is not None and name != "shard_map":
+        return work(jc.close_jaxpr(inner), tuple(flags), seeds)
+    if kind == "free":
+        return Work()
+    moved = size * 1.0
+    moved_bytes = sum(_bytes(a) for a in outs) * p
+    moved_bytes += sum(_bytes(v.aval) * (p if on else 1) for v, on in zip(eqn.invars, flags, strict=True))
+    if name == "dot_general":
+        (left, _), _ = params["dimension_numbers"]
+        depth = math.prod(eqn.invars[0].aval.shape[d] for d in left)
+        return Work(products=size * depth, bytes=moved_bytes, kernels=1)
+    if name == "conv_general_dilated":
+        kernel = eqn.invars[1].aval
+        features = params["dimension_numbers"].rhs_spec[0]
+        depth = _size(kernel) // max(kernel.shape[features], 1)
+        return Work(products=size * depth, bytes=moved_bytes, kernels=1)
+    if kind == "scattering":
+        return Work(scattered=_size(eqn.invars[-1].aval) * p, bytes=moved_bytes, kernels=1)
+    if kind == "reducing":
+        read = sum(_size(v.aval) * (p if on else 1) for v, on in zip(eqn.invars, flags, strict=True))
+        return Work(elements=read, bytes=moved_bytes, kernels=1)
+    if kind == "moving":
+        return Work(elements=moved)
+    if kind == "transcendental":
+        return Work(transcendentals=moved)
+    if len(outs) == 1 and all(_size(v.aval) <= _size(outs[0]) for v in eqn.invars):
+        return Work(elements=moved)  # elementwise
+    n = max((max(v.aval.shape, default=1) for v in eqn.invars if not _opaque(v.aval)), default=1)
+    return Work(products=size * n, bytes=moved_bytes, kernels=1)  # the solvers: about n operations an entry
+
+
+def _carried(flags, params, outs) -> list[bool]:
+    """What varies with the seeds inside a scan: a carry does if anything that varies reaches the loop."""
+    a, b = params["num_consts"], params["num_consts"] + params["num_carry"]
+    return [*flags[:a], *([any(flags)] * (b - a)), *flags[b:]]
+
+
+def conversion(shape: tuple[int, int], entries: int, dtype) -> Work:
+    """The work of writing a dense matrix of this shape from some of its entries."""
+    size = float(math.prod(shape)) * jax.dtypes.canonicalize_dtype(dtype).itemsize
+    return Work(scattered=entries, bytes=size, kernels=2)

@@ -1,0 +1,106 @@
+"""Train a 100-layer ResNet on digits with optax and our tape, as fast as with jax.grad."""
+
+import statistics
+import time
+
+import story
+
+import data
+import jax
+import nets
+import numpy as np
+import optax
+
+import admodes
+
+BATCH = 64
+
+
+def options(parser):
+    parser.add_argument("--depth", type=int, help="layers, an even number (default: 100)")
+    parser.add_argument("--epochs", type=int, help="passes over the training set (default: 30)")
+    parser.add_argument(
+        "--data", choices=data.SETS, default="digits", help="default: digits; mnist needs admodes[mnist]"
+    )
+
+
+def tell(s):
+    depth = s.options.depth or s.scaled(4, 100, 100)
+    epochs = s.options.epochs or s.scaled(2, 30, 100)
+    split = data.SETS[s.options.data](s.rng())
+    net = nets.Deep(depth, "resnet", inputs=split.inputs)
+    order = data.batches(s.rng(1), len(split.y), BATCH, epochs)
+    optimiser = optax.adam(optax.cosine_decay_schedule(2e-3, order.shape[0] * order.shape[1]))
+
+    def loss(params, batch, x, y):
+        return nets.cross_entropy(net(params, x[batch]), y[batch])
+
+    test = jax.jit(lambda params, x, y: nets.accuracy(net(params, x), y))
+    params = net.init(s.key())
+    engines = {"admodes": admodes.value_and_grad, "jax.grad": jax.value_and_grad}
+    runs = {}
+    for name, value_and_grad in engines.items():
+        steps = jax.jit(nets.descend(loss, optimiser, value_and_grad))
+        start = time.perf_counter()
+        steps = steps.lower(params, optimiser.init(params), order[0], split.x, split.y).compile()
+        runs[name] = {"steps": steps, "compile": time.perf_counter() - start, "seconds": [], "losses": [], "curve": []}
+        runs[name]["at"] = params, optimiser.init(params)
+
+    for epoch in s.track(range(epochs), f"{depth} layers"):  # side by side, so that a busy machine slows down both
+        for name in (engines, reversed(engines))[epoch % 2]:
+            run = runs[name]
+            start = time.perf_counter()
+            *at, losses = jax.block_until_ready(run["steps"](*run["at"], order[epoch], split.x, split.y))
+            run["seconds"].append(time.perf_counter() - start)
+            run["at"] = at
+            run["losses"].extend(np.asarray(losses).tolist())
+            run["curve"].append(float(test(at[0], split.x_test, split.y_test)))
+        ours = runs["admodes"]
+        rate = order.shape[1] / ours["seconds"][-1]
+        s.say(f"loss {ours['losses'][-1]:.3f}, test accuracy {ours['curve'][-1]:.1%}, {rate:.0f} steps/s")
+
+    ours, theirs = runs["admodes"], runs["jax.grad"]
+    accuracy = ours["curve"][-1]
+    speed = {name: order.shape[1] / statistics.median(run["seconds"]) for name, run in runs.items()}
+    ratio = statistics.median(b / a for a, b in zip(ours["seconds"], theirs["seconds"]))
+    s.table(
+        "epochs",
+        [
+            {"epoch": k + 1, "engine": name, "seconds": t, "loss": np.mean(loss), "accuracy": a}
+            for name, run in runs.items()
+            for k, (t, loss, a) in enumerate(
+                zip(run["seconds"], np.reshape(run["losses"], (epochs, -1)), run["curve"], strict=True)
+            )
+        ],
+    )
+    s.table("speed", [{"engine": n, "steps_per_s": speed[n], "compile_s": runs[n]["compile"]} for n in runs])
+
+    figure, (left, middle, right) = story.panels(1, 3)
+    done = np.arange(1, epochs + 1)
+    left.plot(done, ours["curve"], color=story.BLUE, label="test accuracy")
+    left.plot(done, np.reshape(ours["losses"], (epochs, -1)).mean(1), color=story.VERMILION, label="training loss")
+    left.axhline(0.95, color="grey", linestyle=":", linewidth=1)
+    left.set(
+        xlabel="epoch", ylabel="accuracy; loss in nats", ylim=(0, 1.5), title=f"{depth} layers, {split.inputs} inputs"
+    )
+    left.legend()
+    s.coincide(middle, ours["losses"], theirs["losses"], f"ResNet of {depth} layers")
+    for colour, (name, run) in zip((story.BLUE, story.BLACK), runs.items()):
+        right.plot(done, order.shape[1] / np.array(run["seconds"]), color=colour, marker=".", label=name, linewidth=1)
+    right.set(xlabel="epoch", ylabel="steps per second", title=f"admodes / jax.grad: {ratio:.2f} (median of pairs)")
+    right.set_ylim(bottom=0)
+    right.legend(loc="lower right")
+    s.figure(
+        figure, f"{depth} layers trained on our tape: {accuracy:.1%} on the test set, {ratio:.2f} of jax.grad's speed"
+    )
+
+    s.claim(f"a {depth}-layer ResNet learns {s.options.data}", accuracy >= 0.95, f"test accuracy {accuracy:.1%}")
+    s.claim(
+        "it trains as fast as with jax.grad (at least 0.95)",
+        ratio >= 0.95,
+        f"{speed['admodes']:.0f} steps/s, {ratio:.3f} of jax.grad's {speed['jax.grad']:.0f}",
+    )
+
+
+if __name__ == "__main__":
+    story.run(tell, options=options)

@@ -1,0 +1,249 @@
+"""``jacobian``, ``value_and_jacobian`` and ``hessian`` against JAX, whatever the plan behind them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import tree_leaves, tree_map, tree_structure
+
+import admodes
+from admodes.errors import PlanningError
+
+
+def same(actual, expected, rtol=1e-12):
+    """Equal structure, shapes and dtypes, and equal values up to rounding."""
+    assert tree_structure(actual) == tree_structure(expected)
+    for a, e in zip(tree_leaves(actual), tree_leaves(expected), strict=True):
+        assert (a.shape, a.dtype, a.weak_type) == (e.shape, e.dtype, e.weak_type)
+        np.testing.assert_allclose(a, e, rtol=rtol, atol=rtol * max(1.0, float(np.abs(e).max(initial=0))))
+
+
+def waist(x):
+    down, up = jnp.cos(jnp.arange(24.0).reshape(12, 2)), jnp.sin(jnp.arange(24.0).reshape(2, 12))
+    return jnp.tanh(jnp.tanh(x @ down) @ up)
+
+
+def arrow(x):
+    return jnp.concatenate([jnp.sum(x * x)[None], x[1:] * x[0]])
+
+
+FUNCTIONS = {
+    "sparse": lambda x: x[1:] * x[:-1] + jnp.sin(x[1:]),
+    "waist": waist,
+    "skip": lambda x: waist(x) + x,
+    "arrow": arrow,
+    "full": lambda x: jnp.cumsum(jnp.exp(x)) * jnp.sum(x),
+    "matrix": lambda x: jnp.arange(36.0).reshape(3, 12) @ x,
+    "constant": lambda x: jnp.ones(3),
+    "part constant": lambda x: jnp.concatenate([x[:2] ** 2, jnp.ones(3)]),
+    "scalar": lambda x: jnp.sum(x**3),
+    "stencil": lambda x: jnp.roll(x, 1) * x - jnp.roll(x, -1) ** 2,
+    "scan": lambda x: jax.lax.scan(lambda c, u: (jnp.sin(c) + u, c * u), x[0], x)[1],
+    "branch": lambda x: jax.lax.cond(x[0] > 0, lambda x: x**2, lambda x: jnp.roll(x, 1), x),
+}
+X = jnp.linspace(0.3, 1.4, 12)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_kind_of_structure(name):
+    fun = FUNCTIONS[name]
+    expected = jax.jacfwd(fun)(X)
+    same(admodes.jacobian(fun)(X), expected)
+    value, jacobian = jax.jit(admodes.value_and_jacobian(fun))(X)
+    same((value, jacobian), (fun(X), expected))
+    for form in ("bcoo", "scipy"):
+        matrix = admodes.jacobian(fun, format=form)(X)
+        dense = matrix.todense() if form == "bcoo" else matrix.toarray()
+        np.testing.assert_allclose(dense, np.reshape(expected, dense.shape), rtol=1e-12, atol=1e-13)
+    points = jnp.stack([X, X + 1])
+    same(jax.vmap(admodes.jacobian(fun))(points), jax.vmap(jax.jacfwd(fun))(points))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_candidate_gives_the_jacobian(name):
+    found = admodes.verify(FUNCTIONS[name], X)
+    assert found.ok, str(found)
+
+
+def tree_function(a, b, scale=1.0):
+    return {"s": a["x"] * b * scale, "t": (jnp.sum(b * a["y"]), a["x"][0] * b)}
+
+
+A = {"x": jnp.array([1.0, 2.0, 3.0]), "y": jnp.array([[0.5], [2.0]])}
+
+
+@pytest.mark.parametrize("argnums", [0, 1, -1, (0,), (1, 0), (0, 1)])
+def test_trees_and_argnums(argnums):
+    same(
+        admodes.jacobian(tree_function, argnums)(A, 2.0, scale=jnp.float64(3.0)),
+        jax.jacfwd(tree_function, argnums)(A, 2.0, scale=jnp.float64(3.0)),
+    )
+
+
+def test_auxiliary_data():
+    def fun(x):
+        return jnp.sin(x), {"count": jnp.int32(3), "sum": x.sum()}
+
+    same(admodes.jacobian(fun, has_aux=True)(X), jax.jacfwd(fun, has_aux=True)(X))
+    (value, aux), jacobian = admodes.value_and_jacobian(fun, has_aux=True)(X)
+    same((value, aux, jacobian), (*fun(X), jax.jacfwd(jnp.sin)(X)))
+
+
+def test_mixed_precision_and_scalars():
+    def fun(x, y):
+        return x.astype(jnp.float64) * y, (x * 2).astype(jnp.float32)
+
+    args = (jnp.arange(3, dtype=jnp.float32), jnp.float64(2.0))
+    same(admodes.jacobian(fun, (0, 1))(*args), jax.jacfwd(fun, (0, 1))(*args), rtol=1e-6)
+    same(admodes.jacobian(jnp.sin)(2.0), jax.jacfwd(jnp.sin)(2.0))
+
+
+def test_complex():
+    z = jnp.array([1.0 + 2j, 0.5 - 1j, 2.0])
+    holomorphic = lambda z: z[1:] * z[:-1]
+    same(admodes.jacobian(holomorphic, holomorphic=True)(z), jax.jacfwd(holomorphic, holomorphic=True)(z))
+    real_to_complex = lambda x: jnp.exp(1j * x[1:]) * x[0]
+    same(admodes.jacobian(real_to_complex)(X), jax.jacfwd(real_to_complex)(X))
+
+
+def test_empty():
+    for fun, x in ((lambda x: x**2, jnp.zeros(0)), (lambda x: x[:0], X), (lambda x: jnp.ones(3), jnp.zeros(0))):
+        same(admodes.jacobian(fun)(x), jax.jacfwd(fun)(x))
+        assert admodes.jacobian(fun, format="bcoo")(x).nse == 0
+
+
+def test_fixed_arguments_steer_python():
+    def fun(x, steps, name="sin"):
+        for _ in range(steps):
+            x = getattr(jnp, name)(x)
+        return x
+
+    jacobian = admodes.jacobian(fun)
+    for steps in (1, 3):
+        same(jacobian(X, steps, name="cos"), jax.jacfwd(fun)(X, steps, name="cos"))
+
+
+def test_nesting():
+    fun = FUNCTIONS["sparse"]
+    same(admodes.jacobian(admodes.jacobian(fun))(X), jax.jacfwd(jax.jacfwd(fun))(X))
+    loss = lambda jac: lambda x: jnp.sum(jac(fun)(x) ** 2)
+    same(admodes.grad(loss(admodes.jacobian))(X), jax.grad(loss(jax.jacfwd))(X))
+    same(jax.grad(loss(admodes.jacobian))(X), jax.grad(loss(jax.jacfwd))(X))
+
+
+def test_closing_over_values_of_an_outer_trace():
+    def total(jac):
+        return lambda w: jnp.sum(jac(lambda x: jnp.sin(w * x))(X))
+
+    same(jax.jit(total(admodes.jacobian))(2.0), total(jax.jacfwd)(2.0))
+    weights = jnp.arange(3.0)
+    same(jax.vmap(total(admodes.jacobian))(weights), jax.vmap(total(jax.jacfwd))(weights))
+    same(jax.grad(total(admodes.jacobian))(2.0), jax.grad(total(jax.jacfwd))(2.0))
+
+
+def test_a_method_that_reads_its_object_is_traced_anew_under_jit():
+    class Model:
+        weight = jnp.float64(2.0)
+
+        def __call__(self, x):
+            return self.weight * x**2
+
+    model = Model()
+    jacobian = admodes.jacobian(model.__call__)
+    same(jacobian(X), jax.jacfwd(model.__call__)(X))
+    model.weight = jnp.float64(5.0)
+    same(jax.jit(lambda x: jacobian(x))(X), jax.jacfwd(model.__call__)(X))
+
+
+def test_a_plan_is_made_once(monkeypatch):
+    traces = []
+
+    def fun(x):
+        traces.append(x)
+        return x**2
+
+    jacobian = admodes.jacobian(fun)
+    jacobian(X)
+    first = len(traces)
+    jacobian(X + 1)
+    assert len(traces) == first
+    jacobian(X[:5])
+    assert len(traces) > first
+
+
+def test_chunks():
+    for name in ("full", "arrow"):
+        fun = FUNCTIONS[name]
+        for size in (1, 5, 100):
+            same(admodes.jacobian(fun, chunk_size=size)(X), jax.jacfwd(fun)(X))
+
+
+HESSIANS = {
+    "chain": lambda x: jnp.sum((x[1:] - x[:-1] ** 2) ** 2),
+    "separable": lambda x: jnp.sum(jnp.sin(x)),
+    "full": lambda x: jnp.sum(x) ** 3,
+    "linear": lambda x: jnp.sum(2 * x),
+    "vector": lambda x: x[:2] ** 3 * x[2:4],
+    "one entry": lambda x: jnp.sum(x**3)[None],
+    "tree": lambda x: {"a": jnp.prod(x[:3])},
+}
+
+
+@pytest.mark.parametrize("name", HESSIANS)
+def test_hessian(name):
+    fun = HESSIANS[name]
+    same(admodes.hessian(fun)(X), jax.hessian(fun)(X))
+    if name in ("chain", "separable"):
+        matrix = admodes.hessian(fun, format="scipy")(X)
+        assert matrix.nnz <= 3 * X.size
+        np.testing.assert_allclose(matrix.toarray(), jax.hessian(fun)(X), rtol=1e-12)
+
+
+def test_hessian_of_several_arguments():
+    fun = lambda a, b: jnp.sum(a["x"] ** 2 * b) + jnp.sum(a["y"]) ** 2
+    for argnums in ((0, 1), (1, 0), 0):
+        same(admodes.hessian(fun, argnums)(A, 2.0), jax.hessian(fun, argnums)(A, 2.0))
+
+
+def test_compressed_products():
+    found = admodes.jacobian(FUNCTIONS["sparse"], format="compressed")(X)
+    pattern = found.coloring.pattern
+    dense = np.zeros(pattern.shape)
+    dense[pattern.rows, pattern.cols] = found.values()
+    np.testing.assert_allclose(dense, jax.jacfwd(FUNCTIONS["sparse"])(X))
+    assert found.coloring.number == 2
+    jitted = jax.jit(admodes.jacobian(FUNCTIONS["sparse"], format="compressed"))(X)
+    np.testing.assert_array_equal(jitted.values(), found.values())
+
+
+def test_clear_errors():
+    with pytest.raises(PlanningError, match=r"lax\.cond"):
+        admodes.jacobian(lambda x: x if x[0] > 0 else -x)(X)
+    with pytest.raises(PlanningError, match="values"):
+        admodes.jacobian(lambda x: x[x > 0.5])(X)
+    with pytest.raises(TypeError, match="int32"):
+        admodes.jacobian(lambda x: x)(jnp.arange(3, dtype=jnp.int32))
+    with pytest.raises(TypeError, match="has_aux"):
+        admodes.jacobian(lambda x: x.astype(int))(X)
+    with pytest.raises(TypeError, match="complex"):
+        admodes.jacobian(lambda x: x, holomorphic=True)(X)
+    with pytest.raises(ValueError, match="'bcoo'"):
+        admodes.jacobian(jnp.sin, format="coo")
+    with pytest.raises(ValueError, match="chunk_size"):
+        admodes.jacobian(jnp.sin, chunk_size=0)
+    with pytest.raises(ValueError, match="twice"):
+        admodes.jacobian(jnp.add, argnums=(0, 0))(X, X)
+    with pytest.raises(TypeError, match="bcoo"):
+        jax.jit(admodes.jacobian(jnp.sin, format="scipy"))(X)
+    with pytest.raises(PlanningError, match=r"admodes\.plan"):
+        jax.jit(admodes.jacobian(jnp.sin, memory_limit="1MB"))(X)
+
+
+def test_value_is_shared():
+    jaxpr = jax.make_jaxpr(admodes.value_and_jacobian(lambda x: jnp.sin(x)))(X)
+    assert str(jaxpr).count("= sin ") == 1
+
+
+def test_jacobian_structure_matches_tree_map():
+    out = admodes.jacobian(tree_function)(A, 2.0)
+    assert tree_map(jnp.shape, out)["s"]["x"] == (3, 3)

@@ -1,0 +1,248 @@
+"""Plans: what they choose, say, keep, and refuse."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import admodes
+from admodes.errors import PatternError, PlanningError, StalePlanError
+from admodes.linear.pattern import SparsityPattern
+from admodes.planner import machine as machines
+from admodes.planner.measured import recall
+from admodes.tables import memory_bytes
+
+X = jnp.linspace(0.3, 1.4, 40)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADMODES_CACHE", str(tmp_path))
+
+
+def network(*sizes):
+    shapes = itertools.pairwise(sizes)
+    weights = [jnp.cos(jnp.arange(a * b, dtype=jnp.float64).reshape(a, b)) / a for a, b in shapes]
+
+    def fun(x):
+        for w in weights:
+            x = jnp.tanh(x @ w)
+        return x
+
+    return fun, jnp.linspace(-1, 1, sizes[0])
+
+
+def arrow(x):
+    return jnp.concatenate([jnp.sum(x * x)[None], x[1:] * x[0]])
+
+
+def sparse(x):
+    return x[1:] * x[:-1] + jnp.sin(x[1:])
+
+
+@pytest.mark.parametrize(
+    ("fun", "x", "winners"),
+    [
+        (*network(3, 50, 50), {"forward", "cuts"}),
+        (*network(50, 50, 3), {"reverse", "cuts"}),
+        (*network(300, 200, 4, 200, 300), {"cuts"}),
+        (lambda x: jnp.sum(x**2), X, {"reverse"}),
+        (lambda t: jnp.sin(t * X), jnp.float64(1.0), {"forward"}),
+        (arrow, jnp.ones(2000), {"bidirectional", "accumulation"}),
+        (sparse, jnp.ones(2000), {"compressed forward", "compressed reverse", "accumulation"}),
+    ],
+)
+def test_the_choice(fun, x, winners):
+    found = admodes.plan(fun, x)
+    assert found.best.name in winners, str(found)
+    assert {"forward", "reverse"} <= {c.name for c in found.candidates}
+    assert found.best.seconds == min(c.seconds for c in found.candidates)
+
+
+def test_arrowheads_take_few_passes_at_any_size():
+    for n in (100, 3000):
+        plan = admodes.plan(arrow, jnp.ones(n), format="bcoo")
+        assert min(c.method.passes for c in plan.candidates if c.name == "bidirectional") <= 4
+
+
+def test_what_a_plan_says():
+    fun, x = network(300, 200, 4, 200, 300)
+    text = str(admodes.plan(fun, x))
+    assert "300 x 300" in text
+    assert "cuts wins" in text
+    assert "times as much" in text
+    assert "4 -> " in text
+    mode = admodes.plan(*network(50, 50, 3))
+    assert "would win" in mode.otherwise or "Next best" in mode.otherwise
+
+
+def test_pictures():
+    fun, x = network(300, 200, 4, 200, 300)
+    picture = admodes.plan(fun, x).draw()
+    assert picture.splitlines()[0].endswith(" 300")
+    assert "J = " in picture
+    colored = admodes.plan(sparse, X, format="compressed").draw()
+    assert colored.splitlines()[1].startswith("|01 ") or colored.splitlines()[1].startswith("|00 ")
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = figure.subplots()
+    admodes.plan(sparse, X, format="compressed").draw(axes)
+    assert axes.get_title() == "2 products instead of 39"
+
+
+def test_objectives():
+    fun, x = network(30, 20, 2, 20, 30)
+    for objective, amount in (
+        ("flops", lambda c: c.work.flops),
+        ("memory", lambda c: c.temp_bytes),
+        ("multiplications", lambda c: c.multiplications),
+    ):
+        plan = admodes.plan(fun, x, objective=objective)
+        assert amount(plan.best) == min(map(amount, plan.candidates))
+        np.testing.assert_allclose(plan.jacobian(x), jax.jacfwd(fun)(x), rtol=1e-12)
+
+
+def test_a_memory_limit_is_kept():
+    fun, x = network(200, 200, 200)
+    fun_ = lambda x: jnp.cumsum(jnp.sin(jnp.cumsum(fun(x))))
+    free = admodes.plan(fun_, x)
+    limit = 200 * 200 * 8 * 2
+    limited = admodes.plan(fun_, x, memory_limit=limit)
+    compiled = jax.jit(admodes.jacobian(fun_, chunk_size=limited.chunk_size)).lower(x).compile()
+    assert limited.best.measured_bytes <= limit
+    assert limited.chunk_size is None or compiled.memory_analysis().temp_size_in_bytes <= 1.5 * limit
+    np.testing.assert_allclose(limited.jacobian(x), free.jacobian(x), rtol=1e-10)
+    with pytest.raises(PlanningError, match=r"memory_limit=\d+") as refused:
+        admodes.plan(fun_, x, memory_limit=10)
+    least = int(str(refused.value).split("memory_limit=")[1].split()[0])
+    assert admodes.plan(fun_, x, memory_limit=least).best.measured_bytes <= least
+
+
+def test_measured_times_are_remembered():
+    fun, x = network(30, 20, 2, 20, 30)
+    plan = admodes.plan(fun, x, measure=True)
+    timed = [c for c in plan.candidates if not np.isnan(c.measured_s)]
+    assert len(timed) == 3
+    assert plan.best.measured_s == min(c.measured_s for c in timed)
+    known = recall(plan.decision.fingerprint, "dense")
+    assert len(known) == 3
+    again = admodes.plan(fun, x, objective="time", format="dense")
+    assert [c.measured_s for c in again.candidates if not np.isnan(c.measured_s)]
+
+
+def test_text_and_numbers_of_bytes():
+    assert memory_bytes("200MiB") == 200 * 2**20
+    for bad in ("many", "-1kB", 0, -5, "5 parsecs", []):
+        with pytest.raises(ValueError, match="memory_limit"):
+            memory_bytes(bad)
+
+
+def test_save_and_load(tmp_path):
+    for fun, x in ((arrow, jnp.arange(1.0, 300.0)), network(300, 200, 4, 200, 300)):
+        plan = admodes.plan(fun, x)
+        plan.save(tmp_path / "p.npz")
+        loaded = admodes.load_plan(tmp_path / "p.npz", fun)
+        assert loaded.best.name == plan.best.name
+        np.testing.assert_array_equal(loaded.jacobian(x), plan.jacobian(x))
+
+
+def test_plans_that_do_not_fit_are_refused(tmp_path):
+    file = tmp_path / "p.npz"
+    plan = admodes.plan(sparse, X, format="compressed")
+    plan.save(file)
+    with pytest.raises(StalePlanError, match="float64"):
+        plan.jacobian(X[:5])
+    with pytest.raises(StalePlanError, match="another function"):
+        admodes.load_plan(file, lambda x: sparse(x) * x[0])
+    with pytest.raises(StalePlanError, match="another function"):
+        admodes.load_plan(file, sparse, X[:7])
+    with np.load(file) as data:
+        arrays = {name: data[name] for name in data.files}
+    for damage in (
+        {"color_columns": np.zeros_like(arrays["color_columns"])},
+        {"color_columns": arrays["color_columns"][:-1]},
+        {"rows": arrays["rows"][2:], "cols": arrays["cols"][2:]},
+        {"header": np.array(str(arrays["header"]).replace('"version": 1', '"version": 0'))},
+        {"header": np.array("not json")},
+    ):
+        np.savez(file, **(arrays | damage))
+        with pytest.raises(StalePlanError):
+            admodes.load_plan(file, sparse)
+    file.write_bytes(b"garbage")
+    with pytest.raises(StalePlanError, match="cannot be read"):
+        admodes.load_plan(file, sparse)
+    with pytest.raises(FileNotFoundError):
+        admodes.load_plan(tmp_path / "nothing.npz", sparse)
+
+
+def test_patterns_that_are_given_must_cover():
+    covering = admodes.sparsity(sparse, X).union(SparsityPattern.build([0], [7], (39, 40)))
+    plan = admodes.plan(sparse, X, pattern=covering, format="bcoo")
+    assert plan.pattern.nnz == covering.nnz
+    np.testing.assert_allclose(plan.jacobian(X).todense(), jax.jacfwd(sparse)(X))
+    with pytest.raises(PatternError, match=r"entry \(0, 1\)"):
+        admodes.plan(sparse, X, pattern=SparsityPattern.identity(39, 40))
+    with pytest.raises(PatternError, match="40 x 40"):
+        admodes.plan(sparse, X, pattern=SparsityPattern.identity(40))
+
+
+def test_plans_are_made_outside_of_traces():
+    with pytest.raises(PlanningError, match=r"admodes\.jacobian"):
+        jax.jit(lambda x: admodes.plan(sparse, x).jacobian(x))(X)
+
+
+def test_the_machine_is_calibrated_and_stale_constants_are_ignored(monkeypatch):
+    assert machines.machine() == machines.NOMINAL
+    monkeypatch.setattr(machines, "best_seconds", lambda fun, args: 1e-3)
+    measured = machines.calibrate()
+    assert measured.measured
+    assert machines.machine() == measured
+    file = machines.cache_directory() / "machine.json"
+    good = file.read_text()
+    stale = json.loads(good)
+    stale["identity"]["jax"] = "0.0.1"
+    bad = json.loads(good)
+    bad["constants"]["byte"] = -1.0
+    for content in (json.dumps(stale), json.dumps(bad), "garbage", "[]", "{}"):
+        file.write_text(content)
+        os.utime(file, (len(content), len(content)))
+        assert machines.machine() == machines.NOMINAL
+
+
+def test_choose_mode():
+    assert [admodes.choose_mode(n, m) for n, m in ((1, 9), (9, 1), (4, 4))] == ["forward", "reverse", "forward"]
+    with pytest.raises(ValueError, match="negative"):
+        admodes.choose_mode(-1, 2)
+
+
+def test_seeds_are_split_over_devices():
+    code = """if True:
+        import jax, jax.numpy as jnp, numpy as np, admodes
+        jax.config.update("jax_enable_x64", True)
+        mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+        w = jnp.cos(jnp.arange(20.0 * 20).reshape(20, 20))
+        f = lambda x: jnp.tanh(w @ jnp.tanh(w @ x))
+        g = lambda x: x[1:] * x[:-1] * x[0]
+        x = jnp.linspace(0.1, 1, 20)
+        for fun in (f, g):
+            plan = admodes.plan(fun, x, mesh=mesh)
+            mapped = [c for c in plan.candidates if "of 8 devices" in c.method.detail]
+            assert mapped, str(plan)
+            np.testing.assert_allclose(admodes.jacobian(fun, mesh=mesh)(x), jax.jacfwd(fun)(x), rtol=1e-12)
+        plan = admodes.plan(f, x, mesh=mesh, chunk_size=8)
+        assert "3 on each of 8 devices" in plan.candidates[-1].method.detail, str(plan)
+        text = jax.jit(admodes.jacobian(f, mesh=mesh)).lower(x).compile().as_text()
+        assert "num_partitions=8" in text
+        print("fine")
+    """
+    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "fine", done.stderr
