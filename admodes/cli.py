@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, TextIO
@@ -21,6 +21,7 @@ examples:
   admodes explain lecture_graph                values and adjoints, line by line
   admodes draw lecture_graph --format dot      the computational graph, for Graphviz
   admodes bench modes                          derivatives of admodes as ratios to JAX's
+  admodes bench jacobians                      planned Jacobians beside JAX's and asdex's
 """
 
 
@@ -64,8 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"admodes {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name: str, run: Callable, summary: str, example: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
+    def command(
+        name: str, run: Callable | None, summary: str, example: str, within=commands
+    ) -> argparse.ArgumentParser:
+        sub = within.add_parser(
             name,
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
@@ -132,14 +135,38 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("rules", _rules, "the primitives that have a derivative rule", "admodes rules")
     _add_json(sub)
 
+    sub = command("bench", None, "benchmarks: all in one run, samples interleaved, ratios", "admodes bench jacobians")
+    suites = sub.add_subparsers(title="benchmarks", metavar="SUITE", required=True)
     sub = command(
-        "bench", _bench, "derivatives of admodes as ratios to JAX's, measured in one run", "admodes bench modes"
+        *("modes", _bench_modes, "jvp, vjp, grad and hvp of seven programs as ratios to JAX's", "admodes bench modes"),
+        within=suites,
     )
-    sub.add_argument("suite", choices=["modes"], help="jvp, vjp, grad and hvp of seven programs")
     sub.add_argument("--workloads", nargs="+", metavar="NAME", help="only these programs")
     sub.add_argument("--modes", nargs="+", metavar="MODE", help="only these of jvp, vjp, grad, hvp")
     sub.add_argument("--repeat", type=_positive, default=30, metavar="N", help="run time samples (default: 30)")
     sub.add_argument("--builds", type=_positive, default=3, metavar="N", help="compile time samples (default: 3)")
+    _add_json(sub)
+    sub = command(
+        "jacobians",
+        _bench_jacobians,
+        "planned Jacobians beside jax.jacfwd, jax.jacrev and asdex: run time, memory, first call, errors",
+        "admodes bench jacobians --problems arrowhead hourglass",
+        within=suites,
+    )
+    sub.add_argument("--problems", nargs="+", metavar="NAME", help="only these problems")
+    sub.add_argument("--format", choices=["dense", "bcoo"], help="of all Jacobians (default: what suits each)")
+    sub.add_argument("--repeat", type=_positive, default=10, metavar="N", help="run time samples (default: 10)")
+    sub.add_argument("--builds", type=_positive, default=2, metavar="N", help="samples of first calls (default: 2)")
+    _add_dtype(sub, "float64")
+    _add_json(sub)
+    sub = command(
+        "sparsity",
+        _bench_sparsity,
+        "detection and coloring of large patterns beside asdex: time, memory, colors",
+        "admodes bench sparsity --problems line",
+        within=suites,
+    )
+    sub.add_argument("--problems", nargs="+", metavar="NAME", help="only these problems")
     _add_json(sub)
     return parser
 
@@ -150,8 +177,8 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_dtype(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: float32")
+def _add_dtype(parser: argparse.ArgumentParser, default: str = "float32") -> None:
+    parser.add_argument("--dtype", choices=["float32", "float64"], default=default, help=f"default: {default}")
 
 
 def _positive(text: str) -> int:
@@ -303,16 +330,26 @@ def _rules(options: argparse.Namespace) -> None:
         write(supported, table("", ["primitive", "rule"], rows, left=2), f"{len(rows)} primitives")
 
 
-def _bench(options: argparse.Namespace) -> None:
+def _bench_modes(options: argparse.Namespace) -> None:
     from admodes.compare.bench_modes import MODES, bench_modes
     from admodes.compare.workloads import WORKLOADS
 
-    workloads = [_choice(_member(WORKLOADS, "workload"), name) for name in options.workloads or WORKLOADS]
-    modes = [_choice(_member(MODES, "mode"), name) for name in options.modes or MODES]
+    workloads = _chosen(options.workloads, WORKLOADS, "workload")
+    modes = _chosen(options.modes, MODES, "mode")
     with _output(options) as write:
-        result = bench_modes(
-            workloads,
-            modes,
+        result = bench_modes(workloads, modes, rounds=options.repeat, builds=options.builds, progress=_progress)
+        write(result.to_dict(), *result.tables())
+
+
+def _bench_jacobians(options: argparse.Namespace) -> None:
+    from admodes.compare.bench_jacobians import SUBJECTS, bench_jacobians
+
+    subjects = _chosen(options.problems, SUBJECTS, "problem")
+    with _output(options) as write, _precision(options):
+        result = bench_jacobians(
+            subjects,
+            format=options.format,
+            dtype=options.dtype,
             rounds=options.repeat,
             builds=options.builds,
             progress=_progress,
@@ -320,16 +357,24 @@ def _bench(options: argparse.Namespace) -> None:
         write(result.to_dict(), *result.tables())
 
 
+def _bench_sparsity(options: argparse.Namespace) -> None:
+    from admodes.compare.bench_sparsity import SUBJECTS, bench_sparsity
+
+    subjects = _chosen(options.problems, SUBJECTS, "problem")
+    with _output(options) as write:
+        result = bench_sparsity(subjects, progress=_progress)
+        write(result.to_dict(), *result.tables())
+
+
 # -- input and output --------------------------------------------------------------------------------
 
 
-def _member(known, noun: str) -> Callable[[str], str]:
-    def check(name: str) -> str:
-        if name not in known:
-            raise ValueError(f"unknown {noun} {name!r}; there are {', '.join(known)}")
-        return name
-
-    return check
+def _chosen(names: Sequence[str] | None, known: Collection[str], noun: str) -> list[str]:
+    """The names, or all that are known; one that is not ends the command."""
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise SystemExit(_fail(f"unknown {noun} {unknown[0]!r}; there are {', '.join(known)}", 2))
+    return list(names or known)
 
 
 def _choice(find: Callable[[str], Any], name: str) -> Any:

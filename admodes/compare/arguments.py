@@ -36,7 +36,7 @@ FILLS: dict[str, Callable] = {
     "ones": lambda rng, shape: np.ones(shape),
     "arange": lambda rng, shape: np.arange(math.prod(shape), dtype=float).reshape(shape),
 }
-DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DTYPES: tuple[str, ...] = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES += ("bfloat16", "float16", "float32", "float64", "complex64", "complex128")
 GRAMMAR = f"numbers, [lists], (tuples), {{dicts}}, {', '.join(FILLS)} with a shape, and dtypes such as int32(...)"
 

@@ -55,12 +55,11 @@ def generic_direction(args, salt: int = 0):
 
 
 def directions_for(args, direction=None) -> tuple:
-    """``direction`` and then a generic one; without it the generic one (two, if a number has too few digits for one)."""
+    """``direction`` and then a generic one; without it a generic one, or two if 16-bit numbers may collide in one."""
     if direction is not None:
         return direction, generic_direction(args)
-    coarse = any(
-        jax.dtypes.finfo(a.dtype).bits < 32 for a in map(jc.typeof, tree_leaves(args)) if jc.is_differentiable(a)
-    )
+    moving = filter(jc.is_differentiable, map(jc.typeof, tree_leaves(args)))
+    coarse = any(jax.dtypes.finfo(a.dtype).bits < 32 for a in moving)
     return (generic_direction(args), generic_direction(args, 1)) if coarse else (generic_direction(args),)
 
 

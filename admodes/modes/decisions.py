@@ -7,6 +7,7 @@ masks that are constants; so they agree with the primitive's (where it does not 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import numpy as np
@@ -213,7 +214,7 @@ def _convert(interpreter, primitive, germs, params):
     dtype = params["new_dtype"]
     if jax.dtypes.issubdtype(dtype, np.inexact) or not jc.is_real(x.primal):
         return interpreter.push_local(primitive, germs, params)
-    if dtype == bool:
+    if np.issubdtype(dtype, np.bool_):
         positive, negative = side(x)
         nan = _is_nan(x)
         return [Germ(lax.bitwise_or(nan, lax.bitwise_or(positive, negative)))]
@@ -286,7 +287,8 @@ def _arg_extreme(largest: bool) -> Callable:
 def _sort(interpreter, primitive, germs, params):
     """Keys at ties are ordered by their rates; the rates of all operands travel along."""
     n_keys = params["num_keys"]
-    operands, keys = [], 0
+    operands: list = []
+    keys = 0
     place: list = []
     for i, g in enumerate(germs):
         place.append([len(operands), None])
@@ -335,7 +337,8 @@ def _window_extreme(largest: bool) -> Callable:
         for offset in np.ndindex(*params["window_dimensions"]):
             starts = [k * d for k, d in zip(offset, params["window_dilation"], strict=True)]
             ends = [a + (m - 1) * s + 1 for a, m, s in zip(starts, shape, strides, strict=True)]
-            entries.append(Germ(*(lax.slice(y, starts, ends, strides) for y in (padded.primal, padded.tangent))))
+            cut = partial(lax.slice, start_indices=starts, limit_indices=ends, strides=strides)
+            entries.append(padded.map(cut))
         pick = maximum if largest else minimum
         while len(entries) > 1:
             pairs = [pick(a, b) for a, b in zip(entries[::2], entries[1::2], strict=False)]

@@ -15,6 +15,7 @@ Optimization Methods and Software 30 (2015).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,10 @@ class Germ(Dual):
     """A value x and its rate of change along v, through which no derivative is taken; None: it does not move."""
 
     square: Square | None = None
+
+    def map(self, move: Callable) -> Germ:
+        """The germ with its entries moved, by a linear function."""
+        return Germ(move(self.primal), None if self.tangent is None else move(self.tangent))
 
 
 def detach(x):
@@ -95,6 +100,6 @@ def side(a: Germ) -> tuple:
     """Two masks: where a > 0 and where a < 0 beside x."""
     zero = Germ(lax.full_like(detach(a.primal), 0))
     shape = zero.primal.shape
-    positive, still = order(a, zero, shape)
+    positive, _ = order(a, zero, shape)
     negative, _ = order(zero, a, shape)
     return positive, negative

@@ -36,6 +36,10 @@ class Interpreter:
         """Forward mode through one equation."""
         return dual.push_equation(self, primitive, duals, params)
 
+    def record_equation(self, recorder: Recorder, primitive, values, params, outs=None) -> list:
+        """The recording sweep through one equation (with its results, if they are known already)."""
+        return record.record_equation(self, recorder, primitive, values, params, outs)
+
     def push_program(self, closed, primals, tangents) -> tuple[list, list]:
         """Forward mode through a jaxpr: (outputs, tangents of the outputs)."""
         return dual.push_program(self, closed, primals, tangents)

@@ -1,7 +1,8 @@
 r"""The recording sweep of reverse mode: evaluate, and write down the local Jacobian of each equation.
 
 As with duals, tracers carry the record through the user's Python, sub-programs are interpreted, and
-both ways call :func:`record_equation`. Walking the finished tape backwards is :meth:`Tape.pull`.
+both ways call the interpreter's ``record_equation``, by default the one here. Walking the finished tape
+backwards is :meth:`Tape.pull`.
 
 Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., section 3.2.
 """
@@ -82,7 +83,7 @@ def continue_program(interpreter, recorder: Recorder, closed, values, known=None
 
     def step(equation, operands, params):
         outs = known(equation) if known else None
-        return record_equation(interpreter, recorder, equation.primitive, operands, params, outs)
+        return interpreter.record_equation(recorder, equation.primitive, operands, params, outs)
 
     return run(from_jaxpr(closed), step, list(values), Recorded)
 
@@ -118,7 +119,7 @@ class TapeTrace(ReferenceTrace):
         return recorded.primal if recorded.slot is None else TapeTracer(self, recorded)
 
     def apply(self, primitive, args, params):
-        values = record_equation(self.interpreter, self.recorder, primitive, [self.unpack(x) for x in args], params)
+        values = self.interpreter.record_equation(self.recorder, primitive, [self.unpack(x) for x in args], params)
         return [self.pack(v) for v in values]
 
 

@@ -66,8 +66,8 @@ def subgradient(fun: Callable, argnums=0, has_aux: bool = False, *, direction=No
 def subjacobian(fun: Callable, argnums=0, *, direction=None) -> Callable:
     r"""An element of the generalised Jacobian of a function of arrays: the limit of f'(x + εv) for ε ↓ 0.
 
-    Arguments are those of :func:`subgradient`, shapes those of :func:`admodes.jacrev`. All rows are taken beside x in the
-    same place, so that the result is the Jacobian of one smooth piece.
+    Arguments are those of :func:`subgradient`, shapes those of :func:`admodes.jacrev`. All rows are taken
+    beside x in the same place, so that the result is the Jacobian of one smooth piece.
 
     >>> import admodes, jax.numpy as jnp
     >>> admodes.subjacobian(jnp.sort, direction=jnp.array([1.0, -1.0]))(jnp.zeros(2)).tolist()

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
 from admodes.planner.accumulate import TooLarge, accumulation
 from admodes.planner.chained import chained
 from admodes.planner.known import matrix_product
 from admodes.planner.machine import Machine
-from admodes.planner.result import Dense, Nonzeros
+from admodes.planner.result import LARGEST, Dense, Nonzeros
 from admodes.planner.seeded import compressed, forward, reverse
 from admodes.planner.task import Task
 from admodes.planner.work import Work, conversion, work
@@ -112,7 +113,7 @@ def candidates(task: Task, machine: Machine, form: str, options: dict) -> Iterat
         if options.get("mesh") is None and (known := matrix_product(task)) is not None:
             yield cost(known)
     pattern = task.pattern
-    sparse = pattern.nnz < DENSE * task.n * task.m
+    sparse = pattern.nnz < DENSE * task.n * task.m and (form != "dense" or task.n * task.m <= LARGEST)
     if sparse or form == "compressed":
         for kind in kinds(task):
             colors = coloring(pattern, kind, budget=COLORING_SECONDS, shapes=grids(task, kind))
@@ -120,7 +121,7 @@ def candidates(task: Task, machine: Machine, form: str, options: dict) -> Iterat
     if form == "compressed" or options.get("mesh") is not None:
         return  # only products with seeds can be handed out as such, or split over devices
     if sparse:
-        with contextlib.suppress(TooLarge):
+        with contextlib.suppress(TooLarge, PlanningError):  # too large, or complex
             yield cost(Accumulated(accumulation(rows_only(task), task.active, most_products=PRODUCTS)))
     else:
         found = chained(task, machine, lambda part: best(part, machine))
@@ -181,8 +182,8 @@ class Accumulated:
     def work(self, task: Task) -> Work:
         a = self.accumulation
         once = work(task.pushing, (False,) * len(task.pushing.in_avals), 1)  # values and local partials
-        terms = 4.0 * (a.multiplications + a.additions + a.pattern.nnz)
-        return once + Work(elements=terms, bytes=3 * terms, kernels=1.0 + 2 * a.levels)
+        terms = 2.0 * (a.multiplications + a.additions)
+        return once + Work(gathered=terms, elements=float(a.pattern.nnz), kernels=1.0 + 2 * a.levels)
 
     def jacobian(self, task: Task, tables, args) -> tuple[list, Nonzeros]:
         outs, values = self.accumulation(rows_only(task), tables, args)

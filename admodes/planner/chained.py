@@ -16,7 +16,7 @@ from admodes.modes.interpreter import INTERPRETER
 from admodes.planner.chain import Bracket, bracket
 from admodes.planner.cuts import Split, Stage, split, subprogram
 from admodes.planner.machine import Machine
-from admodes.planner.result import Dense, positions
+from admodes.planner.result import Dense, places
 from admodes.planner.seeded import joined
 from admodes.planner.task import Task
 from admodes.planner.work import Work, work
@@ -58,7 +58,7 @@ class Chained:
 
     @cached_property
     def tables(self) -> Any:
-        return tuple(None if m is None else (m.tables, _positions(m)) for m in self.methods)
+        return tuple(None if m is None else (m.tables, _places(m)) for m in self.methods)
 
     def work(self, task: Task) -> Work:
         total = Work()
@@ -100,9 +100,9 @@ class Chained:
         return outputs, Dense(lax.convert_element_type(_multiply(self.order, linear), task.dtype))
 
 
-def _positions(method):
+def _places(method):
     pattern = method.pattern
-    return None if pattern is None else positions(pattern)
+    return None if pattern is None else places(pattern)
 
 
 def _brackets(b: Bracket):

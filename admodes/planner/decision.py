@@ -10,16 +10,18 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax
+import numpy as np
 
 from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
 from admodes.planner.candidates import Candidate, candidate, candidates
 from admodes.planner.machine import Machine, machine
 from admodes.planner.measured import recall, remember, seconds_of
-from admodes.planner.result import positions
+from admodes.planner.result import places, positions
 from admodes.planner.seeded import Seeded
 from admodes.planner.task import Task
 from admodes.tables import count
@@ -184,10 +186,12 @@ class Run:
     def __call__(self, leaves):
         return self.program(self.tables, leaves)
 
-    @property
-    def indices(self):
-        """(row, column) of each entry, where the pattern matters."""
-        return self.tables[1]
+    @cached_property
+    def indices(self) -> jax.Array:
+        """(row, column) of each entry."""
+        assert self.pattern is not None
+        with jax.ensure_compile_time_eval():
+            return jax.numpy.asarray(np.stack([self.pattern.rows, self.pattern.cols], 1).astype(np.int32))
 
 
 def compiled(task: Task, chosen: Candidate, form: str, finish: Callable = lambda outs, entries: entries) -> Run:
@@ -199,11 +203,17 @@ def compiled(task: Task, chosen: Candidate, form: str, finish: Callable = lambda
 
     @jax.jit
     def program(tables, leaves):
-        inner, places = tables
+        inner, where = tables
         if form == "compressed":
             return finish(*method.compressed(task, inner, leaves))
         outs, found = method.jacobian(task, inner, leaves)
-        return finish(outs, found.full((task.m, task.n), places) if form == "dense" else found.at(places))
+        return finish(outs, found.full((task.m, task.n), where) if form == "dense" else found.at(where))
 
-    tables = method.tables, None if pattern is None else positions(pattern)
-    return Run(task, pattern, program, jax.tree_util.tree_map(jax.numpy.asarray, tables))
+    where: Any = None
+    if pattern is not None and form == "dense":
+        where = places(pattern)
+    elif pattern is not None and method.pattern is None:
+        where = positions(pattern)
+    with jax.ensure_compile_time_eval():
+        arrays = jax.tree_util.tree_map(jax.numpy.asarray, (method.tables, where))
+    return Run(task, pattern, program, arrays)

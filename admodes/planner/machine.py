@@ -24,17 +24,19 @@ from admodes.planner.work import Work
 
 @dataclass(frozen=True)
 class Machine:
-    """Seconds for an element of cheap elementwise work, a transcendental, a multiply-add, ...; for a byte, a kernel.
+    """Seconds for a unit of each kind of :class:`~admodes.planner.work.Work`.
 
     ``measured`` is false for the nominal constants, which hold the usual proportions of one CPU core.
     """
 
-    element: float = 3e-10
-    transcendental: float = 2.5e-9
-    product: float = 6e-11
+    element: float = 1e-10
+    transcendental: float = 1.5e-9
+    product: float = 4e-11
+    joined: float = 3e-9
+    gathered: float = 3e-9
     scattered: float = 5e-9
-    byte: float = 1.2e-10
-    kernel: float = 2e-6
+    byte: float = 1e-10
+    kernel: float = 1.5e-6
     measured: bool = False
 
     def seconds(self, work: Work) -> float:
@@ -43,6 +45,8 @@ class Machine:
             work.elements * self.element
             + work.transcendentals * self.transcendental
             + work.products * self.product
+            + work.joined * self.joined
+            + work.gathered * self.gathered
             + work.scattered * self.scattered
         )
         return max(compute, work.bytes * self.byte) + work.kernels * self.kernel
@@ -110,8 +114,8 @@ def calibrate(progress=lambda line: None) -> Machine:
         return lax.sin(x) + lax.exp(x) + lax.tanh(x) + lax.log(x)
 
     def kernels(x):
-        for _ in range(20):
-            x = lax.dot_general(x, jnp.ones((8, 8), jnp.float32), (((0,), (0,)), ((), ())))
+        for _ in range(20):  # a reduction of each result keeps the compiler from fusing them
+            x = lax.mul(x, lax.reduce_sum(x, (0,)))
         return x
 
     constants = {}
@@ -119,6 +123,13 @@ def calibrate(progress=lambda line: None) -> Machine:
         ("element", cheap, (x,), 40 * x.size),
         ("transcendental", transcendental, (x,), 4 * x.size),
         ("product", lambda a: a @ a, (square,), 512**3),
+        (
+            "joined",
+            lambda s: jnp.concatenate([s[:, 1:], s[:, :1]], 1) + jnp.concatenate([s[:, -1:], s[:, :-1]], 1),
+            (square,),
+            2 * square.size,
+        ),
+        ("gathered", lambda x, i: jnp.sum((x[i] * x[i[::-1]]).reshape(-1, 2), 1), (x, indices), 2 * x.size),
         ("scattered", lambda x, i: jnp.zeros_like(x).at[i].add(x), (x, indices), x.size),
         ("byte", lambda x: x + 1, (large,), 8 * large.size),
         ("kernel", kernels, (small,), 20),

@@ -26,11 +26,11 @@ class Dense:
 
     matrix: Any
 
-    def at(self, indices):
-        """The entries at rows and columns ``indices[:, 0]``, ``indices[:, 1]``."""
-        return self.matrix[indices[:, 0], indices[:, 1]]
+    def at(self, places):
+        """The entries with these positions in the flat matrix."""
+        return lax.reshape(self.matrix, (self.matrix.size,)).at[places].get(mode="promise_in_bounds")
 
-    def full(self, shape, indices):
+    def full(self, shape, places):
         return self.matrix
 
 
@@ -41,19 +41,42 @@ class Nonzeros:
 
     values: Any
 
-    def at(self, indices):
+    def at(self, places):
         return self.values
 
-    def full(self, shape, indices):
-        """The m x n array with these entries."""
-        zeros = jax.numpy.zeros(shape, self.values.dtype)
-        places = zeros.at[indices[:, 0], indices[:, 1]]
-        return places.set(self.values, indices_are_sorted=True, unique_indices=True, mode="promise_in_bounds")
+    def full(self, shape, places):
+        """The m x n array with these entries. (XLA's CPU scatter is twice as fast into a flat array.)"""
+        if isinstance(places, OneEach):
+            there = lax.eq(lax.broadcasted_iota(np.int32, shape, 1), lax.broadcast_in_dim(places.columns, shape, (0,)))
+            values = lax.broadcast_in_dim(self.values, shape, (0,))
+            return lax.select(there, values, lax.full_like(values, 0))
+        flat = jax.numpy.zeros(math.prod(shape), self.values.dtype).at[places]
+        filled = flat.set(self.values, indices_are_sorted=True, unique_indices=True, mode="promise_in_bounds")
+        return lax.reshape(filled, shape)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class OneEach:
+    """Where the nonzeros of a matrix are that has one in each row: their columns."""
+
+    columns: Any
+
+
+LARGEST = 2**31 - 1  # entries of a dense matrix whose places are 32-bit numbers
 
 
 def positions(pattern: SparsityPattern) -> np.ndarray:
-    """(row, column) of each nonzero."""
-    return np.stack([pattern.rows.astype(np.int32), pattern.cols.astype(np.int32)], 1)
+    """The place of each nonzero in the flat matrix."""
+    kind = np.int32 if math.prod(pattern.shape) <= LARGEST else np.int64
+    return pattern.rows.astype(kind) * kind(pattern.shape[1]) + pattern.cols.astype(kind)
+
+
+def places(pattern: SparsityPattern) -> np.ndarray | OneEach:
+    """Where the nonzeros go when the whole matrix is written: in one pass, if there is one in each row."""
+    if pattern.nnz and (pattern.row_counts == 1).all():
+        return OneEach(pattern.cols.astype(np.int32))
+    return positions(pattern)
 
 
 def blocks(matrix, out_avals: Sequence, in_avals: Sequence, out_tree, in_tree):

@@ -93,6 +93,8 @@ class Seeded:
         outs, (pushed, pulled) = self.compressed(task, tables, args)
         if tables is not None:
             return outs, Nonzeros(tables[1](pushed, pulled))
+        if not self.passes:
+            return outs, Dense(jax.numpy.zeros((task.m, task.n), task.dtype))
         return outs, Dense(pulled if pushed is None else lax.transpose(pushed, (1, 0)))
 
     def compressed(self, task: Task, tables, args) -> tuple[list, tuple]:

@@ -21,18 +21,22 @@ KINDS = {
     "transcendental": "acos acosh asin asinh atan atan2 atanh cbrt cos cosh digamma erf erf_inv erfc exp exp2 expm1 "
     "lgamma log log1p logistic pow rsqrt sin sinh sqrt tan tanh",
     "free": "broadcast_in_dim convert_element_type copy copy_p iota reshape squeeze stop_gradient",
-    "moving": "concatenate dynamic_slice dynamic_update_slice gather pad rev select_n slice split transpose",
+    "moving": "dynamic_slice dynamic_update_slice pad rev select_n slice split transpose",
+    "joining": "concatenate",
+    "gathering": "gather take_along_axis",
     "reducing": "argmax argmin cummax cummin cumprod cumsum cumlogsumexp reduce_and reduce_max reduce_min reduce_or "
     "reduce_prod reduce_sum reduce_window_max reduce_window_sum select_and_gather_add",
     "scattering": "scatter scatter_add scatter_max scatter_min scatter_mul scatter_sub sort top_k",
 }
 KIND = {name: kind for kind, names in KINDS.items() for name in names.split()}
+FUSED = 0.2  # of a kernel: how much of one an operation is that compilers fuse with its neighbours
 UNKNOWN_TRIPS = 16  # how often a while loop is taken to run: nobody knows
 
 
 @dataclass(frozen=True)
 class Work:
-    """Counts: ``elements`` of cheap operations, ``transcendentals``, multiply-adds, elements scattered; bytes; kernels.
+    """Counts: elements of cheap operations, of transcendental functions, multiply-adds, elements that are joined
+    (concatenated), gathered and scattered; bytes; kernels that are started (fused operations count as a part of one).
 
     ``peak`` is the largest number of bytes that are alive at once, arguments and results aside.
     """
@@ -40,6 +44,8 @@ class Work:
     elements: float = 0.0
     transcendentals: float = 0.0
     products: float = 0.0
+    joined: float = 0.0
+    gathered: float = 0.0
     scattered: float = 0.0
     bytes: float = 0.0
     kernels: float = 0.0
@@ -113,10 +119,10 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
     size = sum(map(_size, outs)) * p
     if name == "scan":
         body = work(jc.close_jaxpr(params["jaxpr"]), tuple(_carried(flags, params, outs)), seeds)
-        return body.times(params["length"])
+        return in_loop(body).times(params["length"])
     if name == "while":
         step = jc.close_jaxpr(params["body_jaxpr"])
-        return work(step, (any(flags),) * len(step.in_avals), seeds).times(UNKNOWN_TRIPS)
+        return in_loop(work(step, (any(flags),) * len(step.in_avals), seeds)).times(UNKNOWN_TRIPS)
     if name == "cond":
         branches = [work(b, tuple(flags[1:]), seeds) for b in params["branches"]]
         return max(branches, key=lambda w: w.flops + w.bytes)
@@ -143,13 +149,22 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
         read = sum(_size(v.aval) * (p if on else 1) for v, on in zip(eqn.invars, flags, strict=True))
         return Work(elements=read, bytes=moved_bytes, kernels=1)
     if kind == "moving":
-        return Work(elements=moved)
+        return Work(elements=moved, kernels=FUSED)
+    if kind == "joining":
+        return Work(joined=moved, kernels=1)
+    if kind == "gathering":
+        return Work(gathered=moved, bytes=moved_bytes, kernels=1)
     if kind == "transcendental":
-        return Work(transcendentals=moved)
+        return Work(transcendentals=moved, kernels=FUSED)
     if len(outs) == 1 and all(_size(v.aval) <= _size(outs[0]) for v in eqn.invars):
-        return Work(elements=moved)  # elementwise
+        return Work(elements=moved, kernels=FUSED)  # elementwise
     n = max((max(v.aval.shape, default=1) for v in eqn.invars if not _opaque(v.aval)), default=1)
     return Work(products=size * n, bytes=moved_bytes, kernels=1)  # the solvers: about n operations an entry
+
+
+def in_loop(body: Work) -> Work:
+    """The same work in the body of a loop, where a kernel is a call and nothing has to be started."""
+    return dataclasses.replace(body, kernels=0.05 * body.kernels)
 
 
 def _carried(flags, params, outs) -> list[bool]:

@@ -82,8 +82,12 @@ class _Flattener:
         outputs = self.inline(closed, inputs)
         return Program(inputs, outputs, tuple(self.constants), tuple(self.equations), tuple(self.avals))
 
-    def inline(self, closed, inputs) -> tuple:
-        """Append the equations of ``closed`` applied to ``inputs``; returns its outputs."""
+    def inline(self, closed, inputs, call=None) -> tuple:
+        """Append the equations of ``closed`` applied to ``inputs``; returns its outputs.
+
+        ``call`` is the source of the call, if the code of ``closed`` is not the user's: it was traced where the user
+        called it first, which need not be here.
+        """
         env: dict = dict(zip(closed.jaxpr.invars, inputs, strict=True))
         for var, value in zip(closed.jaxpr.constvars, closed.consts, strict=True):
             env[var] = self.new_slot(var.aval)
@@ -97,11 +101,11 @@ class _Flattener:
             body = INLINED.get(eqn.primitive.name)
             if body is not None:
                 callee = jc.constrained(jc.close_jaxpr(eqn.params[body]), jc.shardings_of(eqn.params))
-                results = self.inline(callee, args)
+                results = self.inline(callee, args, call or (None if jc.is_users(callee) else eqn.source_info))
             else:
                 results = tuple(self.new_slot(v.aval) for v in eqn.outvars)
                 self.equations.append(
-                    Equation(eqn.primitive, eqn.params, args, results, eqn.source_info, frozenset(eqn.effects))
+                    Equation(eqn.primitive, eqn.params, args, results, call or eqn.source_info, frozenset(eqn.effects))
                 )
             env.update(zip(eqn.outvars, results, strict=True))
         return tuple(map(read, closed.jaxpr.outvars))

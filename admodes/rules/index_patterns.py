@@ -16,6 +16,8 @@ from admodes.linear.maps import Linear
 from admodes.linear.pattern import SparsityPattern
 from admodes.program.host import is_known
 
+MOST_PAIRS = 10**6  # of entries of a slice and entries that they can come from
+
 
 @dataclass(frozen=True)
 class _Places:
@@ -70,24 +72,57 @@ def _survivors(places: _Places, size: int) -> SparsityPattern:
 # -- slices --------------------------------------------------------------------------------------------
 
 
-def _slice_places(shape, sizes, starts) -> _Places:
-    coordinates, exact = [], []
-    for d, (n, k, start) in enumerate(zip(shape, sizes, starts, strict=True)):
-        exact.append(n == k or is_known(start))
-        first = min(max(int(start), 0), n - k) if n != k and is_known(start) else 0
-        coordinates.append(np.expand_dims(first + np.arange(k), [e for e in range(len(shape)) if e != d]))
-    return _places(shape, coordinates, np.ones(sizes, bool), exact)
+def _slice_entries(shape, sizes, starts) -> SparsityPattern:
+    """Which entries of the array each entry of a slice can come from.
+
+    A start that is not known can be any that leaves the slice inside. Where that makes too many pairs, the axis counts
+    as lumped together.
+    """
+    exact = [n == k or is_known(start) for n, k, start in zip(shape, sizes, starts, strict=True)]
+    firsts = _first_starts(shape, sizes, starts)
+    choices = [1 if ok else n - k + 1 for ok, n, k in zip(exact, shape, sizes, strict=True)]
+    if math.prod(sizes) * math.prod(choices) > MOST_PAIRS and not all(exact):
+        rank = len(shape)
+        runs = [first + np.arange(k) for first, k in zip(firsts, sizes, strict=True)]
+        runs = [np.expand_dims(run, [e for e in range(rank) if e != d]) for d, run in enumerate(runs)]
+        return _read(_places(shape, runs, np.ones(sizes, bool), exact), math.prod(shape))
+    rows, cols = np.zeros((1, 1), np.int64), np.zeros((1, 1), np.int64)
+    for n, k, first, count in zip(shape, sizes, firsts, choices, strict=True):
+        inside = np.repeat(np.arange(k), count)
+        places = inside + first + np.tile(np.arange(count), k)
+        rows, cols = rows.reshape(-1, 1) * k + inside, cols.reshape(-1, 1) * n + places
+    return SparsityPattern.build(rows.ravel(), cols.ravel(), (math.prod(sizes), math.prod(shape)))
+
+
+def _first_starts(shape, sizes, starts) -> list[int]:
+    """The starts, moved so that the slice is inside; the least possible ones where they are not known."""
+    triples = zip(shape, sizes, starts, strict=True)
+    return [min(max(int(start), 0), n - k) if n != k and is_known(start) else 0 for n, k, start in triples]
+
+
+def _outside_slice(shape, sizes, starts) -> SparsityPattern:
+    """The identity on the entries of the array that an update of the slice can leave as they are."""
+    covered = []
+    for n, k, start, first in zip(shape, sizes, starts, _first_starts(shape, sizes, starts), strict=True):
+        covered.append(slice(first, first + k) if n == k or is_known(start) else slice(n - k, max(k, n - k)))
+    rest = np.arange(math.prod(shape)).reshape(shape)
+    rest[tuple(covered)] = -1
+    return SparsityPattern.choice(rest.ravel(), (rest.size, rest.size))
 
 
 def pattern_of_dynamic_slice(linear: Linear):
     (x, *_), (out,) = linear.domain, linear.codomain
-    return {(0, 0): _read(_slice_places(x.shape, out.shape, linear.operands[1:]), math.prod(x.shape))}
+    return {(0, 0): _slice_entries(x.shape, out.shape, linear.operands[1:])}
 
 
 def pattern_of_dynamic_update_slice(linear: Linear):
     x, update, *_ = linear.domain
-    size, places = math.prod(x.shape), _slice_places(x.shape, update.shape, linear.operands[2:])
-    return {(0, i): (_survivors, _written)[i](places, size) for i in (0, 1) if linear.active[i]}
+    blocks, starts = {}, linear.operands[2:]
+    if linear.active[0]:
+        blocks[0, 0] = _outside_slice(x.shape, update.shape, starts)
+    if linear.active[1]:
+        blocks[0, 1] = _slice_entries(x.shape, update.shape, starts).transpose
+    return blocks
 
 
 # -- gather and scatter --------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def _clamp_slopes(ties, out, low, x, high) -> tuple:
     if ties == "average":
         # clamp = min(max(x, low), high); the share of one in the other's favour, at each of the two
         inner = lax.max(x, low)
-        passes = lambda: _balanced(out, inner, high)  # noqa: E731
+        passes = lambda: _balanced(out, inner, high)
         return (
             lambda: lax.mul(passes(), _balanced(inner, low, x)),
             lambda: lax.mul(passes(), _balanced(inner, x, low)),

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 
+PATIENCE = 1000  # steps
 MOST_EDGES = 2 * 10**6  # beyond, setting up the search takes longer than the time that there is
 
 
@@ -61,20 +62,24 @@ def fewer_colors(graph, colors: np.ndarray, lower: int, end: float, start: np.nd
 
     It begins at ``start``, which may have conflicts, or else by spreading the last class over the others. Then the
     conflicting vertex and color that leave the fewest conflicts are chosen, and the vertex may not go back for a while.
+    Every now and then it begins anew, each time with twice the patience.
 
     Reference: Hertz and de Werra, "Using tabu search techniques for graph coloring", Computing 39 (1987).
     """
     rng, best = random.Random(0), colors
     while best.max() + 1 > lower and best.max() > 0 and graph.nnz + graph.shape[0] * best.max() <= MOST_EDGES:
-        found = _tabu(graph, best if start is None else start, int(best.max()), rng, end)
+        found, patience = None, PATIENCE
+        while found is None and time.perf_counter() < end:
+            found = _tabu(graph, best if start is None else start, int(best.max()), rng, patience, end)
+            patience *= 2
         if found is None:
             break
         best = found
     return best
 
 
-def _tabu(graph, colors, k: int, rng: random.Random, end: float):
-    """A coloring with k colors, or None when the time is over."""
+def _tabu(graph, colors, k: int, rng: random.Random, steps: int, end: float):
+    """A coloring with k colors, or None when so many steps are made or the time is over."""
     n = graph.shape[0]
     indptr, indices = graph.indptr.tolist(), graph.indices.tolist()
     near = [indices[indptr[v] : indptr[v + 1]] for v in range(n)]
@@ -88,7 +93,7 @@ def _tabu(graph, colors, k: int, rng: random.Random, end: float):
     forbidden = [[0] * k for _ in range(n)]
     step = 0
     while bad:
-        if not step % 64 and time.perf_counter() > end:
+        if step == steps or (not step % 64 and time.perf_counter() > end):
             return None
         least, ties, move = n, 0, None
         for v in bad:

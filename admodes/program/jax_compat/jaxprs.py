@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 from jax import lax
-from jax._src import api_util, core
+from jax._src import api_util, core, source_info_util
 from jax._src import linear_util as lu
 from jax._src.interpreters import partial_eval as pe
 from jax._src.sharding_impls import UnspecifiedValue
@@ -140,3 +140,9 @@ def mentions(params: dict, primitives) -> bool:
 @weak_cache
 def _mentions(jaxpr, primitives) -> bool:
     return any(eqn.primitive in primitives or mentions(eqn.params, primitives) for eqn in jaxpr.eqns)
+
+
+def is_users(closed: ClosedJaxpr) -> bool:
+    """Whether the function that this jaxpr was traced from is the user's code, not the library's."""
+    filename = closed.jaxpr.debug_info.func_filename
+    return filename is not None and source_info_util.is_user_filename(filename)
