@@ -19,6 +19,7 @@ for _layer in (
     "modes",
     "sparse",
     "planner",
+    "nonsmooth",
 ):  # source lines in errors are the user's, not ours
     _jc.exclude_from_sources(str(_Path(__file__).parent / _layer))
 
@@ -27,6 +28,8 @@ _LATE = {
     "choose_mode": "admodes.planner.plan",
     "coloring": "admodes.sparse",
     "diagonal": "admodes.planner.parts",
+    "directional": "admodes.nonsmooth",
+    "doctor": "admodes.nonsmooth",
     "hessian": "admodes.planner.jacobian",
     "hessian_sparsity": "admodes.sparse",
     "jacobian": "admodes.planner.jacobian",
@@ -34,6 +37,8 @@ _LATE = {
     "load_plan": "admodes.planner.plan",
     "plan": "admodes.planner.plan",
     "sparsity": "admodes.sparse",
+    "subgradient": "admodes.nonsmooth",
+    "subjacobian": "admodes.nonsmooth",
     "value_and_jacobian": "admodes.planner.jacobian",
     "verify": "admodes.compare.verify",
 }
@@ -56,6 +61,8 @@ __all__ = [
     "coloring",
     "compare",
     "diagonal",
+    "directional",
+    "doctor",
     "draw",
     "errors",
     "explain",
@@ -74,6 +81,8 @@ __all__ = [
     "problems",
     "rules",
     "sparsity",
+    "subgradient",
+    "subjacobian",
     "value_and_grad",
     "value_and_jacobian",
     "verify",

@@ -50,4 +50,23 @@ class ArgumentError(AdmodesError, ValueError):
 
 
 class NonsmoothError(AdmodesError, ValueError):
-    """A generalised derivative does not exist: the function jumps, or is not defined beside the point."""
+    """A generalised derivative does not exist: the function jumps (``jump``), or is not defined beside the point."""
+
+    def __init__(self, message: str, jump: bool = False):
+        self.jump = jump
+        super().__init__(message)
+
+
+class SideEffectError(AdmodesError, ValueError):
+    """Something that must be computed a second time has effects outside the program."""
+
+    def __init__(self, what: str, source: str):
+        super().__init__(
+            f"reverse mode through this {what} runs steps a second time, but they have side effects (at {source}).\n"
+            "Ways out: move the effect (io_callback, say) out of the loop, or use jax.debug.callback, "
+            "which may be repeated."
+        )
+
+
+class MemoryLimitError(AdmodesError, ValueError):
+    """No schedule fits the memory limit."""

@@ -103,6 +103,8 @@ def test_an_unknown_problem_exits_with_2_and_names_close_ones(capsys):
         ["explain", "roe_flux", "--mode", "sideways"],
         ["bench", "modes", "--workloads", "nothing"],
         ["bench", "modes", "--modes", "jet"],
+        ["bench", "jacobians", "--problems", "nothing"],
+        ["bench", "sparsity", "--problems", "nothing"],
     ],
 )
 def test_wrong_commands_exit_with_2(command, capsys):

@@ -17,6 +17,7 @@ LAYERS = (
     ("linear",),
     ("rules",),
     ("modes",),
+    ("nonsmooth",),
     ("sparse",),
     ("planner",),
     ("explain", "draw", "problems"),

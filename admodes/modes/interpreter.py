@@ -11,6 +11,7 @@ from admodes.linear.strong import strong
 from admodes.modes import dual, record
 from admodes.modes.tape import Recorder, Tape
 from admodes.program import jax_compat as jc
+from admodes.rules.checkpoints import Checkpoints
 from admodes.rules.kinks import POLICIES
 
 
@@ -19,11 +20,13 @@ class Interpreter:
     """What a rule may ask of the modes.
 
     ``ties`` is what the rules of kinks do where the derivative does not exist (``rules/kinks.py``); with ``nan_safe``
-    zeros are strong (``linear/strong.py``). :data:`INTERPRETER` is the one of all modes unless a user asks otherwise.
+    zeros are strong (``linear/strong.py``); ``checkpoints`` is what loops keep (``rules/checkpoints.py``).
+    :data:`INTERPRETER` is the one of all modes unless a user asks otherwise.
     """
 
     ties: str = "jax"
     nan_safe: bool = False
+    checkpoints: Checkpoints = Checkpoints()
 
     dual: ClassVar[type] = dual.Dual  # what the forward sweep carries
 

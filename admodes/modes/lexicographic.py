@@ -30,7 +30,7 @@ from admodes.modes.germs import Germ, Square, detach
 from admodes.modes.interpreter import Interpreter
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind
-from admodes.rules.custom import _known
+from admodes.rules.custom import known_tangent
 from admodes.rules.derived import fixed_point, instantiate, keep, merge, present, pushed
 from admodes.rules.table import LinearRule, LocalRule, lookup
 
@@ -162,7 +162,7 @@ def _custom_jvp(interpreter, germs, params) -> list:
         def of_germs(*xs):
             outs, ts = jc.call_jvp_rule(jvp, xs, moves[1])
             jc.forget_call(fun)
-            return instantiate([_known(t) for t in ts], map(jc.typeof, outs), [True] * len(outs))
+            return instantiate([known_tangent(t) for t in ts], map(jc.typeof, outs), [True] * len(outs))
 
         return attached(*inputs), interpreter.push_function(of_germs, primals, tangents)[0]
 
@@ -191,7 +191,7 @@ def _custom_vjp(interpreter, germs, params) -> list:
 
     def bwd(residuals, cotangents):
         def of_germs(*kept):
-            cts = map(_known, backward.call_wrapped(*kept, *cotangents))
+            cts = map(known_tangent, backward.call_wrapped(*kept, *cotangents))
             return instantiate(cts, map(jc.typeof, primals), [True] * len(primals))
 
         return None, interpreter.push_function(of_germs, *residuals)[0], None

@@ -32,6 +32,7 @@ class Birth:
     result: float
     incoming: float | None = None
     masked_by: Step | None = None
+    cause: Birth | None = None  # in a derivative sweep: the value that was not finite before
 
 
 def not_finite(x) -> np.ndarray:
@@ -56,7 +57,7 @@ def _first(mask: np.ndarray) -> tuple:
 
 def values(log: Log) -> tuple[list[Birth], Birth | None]:
     """All births among the values in order, and the one that the first output that is not finite comes from."""
-    origins: dict[int, Birth | None] = {id(x): None for x in log.inputs}
+    origins = log.origins
     births: list[Birth] = []
     for step in log.steps:
         sources = _sources(step, origins)
@@ -123,7 +124,7 @@ def reverse(log: Log, cotangents: Sequence) -> tuple[list[Birth], Birth | None]:
         if all(g is None for g, _ in given):
             continue
         results = jacobian.pull(tuple(g for g, _ in given))
-        found = _births(step, "reverse", given, results, births)
+        found = _births(log, step, "reverse", given, results, births)
         for slot, value, birth in zip(entry.reads, results, found, strict=True):
             send(slot, value, birth)
     inputs = [carried.get((None, i), (None, None)) for i in range(len(log.inputs))]
@@ -140,13 +141,13 @@ def forward(log: Log, tangents: Sequence) -> tuple[list[Birth], Birth | None]:
         if jacobian is None or all(t is None for t, _ in given):
             continue
         results = jacobian.push(tuple(t for t, _ in given))
-        found = _births(step, "forward", given, results, births)
+        found = _births(log, step, "forward", given, results, births)
         carried.update({(entry.number, j): pair for j, pair in enumerate(zip(results, found, strict=True))})
     outs = [(None, None) if s is None else carried.get(_key(s), (None, None)) for s in log.slots]
     return births, next((b for t, b in outs if t is not None and not_finite(t).any()), None)
 
 
-def _births(step, sweep, given, results, births) -> list:
+def _births(log, step, sweep, given, results, births) -> list:
     """For each result its origin: that of what was given, or a birth here (which is entered into ``births``)."""
     inherited = next((birth for x, birth in given if x is not None and birth is not None), None)
     origins = []
@@ -156,7 +157,9 @@ def _births(step, sweep, given, results, births) -> list:
         if bad.any() and birth is None:
             index = _first(bad)
             incoming = _incoming(given, index, bad.shape)
-            birth = Birth(step, sweep, j, index, int(bad.sum()), _entry(value, index), incoming)
+            causes = (log.origins.get(id(x)) for x in step.operands)
+            cause = next((c for c in causes if c is not None and c.step is not step), None)
+            birth = Birth(step, sweep, j, index, int(bad.sum()), _entry(value, index), incoming, cause=cause)
             births.append(birth)
         origins.append(birth)
     return origins

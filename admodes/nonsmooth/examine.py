@@ -23,6 +23,8 @@ from admodes.modes.interpreter import Interpreter
 from admodes.modes.record import Recorded
 from admodes.modes.tape import Entry, Recorder
 from admodes.program import jax_compat as jc
+from admodes.rules.custom import known_tangent, recording_linear, rule_tangents
+from admodes.rules.derived import instantiate, merge, present
 from admodes.rules.scan import Loop
 
 
@@ -52,6 +54,7 @@ class Log:
     slots: tuple
     steps: list
     entries: list
+    origins: dict = field(default_factory=dict)  # of values that are not finite (births.py)
 
 
 class LoggingRecorder(Recorder):
@@ -76,6 +79,7 @@ class Examiner(Interpreter):
 
     steps: list = field(default_factory=list)
     path: list = field(default_factory=list)
+    moving: list = field(default_factory=list)  # of the custom functions that we are inside: whether their operands move
 
     @contextmanager
     def inside(self, what: str) -> Iterator[None]:
@@ -89,27 +93,56 @@ class Examiner(Interpreter):
         return record.continue_program(self, recorder, closed, values)
 
     def record_equation(self, recorder, primitive, values, params, outs=None) -> list:
+        if not isinstance(recorder, LoggingRecorder):  # a map that is transposed, no step of the program
+            return record.record_equation(self, recorder, primitive, values, params, outs)
         unroll = _UNROLLED.get(primitive)
         if unroll is not None:
             return unroll(self, recorder, list(values), params)
-        operands, active = [v.primal for v in values], tuple(v.slot is not None for v in values)
+        operands, moving = [v.primal for v in values], [v.slot is not None for v in values]
+        active = tuple(on or any(self.moving) for on in moving)
         step = Step(primitive, jc.current_place(), tuple(self.path), tuple(operands), (), active, params)
         if primitive in _CUSTOM:
-            step.operands += tuple(self._body(recorder, params["subfuns"][0], operands))
+            step.operands += tuple(self._body(recorder, params["subfuns"][0], operands, any(active)))
         before, recorder.current = recorder.current, step
-        results = record.record_equation(self, recorder, primitive, values, params, outs)
+        if primitive is jc.custom_jvp_call_p and any(moving):
+            results = self._rule(recorder, params, values, step.operands[len(values) :])
+        else:
+            results = record.record_equation(self, recorder, primitive, values, params, outs)
         recorder.current = before
         step.outs = tuple(r.primal for r in results)
-        if not recorder.linear:
+        if not (recorder.linear and any(moving)):  # what is linear in tangents has no values of its own
             self.steps.append(step)
         return results
 
-    def _body(self, recorder, fun, operands) -> list:
+    def _body(self, recorder, fun, operands, active: bool) -> list:
         """The results of a custom function's own code, its steps kept too."""
-        closed = jc.trace_flat(fun.call_wrapped, list(map(jc.typeof, operands)), "body")
+        with jc.own_source():
+            closed = jc.trace_flat(fun.call_wrapped, list(map(jc.typeof, operands)), "body")
         jc.forget_call(fun)
+        self.moving.append(active)
         with self.inside("a custom function"):
-            return [v.primal for v in self.walk(recorder, closed, list(map(Recorded, operands)))]
+            outs = self.walk(recorder, closed, list(map(Recorded, operands)))
+        self.moving.pop()
+        return [v.primal for v in outs]
+
+    def _rule(self, recorder, params, values, outs) -> list:
+        """The results of a custom_jvp function whose rule is recorded, equation by equation, as a linear function."""
+        jvp, n = params["subfuns"][1], len(values)
+        operands, slots = [v.primal for v in values], [v.slot for v in values]
+        points = [Recorded(jc.zeros(jc.typeof(v.primal)), v.slot) for v in values if v.slot is not None]
+
+        def rule(*args):
+            ts = rule_tangents(args[:n], merge(present(slots), args[n:]), params["symbolic_zeros"])
+            ys, found = jc.call_jvp_rule(jvp, args[:n], ts)
+            return instantiate(map(known_tangent, found), map(jc.typeof, ys), [True] * len(ys))
+
+        avals = [jc.typeof(x) for x in (*operands, *(p.primal for p in points))]
+        with jc.own_source():
+            closed = jc.trace_flat(rule, avals, "rule")
+        with self.inside("a custom rule"), recording_linear(recorder):
+            found = self.walk(recorder, closed, [*map(Recorded, operands), *points])
+        moves = [jc.is_differentiable(jc.typeof(y)) for y in outs]
+        return [Recorded(y, t.slot if on else None) for y, t, on in zip(outs, found, moves, strict=True)]
 
 
 def examine(fun: Callable, args: Sequence) -> Log:

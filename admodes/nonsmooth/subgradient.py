@@ -142,7 +142,8 @@ def _checked(fun, value, limit, rate):
     if bool((~agrees & jnp.isfinite(limit)).any()):
         raise NonsmoothError(
             f"{name} jumps at this point: its value is {_shown(value)}, but beside it, in this direction, it tends to "
-            f"{_shown(limit)}. There is no directional derivative. admodes.doctor names the equation."
+            f"{_shown(limit)}. There is no directional derivative. admodes.doctor names the equation.",
+            jump=True,
         )
     raise NonsmoothError(
         f"{name} cannot be evaluated beside this point to first order: an operation there gives NaN (0/0, say). "

@@ -56,7 +56,7 @@ class Accumulation:
         """The outputs of ``program`` (this one, traced here or elsewhere) and the nonzeros, row by row, at ``args``."""
         known, lists = tables
         outputs, arrays = self.local.values(program, known, args)
-        exact = jax.dtypes.result_type(self.dtype, *(arrays[k].dtype for k in lists.arrays))
+        exact = jax.dtypes.result_type(self.dtype, *(x.dtype for x in arrays))
         return outputs, jax.lax.convert_element_type(lists(arrays, exact), self.dtype)
 
 

@@ -18,7 +18,7 @@ from admodes.planner.chained import chained
 from admodes.planner.known import matrix_product
 from admodes.planner.machine import Machine
 from admodes.planner.result import LARGEST, Dense, Nonzeros
-from admodes.planner.seeded import compressed, forward, reverse
+from admodes.planner.seeded import Seeded, compressed, forward, reverse
 from admodes.planner.task import Task
 from admodes.planner.work import Work, conversion, work
 from admodes.program.evaluate import evaluate
@@ -29,6 +29,7 @@ from admodes.sparse.coloring import coloring
 COLORING_SECONDS = 0.1
 DENSE = 0.5  # from this part of nonzeros on a pattern is not worth compressing, nor entry by entry accumulation
 PRODUCTS = 4_000_000
+LONG = 512  # entries from which on a vector is work enough for a loop's iteration
 
 
 class Method(Protocol):
@@ -117,7 +118,7 @@ def candidates(task: Task, machine: Machine, form: str, options: dict) -> Iterat
     if sparse or form == "compressed":
         for kind in kinds(task):
             colors = coloring(pattern, kind, budget=COLORING_SECONDS, shapes=grids(task, kind))
-            yield cost(compressed(colors, **options))
+            yield cost(one_by_one(compressed(colors, **options), task))
     if form == "compressed" or options.get("mesh") is not None:
         return  # only products with seeds can be handed out as such, or split over devices
     if sparse:
@@ -127,6 +128,16 @@ def candidates(task: Task, machine: Machine, form: str, options: dict) -> Iterat
         found = chained(task, machine, lambda part: best(part, machine))
         if found is not None:
             yield cost(found)
+
+
+def one_by_one(method: Seeded, task: Task) -> Seeded:
+    """The method with its seeds in a loop, if a batch gains nothing: long vectors, and no matrix to share between them.
+
+    In a batch, compilers fuse the whole sweep into the gather that reads the nonzeros off, where it is not vectorised.
+    """
+    if method.chunk or method.mesh or method.passes < 2 or max(task.n, task.m) < LONG or method.work(task).products:
+        return method
+    return dataclasses.replace(method, chunk=1)
 
 
 def kinds(task: Task) -> list[str]:
@@ -182,7 +193,7 @@ class Accumulated:
     def work(self, task: Task) -> Work:
         a = self.accumulation
         once = work(task.pushing, (False,) * len(task.pushing.in_avals), 1)  # values and local partials
-        terms = 2.0 * (a.multiplications + a.additions)
+        terms = float(a.multiplications + a.additions)
         return once + Work(gathered=terms, elements=float(a.pattern.nnz), kernels=1.0 + 2 * a.levels)
 
     def jacobian(self, task: Task, tables, args) -> tuple[list, Nonzeros]:

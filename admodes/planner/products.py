@@ -143,7 +143,7 @@ class Formulas:
             codes, which = np.unique(codes, return_inverse=True)
             first, second = np.divmod(codes, self.count)
             ones = np.ones(codes.size)
-            numbers = self.enter(ones.astype(np.int64), Terms(np.zeros(0, np.int64), ones, first, second))
+            numbers = self.enter(ones.astype(np.int64), Terms(codes, ones, first, second))
             root = root.copy()
             root[products] = numbers[which]
         return terms.coef, root

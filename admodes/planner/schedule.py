@@ -1,8 +1,14 @@
-"""Formulas as tables: sums of products, those of one level at a time, as gathers, multiplications and additions."""
+"""Formulas as tables: sums of products, those of one level at a time, as gathers, multiplications and additions.
+
+The numbers are kept as *parts*, flat arrays: those given first, then those of each group of sums. Numbers that are
+computed alike make one group, so that its operands come from one part each (often without gaps, so that no index table
+is needed) and its coefficients are one number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,81 +17,118 @@ import numpy as np
 from jax import lax
 
 from admodes.planner.products import KNOWN, Entries, Formulas, Terms
+from admodes.rules.derived import keep
 
-UNROLLED = 8  # sums of up to so many terms are added term by term, longer ones by a reduction
+UNROLLED = 4  # sums of up to so many terms are added term by term, longer ones by a reduction
+SMALL = 16384  # fewer terms are not worth a kernel of their own
+REREAD = 1.5  # parts that are gathered from so often, entry by entry on average, must be there in memory
+GATHER = lax.GatherDimensionNumbers(offset_dims=(), collapsed_slice_dims=(0,), start_index_map=(0,))
+
+
+def static() -> Any:
+    return field(metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Run:
-    """Consecutive places."""
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Numbers out of ``parts``, these taken as one array: at ``table``; or ``size`` of them from ``start`` on."""
 
-    start: int = field(metadata={"static": True})
-    size: int = field(metadata={"static": True})
+    table: Any
+    parts: tuple[int, ...] = static()
+    start: int = static()
+    size: int = static()
+
+    def take(self, pools: Pools):
+        pool = pools.joined(self.parts)
+        if self.table is None:
+            return pool if self.size == pool.size else lax.slice_in_dim(pool, self.start, self.start + self.size)
+        indices = lax.expand_dims(self.table, (np.ndim(self.table),))
+        return lax.gather(pool, indices, GATHER, (1,), mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)
+
+
+class Pools:
+    """The parts there are so far, and joined ones."""
+
+    def __init__(self, parts: Sequence):
+        self.parts = list(parts)
+        self._joined: dict = {}
+
+    def joined(self, numbers: tuple[int, ...]):
+        if len(numbers) == 1:
+            return self.parts[numbers[0]]
+        if numbers not in self._joined:
+            self._joined[numbers] = lax.concatenate([self.parts[k] for k in numbers], 0)
+        return self._joined[numbers]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Sums of one number of terms each: number k is the sum over t of ``coef[t][k] V[first[t][k]] V[second[t][k]]``.
+    """Sums of one number of terms each: the k-th is the sum over t of ``coef[t] V[first[t]] V[second[t]]``.
 
-    None stands for factors 1. With ``long``, t runs along the second axis of one table each.
+    None stands for factors 1, a ``coef`` of shape () is the same for all. With ``long``, t runs along the second axis
+    of one table each.
     """
 
     coef: tuple
     first: tuple
     second: tuple
-    long: bool = field(metadata={"static": True})
+    long: bool = static()
 
-    def __call__(self, values):
-        terms = [_term(values, *x) for x in zip(self.coef, self.first, self.second, strict=True)]
-        if self.long:
-            return lax.reduce_sum(terms[0], (1,))
-        total = terms[0]
-        for term in terms[1:]:
-            total = lax.add(total, term)
-        return total
-
-
-def _term(values, coef, first, second):
-    term = _take(values, first)
-    if second is not None:
-        term = lax.mul(term, _take(values, second))
-    return term if coef is None else lax.mul(term, lax.convert_element_type(coef, values.dtype))
+    def __call__(self, pools: Pools, dtype):
+        total = None
+        for coef, *places in zip(self.coef, self.first, self.second, strict=True):
+            term = None if coef is None else lax.convert_element_type(coef, dtype)
+            for place in places:
+                if place is not None:
+                    factor = place.take(pools)
+                    term = factor if term is None else lax.mul(factor, _spread(term, factor.shape))
+            total = term if total is None else lax.add(total, _spread(term, total.shape))
+        return lax.reduce_sum(total, (1,)) if self.long else total
 
 
-def _take(values, places):
-    if isinstance(places, Run):
-        return lax.slice_in_dim(values, places.start, places.start + places.size)
-    return values.at[places].get(mode="promise_in_bounds")
+def _spread(x, shape):
+    return x if np.shape(x) == shape else lax.broadcast(x, shape)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """How numbers follow from flat arrays of which number ``arrays`` are used: the groups of each level, the results.
+    """The parts are the arrays that are given, the ``constants``, and level by level the groups."""
 
-    The numbers V are these arrays one after the other, the numbers one and zero, then level by level the groups.
-    """
-
+    constants: Any
     levels: tuple[tuple[Group, ...], ...]
-    last: Group | None
-    arrays: tuple[int, ...] = field(metadata={"static": True})
+    results: Places | None
+    stored: tuple[bool, ...] = static()
 
     def __call__(self, arrays: Sequence, dtype):
         """The results."""
-        if self.last is None:
+        if self.results is None:
             return jax.numpy.zeros(0, dtype)
-        used = [lax.convert_element_type(arrays[k], dtype) for k in self.arrays]
-        values = lax.concatenate([*used, np.array([1, 0], dtype)], 0)
+        never = lax.gt(jax.numpy.asarray(self.constants)[-1], 0.0)
+        pools = Pools([])
+        self._append(pools, [lax.convert_element_type(x, dtype) for x in (*arrays, self.constants)], never)
         for groups in self.levels:
-            values = lax.concatenate([values, *(group(values) for group in groups)], 0)
-        return self.last(values)
+            self._append(pools, [group(pools, dtype) for group in groups], never)
+        return self.results.take(pools)
+
+    def _append(self, pools: Pools, parts: list, never) -> None:
+        """Take up parts, those to be stored through a branch: a compiler that fuses it with gathers computes them anew.
+
+        ``never`` is False, which the compiler does not know.
+        """
+        on = self.stored[len(pools.parts) : len(pools.parts) + len(parts)]
+        chosen = keep(on, parts)
+        if chosen:
+            chosen = lax.cond(never, lambda xs: list(map(lax.neg, xs)), lambda xs: xs, chosen)
+        found = iter(chosen)
+        pools.parts += [next(found) if keep_it else x for keep_it, x in zip(on, parts, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """The tables that compute entries, and what they count: products, sums, levels."""
+    """The tables that compute entries, and what they count."""
 
     tables: Tables
     multiplications: int
@@ -95,110 +138,171 @@ class Schedule:
 
 def schedule(formulas: Formulas, sizes: Sequence[int], entries: Entries) -> Schedule:
     """The tables for these entries; the given numbers of the formulas are flat arrays of these ``sizes``."""
-    count = formulas.count
-    level, live, used = np.zeros(count + 1, np.int64), np.zeros(count + 1, bool), np.zeros(count + 1, bool)
-    live[entries.root] = True
-    owners, lengths = [], np.ones(count + 1, np.int64)
-    for sums in formulas.sums:
-        owner = np.repeat(np.arange(sums.first, sums.first + sums.lengths.size), sums.lengths)
-        lengths[sums.first : sums.first + sums.lengths.size] = sums.lengths
-        below = np.maximum(level[sums.terms.first], level[sums.terms.second])
-        starts = np.cumsum(sums.lengths) - sums.lengths
-        level[sums.first : sums.first + sums.lengths.size] = 1 + np.maximum.reduceat(below, starts)
-        owners.append(owner)
-    for sums, owner in zip(reversed(formulas.sums), reversed(owners), strict=True):
-        on = live[owner]
-        for factor in (sums.terms.first[on], sums.terms.second[on]):
-            live[factor] = used[factor] = True
-    live[KNOWN] = used[KNOWN] = False
-    terms, owner = _live_terms(formulas, owners, live)
-    # a product that is only a result is computed there and then
-    in_results = np.bincount(entries.root[entries.root != KNOWN], minlength=count + 1)
-    inline = live & ~used & (in_results == 1) & (lengths == 1)
-    inline[: formulas.given] = False
-    products = int(np.count_nonzero(terms.second != KNOWN))
-    scaled = int(np.count_nonzero((np.abs(terms.coef) != 1) & (terms.first != KNOWN)))
-    scaled += int(np.count_nonzero((np.abs(entries.coef) != 1) & (entries.root != KNOWN)))
-    additions = terms.coef.size - int(np.count_nonzero(live[formulas.given : count]))
+    return _Scheduler(formulas, sizes).run(entries)
 
-    starts = np.cumsum([0, *sizes])
-    arrays = tuple(k for k in range(len(sizes)) if live[starts[k] : starts[k + 1]].any())
-    place, end = np.zeros(count + 1, np.int64), 0
-    for k in arrays:
-        place[starts[k] : starts[k + 1]] = np.arange(end, end + sizes[k])
-        end += sizes[k]
-    one, end = end, end + 2
-    place[KNOWN] = one
-    levels = []
-    heads = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]])[: owner.size])
-    heads_owner = owner[heads]
-    padded = 1 << np.ceil(np.log2(lengths[heads_owner])).astype(np.int64)
-    for number in range(1, int(level[heads_owner].max(initial=0)) + 1):
+
+class _Scheduler:
+    """``part`` and ``offset`` say where each number is; those of the constants, one and zero follow the formulas'."""
+
+    def __init__(self, formulas: Formulas, sizes: Sequence[int]):
+        self.formulas, self.sizes = formulas, list(sizes)
+
+    def run(self, entries: Entries) -> Schedule:
+        constants, results = self._named(entries)
+        terms, lengths, numbers = self._live_terms(results)
+        self._place_given(constants.size)
+        heads = np.cumsum(lengths) - lengths
+        rank = np.full(self.part.size, results.size)  # numbers in the order of the results, if possible
+        rank[results[::-1]] = np.arange(results.size)[::-1]
+        level = self._levels()[numbers]
+        levels = []
+        for k in range(1, int(level.max(initial=0)) + 1):
+            found: list[tuple] = []
+            for width, rows in _by_width(np.flatnonzero(level == k), lengths):
+                rows = rows[np.lexsort((numbers[rows], rank[numbers[rows]]))]
+                found += self._groups(terms, heads[rows], lengths[rows], numbers[rows], width)
+            levels.append(tuple(itertools.starmap(self._group, found)))
+            for made, *_ in found:
+                self.part[made], self.offset[made] = len(self.sizes), np.arange(made.size)
+                self.sizes.append(made.size)
+            self.reads = np.append(self.reads, np.zeros(len(found), np.int64))
+        scaled = np.count_nonzero((terms.first != KNOWN) & (np.abs(terms.coef) != 1))
+        products = np.count_nonzero(terms.second != KNOWN) + scaled
+        last = self._places(results) if results.size else None
+        stored = tuple(bool(n > REREAD * size) for n, size in zip(self.reads, self.sizes, strict=True))
+        tables = Tables(constants, tuple(levels), last, stored)
+        return Schedule(tables, int(products), terms.coef.size - numbers.size, len(levels))
+
+    def _named(self, entries: Entries) -> tuple[np.ndarray, np.ndarray]:
+        """The constants, and the number of each entry: a multiple of a number is a new number."""
+        results = entries.root.copy()
+        known = results == KNOWN
+        scaled = np.flatnonzero(~known & (entries.coef != 1))
+        if scaled.size:
+            order = np.lexsort((entries.coef[scaled], results[scaled]))
+            root, coef = results[scaled][order], entries.coef[scaled][order]
+            new = np.concatenate([[True], (root[1:] != root[:-1]) | (coef[1:] != coef[:-1])])
+            nothing = np.full(np.count_nonzero(new), KNOWN)
+            terms = Terms(nothing, coef[new], root[new], nothing)
+            numbers = self.formulas.enter(np.ones(nothing.size, np.int64), terms)
+            results[scaled[order]] = numbers[np.cumsum(new) - 1]
+        constants, which = np.unique(entries.coef[known], return_inverse=True)
+        results[known] = self.formulas.count + which
+        self.one = self.formulas.count + constants.size
+        return np.append(constants, [1.0, 0.0]), results
+
+    def _live_terms(self, results: np.ndarray) -> tuple[Terms, np.ndarray, np.ndarray]:
+        """The terms of the numbers that the results need, how many each of these has, and the numbers."""
+        live = np.zeros(self.one + 3, bool)  # the last one: KNOWN
+        live[results] = True
+        none = np.zeros(0, np.int64)
+        kept: list = [(Terms(none, np.zeros(0), none, none), none, none)]
+        for sums in reversed(self.formulas.sums):
+            on = live[sums.first : sums.first + sums.lengths.size]
+            terms = sums.terms.take(np.repeat(on, sums.lengths))
+            live[terms.first] = live[terms.second] = True
+            kept.append((terms, sums.lengths[on], sums.first + np.flatnonzero(on)))
+        terms, lengths, numbers = zip(*kept[::-1], strict=True)
+        return Terms.concatenate(terms), np.concatenate(lengths), np.concatenate(numbers)
+
+    def _levels(self) -> np.ndarray:
+        """How many sums one after the other a number takes."""
+        level = np.zeros(self.formulas.count + 1, np.int64)
+        for sums in self.formulas.sums:
+            below = np.maximum(level[sums.terms.first], level[sums.terms.second])
+            starts = np.cumsum(sums.lengths) - sums.lengths
+            level[sums.first : sums.first + sums.lengths.size] = 1 + np.maximum.reduceat(below, starts)
+        return level
+
+    def _place_given(self, constants: int) -> None:
+        starts = [*np.cumsum([0, *self.sizes])[:-1], self.formulas.count]
+        self.sizes.append(constants)
+        self.reads = np.zeros(len(self.sizes), np.int64)
+        self.part = np.full(self.formulas.count + constants, -1)
+        self.offset = np.zeros(self.part.size, np.int64)
+        for k, (start, size) in enumerate(zip(starts, self.sizes, strict=True)):
+            self.part[start : start + size] = k
+            self.offset[start : start + size] = np.arange(size)
+
+    def _groups(self, terms: Terms, heads, lengths, numbers, width: int) -> list[tuple]:
+        """The sums of up to ``width`` terms that start at ``heads``, those that are computed alike in one group.
+
+        For each group the numbers it makes, and by row and column its coefficients, factors, and which terms are there.
+        """
+        t = np.arange(width)
+        there = t < lengths[:, None]
+        at = np.where(there, heads[:, None] + t, 0)
+        first, second = terms.first[at], terms.second[at]
+        if width > 1:  # products first, then multiples, then known terms, then what is not there
+            count = self.formulas.count
+            rank = (second == KNOWN) + (first == KNOWN) + 3 * ~there
+            at = np.take_along_axis(at, np.argsort((rank * count + second) * count + first, axis=1), axis=1)
+        coef, first, second = (
+            np.where(there, x[at], y)
+            for x, y in ((terms.coef, 0.0), (terms.first, self.one + 1), (terms.second, KNOWN))
+        )
         groups = []
-        here = (level[heads_owner] == number) & ~inline[heads_owner]
-        for width in np.unique(padded[here]).tolist():
-            chosen = heads[here & (padded == width)]
-            groups.append(_group(terms, chosen, lengths[owner[chosen]], width, place, one))
-            place[owner[chosen]] = np.arange(end, end + chosen.size)
-            end += chosen.size
-        if groups:
-            levels.append(tuple(groups))
-    last = _last(entries, terms, owner, heads, inline, place, one) if entries.root.size else None
-    top = int(level[entries.root[entries.root != KNOWN]].max(initial=0))
-    return Schedule(Tables(tuple(levels), last, arrays), products + scaled, additions, top)
+        for rows in self._alike(coef, first, second):
+            columns = range(int(lengths[rows].max()))
+            groups.append((numbers[rows], *(x[rows][:, columns] for x in (coef, first, second, there))))
+        return groups
+
+    def _alike(self, coef, first, second) -> list[np.ndarray]:
+        """Row numbers: large sets of rows with equal coefficients whose factors are in the same parts, and the rest."""
+        rows = np.arange(coef.shape[0])
+        if coef.size < 2 * SMALL or coef.shape[1] > UNROLLED:
+            return [rows]
+        code = np.zeros(rows.size, np.int64)
+        for column in np.concatenate([coef, *(np.where(x == KNOWN, -1, self.part[x]) for x in (first, second))], 1).T:
+            if (column != column[0]).any():
+                number = np.unique(column, return_inverse=True)[1]
+                code = np.unique(code * (number.max() + 1) + number, return_inverse=True)[1]
+        counts = np.bincount(code)
+        large = np.flatnonzero(counts >= max(SMALL // coef.shape[1] // 2, rows.size // 16))
+        groups = [np.flatnonzero(code == k) for k in large]
+        rest = np.flatnonzero(~np.isin(code, large))
+        return [*groups, rest] if rest.size else groups
+
+    def _group(self, numbers, coef, first, second, there) -> Group:
+        coef = np.where(there, coef, coef[0])
+        long = coef.shape[1] > UNROLLED
+        columns = zip(*([x] if long else x.T for x in (coef, first, second)), strict=True)
+        factors = [(_coefficient(c, a), self._factor(a), self._factor(b)) for c, a, b in columns]
+        return Group(*zip(*factors, strict=True), long)
+
+    def _factor(self, numbers: np.ndarray) -> Places | None:
+        if (numbers == KNOWN).all():
+            return None
+        return self._places(np.where(numbers == KNOWN, self.one, numbers))
+
+    def _places(self, numbers: np.ndarray) -> Places:
+        counts = np.bincount(self.part[numbers].ravel(), minlength=len(self.sizes))
+        parts = np.flatnonzero(counts)
+        starts = np.zeros(len(self.sizes), np.int64)
+        starts[parts] = np.cumsum([0, *(self.sizes[k] for k in parts)])[:-1]
+        places = starts[self.part[numbers]] + self.offset[numbers]
+        chosen = tuple(map(int, parts))
+        if places.ndim == 1 and (np.diff(places) == 1).all():
+            return Places(None, chosen, int(places[0]), places.size)
+        self.reads[: counts.size] += counts
+        return Places(places.astype(np.int32), chosen, 0, places.size)
 
 
-def _live_terms(formulas: Formulas, owners: Sequence[np.ndarray], live: np.ndarray) -> tuple[Terms, np.ndarray]:
-    """All terms of live numbers and the numbers that they are terms of; products first, known numbers last."""
-    nothing = np.zeros(0, np.int64)
-    terms = Terms.concatenate(
-        [Terms(nothing, np.zeros(0), nothing, nothing)]
-        + [Terms(nothing, s.terms.coef, s.terms.first, s.terms.second) for s in formulas.sums]
-    )
-    owner = np.concatenate([nothing, *owners])
-    kept = np.flatnonzero(live[owner])
-    terms, owner = Terms(nothing, terms.coef[kept], terms.first[kept], terms.second[kept]), owner[kept]
-    order = np.lexsort((terms.first == KNOWN, terms.second == KNOWN, owner))
-    return Terms(nothing, terms.coef[order], terms.first[order], terms.second[order]), owner[order]
+def _by_width(rows: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Sums by the number of terms, rounded up to a power of two; a few are taken to be as long as the next longer."""
+    padded = 1 << np.ceil(np.log2(lengths[rows])).astype(np.int64)
+    widths = np.unique(padded).tolist()
+    for width, longer in itertools.zip_longest(widths, widths[1:]):
+        chosen = padded == width
+        if longer and np.count_nonzero(chosen) * longer < SMALL:
+            padded[chosen] = longer
+        else:
+            yield width, rows[chosen]
 
 
-def _group(terms: Terms, heads, lengths, width: int, place, one: int) -> Group:
-    """The sums whose terms start at ``heads``, padded by zeros to ``width`` terms."""
-    t = np.arange(width)
-    there = t < lengths[:, None]
-    at = np.where(there, heads[:, None] + t, 0)
-    first = np.where(there, place[terms.first[at]], one + 1)
-    second = np.where(there, place[terms.second[at]], one)
-    coef = np.where(there, terms.coef[at], 1.0)
-    if width > UNROLLED:
-        return Group((_factor(coef),), (_places(first),), (_places(second, one),), True)
-    columns = [(_factor(c), _places(a), _places(b, one)) for c, a, b in zip(coef.T, first.T, second.T, strict=True)]
-    return Group(*zip(*columns, strict=True), False)
-
-
-def _last(entries: Entries, terms: Terms, owner, heads, inline, place, one: int) -> Group:
-    head = np.zeros(inline.size, np.int64)
-    head[owner[heads]] = heads
-    at, inlined = head[entries.root], inline[entries.root]
-    inlined[entries.root == KNOWN] = False
-    coef, first = entries.coef, place[entries.root]
-    second = np.full(first.size, one)
-    if inlined.any():
-        at = at[inlined]
-        first[inlined], second[inlined] = place[terms.first[at]], place[terms.second[at]]
-        coef = coef.copy()
-        coef[inlined] *= terms.coef[at]
-    return Group((_factor(coef),), (_places(first),), (_places(second, one),), False)
-
-
-def _factor(coef: np.ndarray) -> np.ndarray | None:
-    return None if (coef == 1).all() else np.ascontiguousarray(coef)
-
-
-def _places(places: np.ndarray, one: int = -1) -> Any:
-    """An index table; None if all factors are one, and a run where there are no gaps."""
-    if (places == one).all():
+def _coefficient(coef: np.ndarray, first: np.ndarray) -> np.ndarray | None:
+    if (coef != coef.flat[0]).any():
+        return np.ascontiguousarray(coef)
+    if coef.flat[0] == 1 and (first != KNOWN).any():
         return None
-    if places.ndim == 1 and places.size and (np.diff(places) == 1).all():
-        return Run(int(places[0]), places.size)
-    return np.ascontiguousarray(places, np.int32)
+    return np.asarray(coef.flat[0])

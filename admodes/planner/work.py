@@ -21,11 +21,13 @@ KINDS = {
     "transcendental": "acos acosh asin asinh atan atan2 atanh cbrt cos cosh digamma erf erf_inv erfc exp exp2 expm1 "
     "lgamma log log1p logistic pow rsqrt sin sinh sqrt tan tanh",
     "free": "broadcast_in_dim convert_element_type copy copy_p iota reshape squeeze stop_gradient",
-    "moving": "dynamic_slice dynamic_update_slice pad rev select_n slice split transpose",
-    "joining": "concatenate",
+    "moving": "dynamic_slice dynamic_update_slice pad rev select_n slice split transpose unstack",
+    "joining": "concatenate stack tile",
     "gathering": "gather take_along_axis",
     "reducing": "argmax argmin cummax cummin cumprod cumsum cumlogsumexp reduce_and reduce_max reduce_min reduce_or "
     "reduce_prod reduce_sum reduce_window_max reduce_window_sum select_and_gather_add",
+    "solving": "cholesky eig eigh fft hessenberg householder_product lu qr schur svd triangular_solve "
+    "tridiagonal tridiagonal_solve",
     "scattering": "scatter scatter_add scatter_max scatter_min scatter_mul scatter_sub sort top_k",
 }
 KIND = {name: kind for kind, names in KINDS.items() for name in names.split()}
@@ -156,10 +158,10 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
         return Work(gathered=moved, bytes=moved_bytes, kernels=1)
     if kind == "transcendental":
         return Work(transcendentals=moved, kernels=FUSED)
-    if len(outs) == 1 and all(_size(v.aval) <= _size(outs[0]) for v in eqn.invars):
-        return Work(elements=moved, kernels=FUSED)  # elementwise
-    n = max((max(v.aval.shape, default=1) for v in eqn.invars if not _opaque(v.aval)), default=1)
-    return Work(products=size * n, bytes=moved_bytes, kernels=1)  # the solvers: about n operations an entry
+    if kind == "solving":  # about n operations an entry
+        n = max(max(v.aval.shape, default=1) for v in eqn.invars)
+        return Work(products=size * n, bytes=moved_bytes, kernels=1)
+    return Work(elements=moved, kernels=FUSED)  # elementwise
 
 
 def in_loop(body: Work) -> Work:

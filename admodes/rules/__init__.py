@@ -1,6 +1,7 @@
 """The rule table, one entry per primitive, by family."""
 
 from admodes.rules import (  # noqa: F401
+    bounded_scan,
     contractions,
     control,
     convolution,
@@ -22,6 +23,7 @@ from admodes.rules import (  # noqa: F401
     special,
     spectral,
     structural,
+    while_loops,
     windows,
 )
 from admodes.rules.table import register, supported

@@ -1,4 +1,4 @@
-"""Calls, branches and while loops. Loops of known length are in ``scan.py``, checkpointed calls in ``remat.py``.
+"""Calls and branches. Loops are in ``scan.py`` and ``while_loops.py``, checkpointed calls in ``remat.py``.
 
 Each rule derives programs from the sub-program (see ``derived.py``) and binds the primitive to those, so
 that the derivative of a jitted call is jitted, and that of a cond is a cond.
@@ -16,14 +16,12 @@ from admodes.program.evaluate import evaluate
 from admodes.program.ir import from_jaxpr
 from admodes.rules.derived import (
     Recording,
-    fixed_point,
     instantiate,
     keep,
     merge,
     present,
     pushed,
     recorded,
-    tangent_avals,
 )
 from admodes.rules.table import HigherOrderRule, higher_order
 
@@ -224,94 +222,5 @@ def _padded(program, n_outputs, own, shared):
     return jc.trace_flat(padded, program.in_avals, "branch")
 
 
-# -- while ---------------------------------------------------------------------------------------------
-
-NO_REVERSE_WHILE = (
-    "Reverse-mode differentiation does not work for lax.while_loop or lax.fori_loop with dynamic start/stop values: "
-    "the number of steps to keep is not known in advance. Use lax.scan, or lax.fori_loop with static start/stop, "
-    "or forward mode (admodes.jvp, admodes.jacfwd)."
-)
-
-
-@linear_map
-class WhileLoop(LinearMap):
-    """The Jacobian of a while loop, in the forward direction only."""
-
-    primals: tuple
-    params: Any = static()
-    active: tuple = static()
-    interpreter: Any = static()
-    domain: tuple = static()
-    codomain: tuple = static()
-
-    def push(self, tangents):
-        return tuple(WhileRule().push(self.interpreter, jc.while_p, self.primals, tangents, dict(self.params))[1])
-
-    def pull(self, cotangents):
-        if all(g is None for g in cotangents):
-            return (None,) * len(self.domain)
-        raise ValueError(NO_REVERSE_WHILE)
-
-
-class WhileRule(HigherOrderRule):
-    def push(self, interpreter, primitive, primals, tangents, params):
-        n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
-        body, n = params["body_jaxpr"], n_cond + n_body
-        on = present(tangents)
-        carry_on = fixed_point(on[n:], lambda carry: pushed(body, interpreter, on[n_cond:n] + carry)[1])
-        program, _ = pushed(body, interpreter, on[n_cond:n] + carry_on, carry_on)
-        order, n_ts = _group(n_body, len(carry_on), sum(on[n_cond:n]), sum(carry_on))
-        body_program = _permuted(program, order)
-        cond_program = _ignoring(params["cond_jaxpr"], tuple(tangent_avals(carry_on, body.in_avals[n_body:])))
-        init_ts = keep(carry_on, instantiate(tangents[n:], body.in_avals[n_body:], carry_on))
-        flat = primitive.bind(
-            *primals[:n],
-            *keep(on[n_cond:n], tangents[n_cond:n]),
-            *primals[n:],
-            *init_ts,
-            cond_nconsts=n_cond,
-            cond_jaxpr=cond_program,
-            body_nconsts=n_body + n_ts,
-            body_jaxpr=body_program,
-        )
-        return flat[: len(carry_on)], merge(carry_on, flat[len(carry_on) :])
-
-    def record(self, interpreter, recorder, primitive, primals, slots, params):
-        outs = primitive.bind(*primals, **params)
-        linear = WhileLoop(
-            tuple(primals),
-            tuple(params.items()),
-            present(slots),
-            interpreter,
-            tuple(map(jc.typeof, primals)),
-            tuple(map(jc.typeof, outs)),
-        )
-        # a result that only decides how long the loop runs, or is held constant in it, carries no derivative
-        n_cond, n, on = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"], present(slots)
-        carry_on = fixed_point(on[n:], lambda carry: pushed(params["body_jaxpr"], interpreter, on[n_cond:n] + carry)[1])
-        return outs, keep_slots(carry_on, recorder.append(slots, lambda: linear, outs))
-
-
-def _group(n_consts, n_carry, n_const_ts, n_carry_ts):
-    """Where (consts, carry, their tangents) must go: (consts, their tangents, carry, its tangents)."""
-    n = n_consts + n_carry
-    consts, carry = range(n_consts), range(n_consts, n)
-    const_ts, carry_ts = range(n, n + n_const_ts), range(n + n_const_ts, n + n_const_ts + n_carry_ts)
-    return (*consts, *const_ts, *carry, *carry_ts), n_const_ts
-
-
-@jc.weak_cache
-def _permuted(program, order):
-    return jc.permute_inputs(program, order)
-
-
-@jc.weak_cache
-def _ignoring(closed, extra: tuple):
-    """The same program with further arguments that it ignores."""
-    n = len(closed.in_avals)
-    return jc.trace_flat(lambda *args: evaluate(from_jaxpr(closed), *args[:n]), [*closed.in_avals, *extra], "condition")
-
-
 higher_order(jc.jit_p, CallRule("jaxpr"))
 higher_order(jc.cond_p, CondRule())
-higher_order(jc.while_p, WhileRule())

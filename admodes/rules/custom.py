@@ -20,13 +20,13 @@ from admodes.program import jax_compat as jc
 from admodes.rules.table import HigherOrderRule, higher_order
 
 
-def _rule_tangents(primals, tangents, symbolic_zeros):
+def rule_tangents(primals, tangents, symbolic_zeros):
     """Tangents as a user's rule expects them: zeros are arrays, or SymbolicZero objects where it asks for those."""
     zero = jc.symbolic_zero if symbolic_zeros else jc.zeros
     return [zero(jc.typeof(p)) if t is None else t for p, t in zip(primals, tangents, strict=True)]
 
 
-def _known(tangent):
+def known_tangent(tangent):
     """A tangent from a user's rule; None if it is zero by its type."""
     if tangent is None or jc.is_symbolic_zero(tangent) or jc.dtype_of(tangent) == jc.float0:
         return None
@@ -34,7 +34,7 @@ def _known(tangent):
 
 
 @contextmanager
-def _linear(recorder):
+def recording_linear(recorder):
     """Context for the part of a record that must be linear."""
     before, recorder.linear = recorder.linear, True
     try:
@@ -46,8 +46,8 @@ def _linear(recorder):
 class CustomJVPRule(HigherOrderRule):
     def push(self, interpreter, primitive, primals, tangents, params):
         _, jvp = params["subfuns"]
-        outs, ts = jc.call_jvp_rule(jvp, primals, _rule_tangents(primals, tangents, params["symbolic_zeros"]))
-        return outs, [_known(t) for t in ts]
+        outs, ts = jc.call_jvp_rule(jvp, primals, rule_tangents(primals, tangents, params["symbolic_zeros"]))
+        return outs, [known_tangent(t) for t in ts]
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
         _, jvp = params["subfuns"]
@@ -56,13 +56,13 @@ class CustomJVPRule(HigherOrderRule):
         def of_tangents(*active_tangents):
             given = iter(active_tangents)
             tangents = [None if s is None else next(given) for s in slots]
-            values, ts = jc.call_jvp_rule(jvp, primals, _rule_tangents(primals, tangents, params["symbolic_zeros"]))
+            values, ts = jc.call_jvp_rule(jvp, primals, rule_tangents(primals, tangents, params["symbolic_zeros"]))
             outs.extend(values)
-            return [jc.zeros(jc.typeof(v)) if _known(t) is None else t for v, t in zip(values, ts, strict=True)]
+            return [jc.zeros(jc.typeof(v)) if known_tangent(t) is None else t for v, t in zip(values, ts, strict=True)]
 
         reached = [s for s in slots if s is not None]
         points = [jc.zeros(jc.typeof(p)) for p, s in zip(primals, slots, strict=True) if s is not None]
-        with _linear(recorder):
+        with recording_linear(recorder):
             _, out_slots = interpreter.continue_function(recorder, of_tangents, points, reached)
         return outs, out_slots
 
@@ -78,7 +78,7 @@ class _Pullback:
     def __call__(self, residuals, cotangents):
         zero = jc.symbolic_zero if self.symbolic_zeros else jc.zeros
         cts = [zero(a) if g is None else g for a, g in zip(self.codomain, cotangents, strict=True)]
-        return [_known(ct) for ct in self.bwd.call_wrapped(*residuals, *cts)]
+        return [known_tangent(ct) for ct in self.bwd.call_wrapped(*residuals, *cts)]
 
 
 class CustomVJPRule(HigherOrderRule):

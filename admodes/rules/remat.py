@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from jax import lax
@@ -10,7 +11,8 @@ from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, evaluate, run
 from admodes.program.ir import from_jaxpr
-from admodes.rules.control import Compiled
+from admodes.rules.checkpoints import Checkpoints
+from admodes.rules.control import CallRule, Compiled
 from admodes.rules.derived import keep, merge, present, pushed
 from admodes.rules.table import HigherOrderRule, higher_order
 
@@ -68,6 +70,9 @@ class RematRule(HigherOrderRule):
         return flat[:n], merge(active, flat[n:])
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
+        if isinstance(params["policy"], Checkpoints):
+            scheduled = replace(interpreter, checkpoints=params["policy"])
+            return CallRule("jaxpr").record(scheduled, recorder, primitive, primals, slots, params)
         closed = jc.close_jaxpr(params["jaxpr"])
         program, keys = _saving(closed, params["policy"])
         staging = jc.is_staging()

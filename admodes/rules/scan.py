@@ -29,7 +29,7 @@ from admodes.rules.derived import (
     recorded,
     tangent_avals,
 )
-from admodes.rules.table import HigherOrderRule, higher_order
+from admodes.rules.table import HigherOrderRule
 
 
 @dataclass(frozen=True)
@@ -334,6 +334,3 @@ def _push_scan(body, interpreter, loop, const_on, carry_on, x_on):
     out_order = (*range(c), *range(n_out, n_out + sum(carry_on)), *range(c, n_out))
     out_order += tuple(range(n_out + sum(carry_on), n_out + sum(carry_on) + sum(y_on)))
     return jc.select_outputs(jc.permute_inputs(program, order), out_order), y_on
-
-
-higher_order(jc.scan_p, ScanRule())

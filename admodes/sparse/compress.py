@@ -72,14 +72,18 @@ class Decompression:
         parts = [lax.reshape(p, (p.size,)) for p in map(_array, (columns, rows)) if p is not None]
         measured = lax.concatenate(parts, 0)
         if self.direct is not None:
-            return measured[self.direct]
+            return _take(measured, self.direct)
         values = jax.numpy.zeros(self.unknowns, measured.dtype)
         for step in self.rounds:
-            found = measured[step.sources]
+            found = _take(measured, step.sources)
             if step.known.size:
-                found = found.at[step.places].add(-values[step.known])
+                found = found.at[step.places].add(-_take(values, step.known))
             values = values.at[step.targets].set(found)
-        return values[self.entries]
+        return _take(values, self.entries)
+
+
+def _take(values, indices):
+    return jax.numpy.asarray(values).at[indices].get(mode="promise_in_bounds")
 
 
 def _array(x):

@@ -139,7 +139,6 @@ ERRORS = {
     "linearized at another shape": lambda m: m.linearize(lambda x: x, 2.0)[1](ONES),
     "linearized with more arguments": lambda m: m.linearize(lambda x: x, 2.0)[1](1.0, 1.0),
     "branch on a traced value": lambda m: jax.jit(m.grad(lambda x: x if x > 0 else -x))(1.0),
-    "reverse through while": lambda m: m.grad(lambda x: lax.while_loop(lambda c: c < 9, lambda c: c * x, x))(2.0),
 }
 
 

@@ -313,11 +313,6 @@ def test_while_in_forward_mode(fun):
     np.testing.assert_allclose(push(X), jax.jvp(fun, (X,), (X,))[1], rtol=1e-12)
 
 
-def test_while_in_reverse_mode_says_what_to_do():
-    with pytest.raises(ValueError, match="forward mode"):
-        admodes.grad(lambda x: jnp.sum(while_doubling(x)))(X)
-
-
 @pytest.mark.parametrize(
     "loop",
     [

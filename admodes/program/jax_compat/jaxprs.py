@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 from jax import lax
-from jax._src import api_util, core, source_info_util
+from jax._src import api_util, core, effects, source_info_util
 from jax._src import linear_util as lu
 from jax._src.interpreters import partial_eval as pe
 from jax._src.sharding_impls import UnspecifiedValue
@@ -77,6 +77,11 @@ def unstacked(aval):
     return core.mapped_leading_aval(aval.shape[0], aval)
 
 
+def stacked(aval, length: int):
+    """The type of ``length`` such values along a new leading axis."""
+    return core.unmapped_leading_aval(length, aval)
+
+
 def permute_inputs(closed: ClosedJaxpr, order: Sequence[int]) -> ClosedJaxpr:
     """The jaxpr whose k-th argument is argument ``order[k]`` of this one."""
     return ClosedJaxpr(closed.jaxpr.replace(invars=[closed.jaxpr.invars[i] for i in order]), closed.consts)
@@ -119,6 +124,11 @@ def is_saveable(policy, primitive, avals, params) -> bool:
     if policy is None:
         return False
     return pe.ensure_enum(policy(primitive, *avals, **params)) is not pe.Recompute
+
+
+def has_side_effects(closed: ClosedJaxpr) -> bool:
+    """Whether something happens outside the program that must not happen a second time (debugging output may)."""
+    return bool(effects.remat_allowed_effects.filter_not_in(closed.effects))
 
 
 def sharding_of_axes(aval, axes):

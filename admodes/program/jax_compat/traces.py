@@ -116,6 +116,11 @@ def user_source(source):
     return source_info_util.user_context(source.traceback)
 
 
+def own_source():
+    """Context in which equations carry the line of the Python that runs, whatever equation is being derived from."""
+    return source_info_util.user_context(None)
+
+
 def symbolic_zero(aval) -> SymbolicZero:
     """The object that a user's rule with ``symbolic_zeros=True`` receives for a zero tangent."""
     return SymbolicZero(tangent_aval(aval))
