@@ -18,6 +18,7 @@ examples:
   admodes compare robot_arm --dtype float64 --json -
   admodes compare --all --json all.json        every problem
   admodes plan brusselator                     the cheapest way to its Jacobian, and why
+  admodes doctor jax.numpy:linalg.norm --arg "zeros(3)"
   admodes explain lecture_graph                values and adjoints, line by line
   admodes draw lecture_graph --format dot      the computational graph, for Graphviz
   admodes bench modes                          derivatives of admodes as ratios to JAX's
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from admodes.errors import AdmodesError, UnknownProblemError
 
     try:
-        options.run(options)
+        status = options.run(options)
         sys.stdout.flush()
     except UnknownProblemError as error:
         return _fail(error, 2)
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    return 0
+    return status or 0
 
 
 def _fail(error: object, status: int) -> int:
@@ -118,6 +119,21 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(
         "calibrate", _calibrate, "measure what a unit of work takes on this machine (seconds)", "admodes calibrate"
     )
+    _add_json(sub)
+
+    sub = command(
+        "doctor",
+        _doctor,
+        "where a NaN or inf is born, in values and derivatives, and which kinks the arguments sit on "
+        "(status 1: not healthy)",
+        'admodes doctor jax.numpy:linalg.norm --arg "zeros(3)"',
+    )
+    sub.add_argument("function", metavar="FUNCTION", help="a problem from `admodes list`, or package.module:function")
+    sub.add_argument(
+        "--arg", action="append", default=[], metavar="EXPR", help='an argument of the function, e.g. "zeros(3)"'
+    )
+    sub.set_defaults(argnums=None)
+    _add_dtype(sub)
     _add_json(sub)
 
     sub = command("explain", _explain, "the evaluation trace of a derivative", "admodes explain lecture_graph")
@@ -260,6 +276,17 @@ def _plan(options: argparse.Namespace) -> None:
             if options.save:
                 found.save(options.save)
             write(found.to_dict(), str(found), *([found.draw()] if options.draw else []))
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from admodes.nonsmooth import doctor
+
+    with _precision(options):
+        function, args, _ = _function(options)
+        with _output(options) as write:
+            report = doctor(function, *args)
+            write(report.to_dict(), str(report))
+    return 0 if report.healthy else 1
 
 
 def _function(options: argparse.Namespace) -> tuple[Callable, tuple, Any]:

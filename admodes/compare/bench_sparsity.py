@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from admodes import problems
@@ -104,13 +105,20 @@ def theirs(subject: Subject) -> Found:
 
 def _with_memory(work: Callable[[Subject], Found], subject: Subject) -> Found:
     """Run in a process of its own, whose peak memory is then that of the work; a small case first loads the code."""
+    work(Subject("arrowhead", {"n": 8}))
+    before = _peak_bytes()
+    found = work(subject)
+    return replace(found, bytes=_peak_bytes() - before)
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process ever had."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, where getrusage's figure is at least that of the process that started this one
+        return 1024 * int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")))
     from resource import RUSAGE_SELF, getrusage
 
-    unit = 1 if sys.platform == "darwin" else 1024
-    work(Subject("arrowhead", {"n": 8}))
-    before = getrusage(RUSAGE_SELF).ru_maxrss
-    found = work(subject)
-    return replace(found, bytes=unit * (getrusage(RUSAGE_SELF).ru_maxrss - before))
+    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def apart(work: Callable[[Subject], Found], subject: Subject) -> Found:

@@ -96,7 +96,7 @@ def _sources(step: Step, origins) -> Sequence:
 
 def _entry(x, index) -> float:
     value = np.asarray(x)[index]
-    return complex(value) if np.iscomplexobj(value) else float(value)  # type: ignore[return-value]
+    return float(np.abs(value)) if np.iscomplexobj(value) else float(value)
 
 
 # -- derivatives -------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from admodes.nonsmooth.births import Birth
 from admodes.nonsmooth.ties import Loss
 
 MASKED = (
-    "this entry has no influence on the result (its derivative is 0, and 0 times infinity is NaN): make the operand safe "
-    "before this line, not only the result behind it, x = where(ok, x, 1.0) and then where(ok, f(x), 0.0) (a \"double "
-    "where\"); or differentiate with admodes.grad(f, nan_safe=True)"
+    "this entry has no influence on the result (its derivative is 0, and 0 times infinity is NaN): make the operand "
+    "safe before this line, not only the result behind it, x = where(ok, x, 1.0) and then where(ok, f(x), 0.0) (a "
+    "double where); or differentiate with admodes.grad(f, nan_safe=True)"
 )
 SLOPES = {
     "sqrt": "the slope 1/(2 sqrt(x)) is infinite at 0: for a norm use admodes.subgradient, or sqrt(x + eps)",
@@ -55,7 +55,7 @@ DOMAIN = {
     "acosh": "arccosh below 1: maximum(x, 1)",
     "atanh": "arctanh beyond [-1, 1]: clip(x, -1 + eps, 1 - eps)",
     "div": "0/0: where(y == 0, 1.0, y) for the divisor; or divide by y + eps",
-    "sub": "infinity minus infinity: a row of -inf only (a mask that leaves nothing?) needs a large finite number instead",
+    "sub": "infinity minus infinity: a mask that leaves nothing of a row needs a large finite number, not -inf",
     "add": "infinity minus infinity: use a large finite number as mask",
     "mul": "0 times infinity: use where instead of multiplying by a mask",
     "dot_general": "infinity minus infinity or 0 times infinity in a product",
@@ -84,10 +84,7 @@ LOSSES = {
 
 def cure(birth: Birth) -> str:
     """The advice for a birth; empty if there is none."""
-    if birth.cause is not None:
-        advice = cure(birth.cause)
-    else:
-        advice = _advice(birth)
+    advice = _advice(birth) if birth.cause is None else cure(birth.cause)
     if birth.sweep == "reverse" and birth.incoming == 0:
         return f"{MASKED}. Here {advice}" if advice else MASKED
     return advice

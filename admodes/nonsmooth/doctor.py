@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.tree_util import tree_flatten, tree_leaves
+from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from admodes.errors import NonsmoothError, UnsupportedPrimitiveError
 from admodes.modes.approach import generic_direction
@@ -48,22 +46,23 @@ def doctor(fun: Callable, *args) -> Report:
     if any(isinstance(x, jc.Tracer) for x in leaves):
         raise TypeError("admodes.doctor looks at values: call it outside of jit, vmap and other transformations")
     if not any(jc.is_differentiable(jc.typeof(jc.canonicalize(x))) for x in leaves):
-        raise TypeError("there is nothing to differentiate by: no argument holds floating point numbers (write 1.0 for 1)")
-    with jax.disable_jit(False):
-        log = examine(fun, args)
-        found, value = births.values(log)
-        moving = [jc.is_differentiable(jc.typeof(x)) for x in log.inputs]
-        tangents = [t if on else None for t, on in zip(generic_direction(list(log.inputs)), moving, strict=True)]
-        cotangents = [jnp.ones_like(o) if s is not None else None for o, s in zip(log.outs, log.slots, strict=True)]
-        back, reverse = births.reverse(log, cotangents)
-        _, forward = births.forward(log, tangents)
-        seated = _together(kinks(log.steps))
-        jumps = bool(seated) and _jumps(fun, args)
+        raise TypeError("there is nothing to differentiate by: no argument is of floating point (write 1.0 for 1)")
+    log = examine(fun, args)
+    found, value = births.values(log)
+    moving = [jc.is_differentiable(jc.typeof(x)) for x in log.inputs]
+    tangents = [t if on else None for t, on in zip(generic_direction(list(log.inputs)), moving, strict=True)]
+    cotangents = [jnp.ones_like(o) if s is not None else None for o, s in zip(log.outs, log.slots, strict=True)]
+    back, reverse = births.reverse(log, cotangents)
+    _, forward = births.forward(log, tangents)
+    seated = _together(kinks(log.steps))
+    jumps = bool(seated) and _jumps(fun, args)
     culprits = [b for b in (value, reverse, forward) if b is not None]
     others = [b for b in (*found, *back) if b not in culprits and (b.masked_by is not None or b.incoming == 0)]
     return Report(
         getattr(fun, "__name__", type(fun).__name__),
-        *(None if b is None else Finding.of(b) for b in (value, reverse, forward)),
+        None if value is None else Finding.of(value),
+        None if reverse is None else Finding.of(reverse),
+        None if forward is None else Finding.of(forward),
         tuple(_distinct(map(Finding.of, others))),
         tuple(seated),
         tuple(_distinct(losses(log.steps))),
@@ -99,7 +98,7 @@ def _jumps(fun: Callable, args) -> bool:
     opposite = [v if v.dtype == jc.float0 else -v for v in direction]
     try:
         for way in (direction, opposite):
-            directional(fun, tree.unflatten(leaves), tree.unflatten(way))
+            directional(fun, tree_unflatten(tree, leaves), tree_unflatten(tree, way))
     except NonsmoothError as error:
         return error.jump
     except UnsupportedPrimitiveError:

@@ -79,7 +79,7 @@ class Examiner(Interpreter):
 
     steps: list = field(default_factory=list)
     path: list = field(default_factory=list)
-    moving: list = field(default_factory=list)  # of the custom functions that we are inside: whether their operands move
+    moving: list = field(default_factory=list)  # whether the operands of the custom functions around us move
 
     @contextmanager
     def inside(self, what: str) -> Iterator[None]:

@@ -76,7 +76,8 @@ class Finding:
         )
 
     def __str__(self) -> str:
-        lines = [f"{_called(self.primitive)}({', '.join(self.operands)}) in {shown_place(self.source)}{_inside(self.path)}"]
+        call = f"{_called(self.primitive)}({', '.join(self.operands)})"
+        lines = [f"{call} in {shown_place(self.source)}{_inside(self.path)}"]
         if self.code:
             lines.append(f"  {self.code}")
         entries = f"{self.count} of {self.size} entries, the first at {list(self.index)}" if self.size > 1 else ""

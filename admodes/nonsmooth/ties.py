@@ -158,10 +158,7 @@ def losses(steps: Iterable[Step]) -> list[Loss]:
             loss = _loss(step, makers)
             if loss is not None:
                 found.append(loss)
-        if _rounds(step):
-            maker = step
-        else:
-            maker = next((m for m in makers if m is not None), None)
+        maker = step if _rounds(step) else next((m for m in makers if m is not None), None)
         if maker is not None:
             rounded.update((id(out), maker) for out in step.outs)
             keep.append(step.outs)

@@ -105,12 +105,15 @@ def candidates(task: Task, machine: Machine, form: str, options: dict) -> Iterat
     def cost(method: Method) -> Candidate:
         return candidate(method, task, machine, form)
 
+    if task.is_varying:
+        yield cost(forward(task, **options) if task.symmetric else reverse(task, **options))
+        return
     if form != "compressed":
         yield cost(forward(task, **options))
         if task.rows_allowed:
             yield cost(reverse(task, **options))
-        if form == "dense" and min(task.n, task.m) <= 1:
-            return  # one pass is enough
+        if form == "dense" and (min(task.n, task.m) <= 1 or task.is_laid_out):
+            return  # one pass is enough, or other ways would lose the layout
         if options.get("mesh") is None and (known := matrix_product(task)) is not None:
             yield cost(known)
     pattern = task.pattern

@@ -21,7 +21,7 @@ from admodes.rules.derived import keep
 
 UNROLLED = 4  # sums of up to so many terms are added term by term, longer ones by a reduction
 SMALL = 16384  # fewer terms are not worth a kernel of their own
-REREAD = 1.5  # parts that are gathered from so often, entry by entry on average, must be there in memory
+FEW = 1024  # so many numbers at least are worth a kernel that needs no index tables
 GATHER = lax.GatherDimensionNumbers(offset_dims=(), collapsed_slice_dims=(0,), start_index_map=(0,))
 
 
@@ -166,10 +166,11 @@ class _Scheduler:
                 self.part[made], self.offset[made] = len(self.sizes), np.arange(made.size)
                 self.sizes.append(made.size)
             self.reads = np.append(self.reads, np.zeros(len(found), np.int64))
+            self.tables = np.append(self.tables, np.zeros(len(found), np.int64))
         scaled = np.count_nonzero((terms.first != KNOWN) & (np.abs(terms.coef) != 1))
         products = np.count_nonzero(terms.second != KNOWN) + scaled
         last = self._places(results) if results.size else None
-        stored = tuple(bool(n > REREAD * size) for n, size in zip(self.reads, self.sizes, strict=True))
+        stored = tuple(((self.tables > 1) | (self.reads > np.asarray(self.sizes))).tolist())
         tables = Tables(constants, tuple(levels), last, stored)
         return Schedule(tables, int(products), terms.coef.size - numbers.size, len(levels))
 
@@ -217,7 +218,7 @@ class _Scheduler:
     def _place_given(self, constants: int) -> None:
         starts = [*np.cumsum([0, *self.sizes])[:-1], self.formulas.count]
         self.sizes.append(constants)
-        self.reads = np.zeros(len(self.sizes), np.int64)
+        self.reads, self.tables = np.zeros((2, len(self.sizes)), np.int64)
         self.part = np.full(self.formulas.count + constants, -1)
         self.offset = np.zeros(self.part.size, np.int64)
         for k, (start, size) in enumerate(zip(starts, self.sizes, strict=True)):
@@ -250,18 +251,22 @@ class _Scheduler:
     def _alike(self, coef, first, second) -> list[np.ndarray]:
         """Row numbers: large sets of rows with equal coefficients whose factors are in the same parts, and the rest."""
         rows = np.arange(coef.shape[0])
-        if coef.size < 2 * SMALL or coef.shape[1] > UNROLLED:
+        if rows.size < 2 * FEW or coef.shape[1] > UNROLLED:
             return [rows]
         code = np.zeros(rows.size, np.int64)
         for column in np.concatenate([coef, *(np.where(x == KNOWN, -1, self.part[x]) for x in (first, second))], 1).T:
             if (column != column[0]).any():
                 number = np.unique(column, return_inverse=True)[1]
                 code = np.unique(code * (number.max() + 1) + number, return_inverse=True)[1]
-        counts = np.bincount(code)
-        large = np.flatnonzero(counts >= max(SMALL // coef.shape[1] // 2, rows.size // 16))
-        groups = [np.flatnonzero(code == k) for k in large]
-        rest = np.flatnonzero(~np.isin(code, large))
-        return [*groups, rest] if rest.size else groups
+        sets = [np.flatnonzero(code == k) for k in np.flatnonzero(np.bincount(code) >= max(FEW, rows.size // 16))]
+        large = [s for s in sets if s.size * coef.shape[1] >= SMALL or self._are_runs(first[s], second[s])]
+        rest = np.setdiff1d(rows, np.concatenate(large)) if large else rows
+        return [*large, rest] if rest.size else large
+
+    def _are_runs(self, *factors) -> bool:
+        """Whether the numbers in each column are consecutive ones of a part, or known."""
+        offsets = (np.where(x == KNOWN, 0, self.offset[x] - np.arange(x.shape[0])[:, None]) for x in factors)
+        return all((x == x[0]).all() for x in offsets)
 
     def _group(self, numbers, coef, first, second, there) -> Group:
         coef = np.where(there, coef, coef[0])
@@ -284,7 +289,8 @@ class _Scheduler:
         chosen = tuple(map(int, parts))
         if places.ndim == 1 and (np.diff(places) == 1).all():
             return Places(None, chosen, int(places[0]), places.size)
-        self.reads[: counts.size] += counts
+        self.reads += counts
+        self.tables += counts > 0
         return Places(places.astype(np.int32), chosen, 0, places.size)
 
 

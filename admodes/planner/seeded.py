@@ -144,7 +144,7 @@ class Seeded:
             else:
                 color = lax.broadcast_in_dim(jax.numpy.asarray(colors)[offset : offset + size], (width, size), (1,))
             flat = lax.convert_element_type(lax.eq(number, color), aval.dtype)
-            seeds.append(self._shared(lax.reshape(flat, (width, *aval.shape))))
+            seeds.append(self._shared(jc.batch_of(flat, aval)))
         return seeds
 
     def _shared(self, seeds):

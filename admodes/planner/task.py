@@ -75,6 +75,16 @@ class Task:
         )
 
     @property
+    def is_laid_out(self) -> bool:
+        """Whether types say how values are spread over devices; index lists know nothing of that."""
+        return any(isinstance(a, jc.Aval) and jc.is_laid_out(a) for a in self.program.avals)
+
+    @property
+    def is_varying(self) -> bool:
+        """Whether the program runs on one device of several, where collectives make the modes differ, as JAX's do."""
+        return any(isinstance(a, jc.Aval) and jc.is_varying(a) for a in self.program.avals)
+
+    @property
     def has_unknown_constants(self) -> bool:
         """Whether it closes over values of an outer transformation."""
         return any(not is_known(value) for _, value in self.program.constants)

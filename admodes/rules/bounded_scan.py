@@ -99,7 +99,7 @@ def _sweep_program(body, loop: Loop, slots: int, avals: tuple):
             return carry, steps.write(ys, values, k)
 
         carry, ys, trail = placed(advance, carry, loop.length, slots, ys)
-        return [*like(carry, body.out_avals), *like(ys, body.out_avals[loop.n_carry :]), *trail.states]
+        return [*like([*carry, *ys], body.out_avals), *trail.states]
 
     return jc.trace_flat(sweep, avals, "scan")
 

@@ -33,9 +33,12 @@ def first_along(mask, axes):
     """The mask that keeps only the first hit along ``axes``, counted in their order."""
     shape, axes = mask.shape, sorted(axes)
     count = math.prod(shape[a] for a in axes)
-    dtype = np.dtype(np.int32 if count < np.iinfo(np.int32).max else np.int64)
+    large = count > np.iinfo(np.int32).max
+    dtype, last = (
+        (np.dtype(np.int64), np.iinfo(np.int64).max) if large else (np.dtype(np.int32), np.iinfo(np.int32).max)
+    )
     places = lax.broadcast_in_dim(lax.reshape(lax.iota(dtype, count), [shape[a] for a in axes]), shape, axes)
-    first = lax.reduce_min(lax.select(mask, places, lax.full_like(places, np.iinfo(dtype).max)), axes)
+    first = lax.reduce_min(lax.select(mask, places, lax.full_like(places, last)), axes)
     return lax.bitwise_and(mask, lax.eq(places, lax.expand_dims(first, axes)))
 
 

@@ -247,3 +247,26 @@ def test_value_is_shared():
 def test_jacobian_structure_matches_tree_map():
     out = admodes.jacobian(tree_function)(A, 2.0)
     assert tree_map(jnp.shape, out)["s"]["x"] == (3, 3)
+
+
+def test_inside_shard_map():
+    mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("i")
+    x = jnp.arange(8.0)
+    local = lambda x: jnp.sum(jnp.sin(x) * x[::-1])  # noqa: E731
+    shared = lambda x: jax.lax.pmean(jnp.sin(x) * x[::-1], "i")  # noqa: E731
+    for ours, theirs in (
+        (admodes.hessian(local), jax.hessian(local)),
+        (admodes.jacobian(local), jax.jacobian(local)),
+        (admodes.jacobian(shared), jax.jacobian(shared)),
+    ):
+        a, e = (jax.shard_map(j, mesh=mesh, in_specs=spec, out_specs=spec)(x) for j in (ours, theirs))
+        np.testing.assert_allclose(a, e, rtol=1e-12, atol=1e-14)
+
+
+def test_explicit_sharding():
+    mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.sharding.use_mesh(mesh) if hasattr(jax.sharding, "use_mesh") else jax.set_mesh(mesh):
+        x = jax.device_put(jnp.arange(8.0), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("i")))
+        fun = lambda x: jnp.sin(x) * x  # noqa: E731
+        np.testing.assert_allclose(admodes.jacobian(fun)(x), jax.jacfwd(fun)(x), rtol=1e-12)

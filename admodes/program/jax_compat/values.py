@@ -112,6 +112,16 @@ def batch_of(x, aval):
     return lax.pcast(batch, tuple(aval.mat.varying), to="varying") if aval.mat.varying else batch
 
 
+def is_laid_out(aval) -> bool:
+    """Whether the type of an array says how it is spread over devices (explicit shardings)."""
+    return any(axis is not None for axis in aval.sharding.spec)
+
+
+def is_varying(aval) -> bool:
+    """Whether the array is a different one on each device (inside shard_map)."""
+    return bool(aval.mat.varying)
+
+
 def untyped(x):
     """The Python number or numpy array in the place of the typed one that :func:`canonicalize` makes of it."""
     if isinstance(x, literals.TypedNdArray):
