@@ -25,6 +25,7 @@ for _layer in (
 
 _LATE = {
     "block_jacobian": "admodes.planner.parts",
+    "checkpoint": "admodes.modes.checkpoint",
     "choose_mode": "admodes.planner.plan",
     "coloring": "admodes.sparse",
     "diagonal": "admodes.planner.parts",
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "block_jacobian",
+    "checkpoint",
     "choose_mode",
     "coloring",
     "compare",

@@ -1,6 +1,6 @@
 r"""Neural networks as plain pytrees: perceptrons, and deep nets of equal blocks under one ``lax.scan``.
 
-A net is a frozen description; ``net.init(key)`` gives its parameters, dictionaries and lists of arrays, and
+A net is a frozen description; ``net.init(rng)`` gives its parameters, dictionaries and lists of arrays, and
 ``net(params, x)`` its logits. Weights are normal with variance gain² / (number of inputs), gain² = 2 for relu
 (He et al. 2015) and 1 otherwise (Glorot and Bengio 2010); biases start at 0.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -29,9 +30,10 @@ ACTIVATIONS: dict[str, tuple[Callable, float]] = {  # function, gain
 # -- layers --------------------------------------------------------------------------------------
 
 
-def dense(key: jax.Array, inputs: int, outputs: int, gain: float = 1.0) -> dict[str, jax.Array]:
-    """Weights and biases of x ↦ x W + b."""
-    return {"w": gain * inputs**-0.5 * jax.random.normal(key, (inputs, outputs)), "b": jnp.zeros(outputs)}
+def dense(rng: np.random.Generator, inputs: int, outputs: int, gain: float = 1.0, stack: tuple = ()) -> dict:
+    """Weights and biases of x ↦ x W + b, in float32; ``stack`` are leading axes, one layer for each index."""
+    w = gain * inputs**-0.5 * rng.standard_normal((*stack, inputs, outputs))
+    return {"w": jnp.asarray(w, jnp.float32), "b": jnp.zeros((*stack, outputs), jnp.float32)}
 
 
 def affine(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
@@ -64,10 +66,9 @@ class MLP:
     activation: str = "relu"
     dropout: float = 0.0
 
-    def init(self, key: jax.Array) -> list[dict[str, jax.Array]]:
+    def init(self, rng: np.random.Generator) -> list[dict[str, jax.Array]]:
         _, gain = ACTIVATIONS[self.activation]
-        keys = jax.random.split(key, len(self.sizes) - 1)
-        return [dense(k, n, m, gain) for k, (n, m) in zip(keys, pairwise(self.sizes))]
+        return [dense(rng, n, m, gain) for n, m in pairwise(self.sizes)]
 
     def __call__(self, params: Sequence[dict], x: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """The logits; with a key, dropout is on."""
@@ -150,24 +151,16 @@ class Deep:
             )
         return self.depth // len(self.shapes)
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
+    def init(self, rng: np.random.Generator) -> dict[str, Any]:
         _, gain = ACTIVATIONS[self.activation]
-        first, last, *keys = jax.random.split(key, 2 + self.blocks)
-
-        def block(key):
-            keys = jax.random.split(key, len(self.shapes))
-            layers = [dense(k, n, m, gain) for k, (n, m) in zip(keys, self.shapes)]
-            if self.kind in ("skip", "resnet"):
-                layers[-1]["w"] *= self.blocks**-0.5
-            if self.batch_norm:
-                layers = [{**p, "scale": jnp.ones(m), "shift": jnp.zeros(m)} for p, (_, m) in zip(layers, self.shapes)]
-            return layers
-
-        return {
-            "first": dense(first, self.inputs, self.width),
-            "blocks": jax.vmap(block)(jnp.stack(keys)),
-            "last": dense(last, self.width, self.classes),
-        }
+        stack = (self.blocks,)
+        layers = [dense(rng, n, m, gain, stack) for n, m in self.shapes]
+        if self.kind in ("skip", "resnet"):
+            layers[-1]["w"] *= self.blocks**-0.5
+        if self.batch_norm:
+            layers = [{**p, "scale": jnp.ones_like(p["b"]), "shift": jnp.zeros_like(p["b"])} for p in layers]
+        first, last = dense(rng, self.inputs, self.width), dense(rng, self.width, self.classes)
+        return {"first": first, "blocks": layers, "last": last}
 
     def probes(self, examples: int) -> list[jax.Array]:
         """Zeros of the shape of every activation: the gradient at what is added to a value is the gradient of it."""

@@ -109,9 +109,9 @@ class Story:
         """A random key that depends on the seed of this run."""
         return jax.random.key(1000 * self.seed + offset)
 
-    def rng(self, offset: int = 0) -> np.random.Generator:
-        """A numpy generator that depends on the seed of this run."""
-        return np.random.default_rng([self.seed, offset])
+    def rng(self, *which: int) -> np.random.Generator:
+        """A numpy generator that depends on the seed of this run and on the numbers given."""
+        return np.random.default_rng([self.seed, *which])
 
     def track(self, items: Collection[T], what: str) -> Iterator[T]:
         """The items one by one, with a progress bar on the terminal; :meth:`say` adds a line to the bar."""
@@ -154,6 +154,8 @@ class Story:
         axes.plot(ours, color=BLUE, linewidth=3, alpha=0.6, label="admodes")
         axes.plot(jaxs, color=BLACK, linestyle=(0, (3, 3)), linewidth=1.2, label="jax.grad")
         largest = "no difference at all" if gap == 0 else f"largest difference {gap:.0e} of the first loss"
+        if jaxs.min() > 0 and jaxs.max() > 100 * jaxs.min():
+            axes.set_yscale("log")
         axes.set(xlabel="step", ylabel="training loss", title=f"{what}:\n{largest}")
         axes.legend()
         self.claim(f"{what}: trained with jax.grad the loss curve is the same", gap < COINCIDE, largest)

@@ -5,13 +5,14 @@ import time
 
 import story
 
-import data
 import jax
-import nets
 import numpy as np
 import optax
 
 import admodes
+
+import data
+import nets
 
 BATCH = 64
 
@@ -36,7 +37,7 @@ def tell(s):
         return nets.cross_entropy(net(params, x[batch]), y[batch])
 
     test = jax.jit(lambda params, x, y: nets.accuracy(net(params, x), y))
-    params = net.init(s.key())
+    params = net.init(s.rng(2))
     engines = {"admodes": admodes.value_and_grad, "jax.grad": jax.value_and_grad}
     runs = {}
     for name, value_and_grad in engines.items():
@@ -77,13 +78,10 @@ def tell(s):
 
     figure, (left, middle, right) = story.panels(1, 3)
     done = np.arange(1, epochs + 1)
-    left.plot(done, ours["curve"], color=story.BLUE, label="test accuracy")
-    left.plot(done, np.reshape(ours["losses"], (epochs, -1)).mean(1), color=story.VERMILION, label="training loss")
-    left.axhline(0.95, color="grey", linestyle=":", linewidth=1)
-    left.set(
-        xlabel="epoch", ylabel="accuracy; loss in nats", ylim=(0, 1.5), title=f"{depth} layers, {split.inputs} inputs"
-    )
-    left.legend()
+    left.plot(done, 100 * np.array(ours["curve"]), color=story.GREEN, marker=".")
+    left.axhline(95, color="grey", linestyle=":", linewidth=1)
+    left.annotate("95%", (epochs, 95), (0, -12), textcoords="offset points", color="grey", ha="right")
+    left.set(xlabel="epoch", ylabel="test accuracy in %", title=f"ResNet of {depth} layers, after each epoch")
     s.coincide(middle, ours["losses"], theirs["losses"], f"ResNet of {depth} layers")
     for colour, (name, run) in zip((story.BLUE, story.BLACK), runs.items()):
         right.plot(done, order.shape[1] / np.array(run["seconds"]), color=colour, marker=".", label=name, linewidth=1)

@@ -6,6 +6,7 @@ masks that are constants; so they agree with the primitive's (where it does not 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -17,7 +18,6 @@ from admodes.errors import UnsupportedPrimitiveError
 from admodes.linear.maps import expand
 from admodes.modes.germs import Germ, detach, order, same, side
 from admodes.program import jax_compat as jc
-from admodes.rules.kinks import first_along
 
 # -- choosing ----------------------------------------------------------------------------------------------
 
@@ -132,11 +132,14 @@ def _sqrt(interpreter, primitive, germs, params):
 
 
 def _pow(interpreter, primitive, germs, params):
+    """The power 1/2 of squares is their root; below ``jit`` the exponent may be known only when it runs."""
     s, exponent = germs
-    is_root = not isinstance(exponent.primal, jc.Tracer) and np.all(np.asarray(exponent.primal) == 0.5)
-    if s.square is None or not is_root or np.ndim(exponent.primal) > 0:
-        return interpreter.push_local(primitive, germs, params)
-    return [_sqrt_of_squares(s, lambda x: primitive.bind(x, exponent.primal, **params))]
+    plain = interpreter.push_local(primitive, germs, params)
+    if s.square is None or exponent.tangent is not None or not jc.is_real(exponent.primal):
+        return plain
+    root = _sqrt_of_squares(s, lambda x: primitive.bind(x, exponent.primal, **params))
+    half = same(exponent.primal, np.array(0.5, jc.dtype_of(exponent.primal)))
+    return [choose(expand(half, np.shape(s.primal)), root, plain[0])]
 
 
 # -- comparisons and jumps ---------------------------------------------------------------------------------
@@ -238,14 +241,25 @@ def _rem(interpreter, primitive, germs, params):
 
 
 def _winner(x: Germ, axes, largest: bool):
-    """A mask with one entry along ``axes``: the extreme one beside x, the first where a tie lasts; none if x is NaN."""
-    at = detach(x.primal)
+    """A mask with one entry along ``axes``: the extreme one beside x, the first where a tie lasts; none if x is NaN.
+
+    The rates are compared once, by argmax: a compiler may compute them twice, and not to the same last digit.
+    """
+    at, rank = detach(x.primal), x.primal.ndim
     reduce = lax.reduce_max if largest else lax.reduce_min
     worst = np.array(-np.inf if largest else np.inf, at.dtype)
     hits = same(at, _repeat(reduce(at, axes), at.shape, axes))
     rates = lax.select(hits, x.tangent, lax.full_like(at, worst))
-    hits = lax.bitwise_and(hits, same(rates, _repeat(reduce(rates, axes), at.shape, axes)))
-    return first_along(hits, axes)
+    order_of_axes = [a for a in range(rank) if a not in axes] + list(axes)
+    front = [at.shape[a] for a in order_of_axes]
+    rows = lax.reshape(
+        lax.transpose(rates, order_of_axes), (*front[: rank - len(axes)], math.prod(front[rank - len(axes) :]))
+    )
+    last = rows.ndim - 1
+    best = (lax.argmax if largest else lax.argmin)(rows, last, np.int32)
+    mask = same(lax.broadcasted_iota(np.int32, rows.shape, last), lax.expand_dims(best, (last,)))
+    back = [order_of_axes.index(a) for a in range(rank)]
+    return lax.bitwise_and(hits, lax.transpose(lax.reshape(mask, front), back))
 
 
 def _repeat(reduced, shape, axes):

@@ -20,9 +20,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import jax
+import numpy as np
 from jax import lax
 
 from admodes.errors import UnsupportedPrimitiveError
+from admodes.linear.maps import Elementwise
 from admodes.linear.strong import strong
 from admodes.modes.decisions import DECISIONS, EQUALITIES
 from admodes.modes.dual import bind_without_rule, push_duals
@@ -42,11 +44,14 @@ class Lexicographic(Interpreter):
     """Pushes germs, and returns the decided program's values with them.
 
     With ``guards`` comparisons for equality keep the answer that they have at x: they guard single points
-    (``where(x == 0, 1, sin(x) / x)``), and beside them the program may be 0/0 to first order.
+    (``where(x == 0, 1, sin(x) / x)``), and beside them the program may be 0/0 to first order. With ``strict`` a value is
+    NaN where its rate is unknown: an infinite slope that meets a rate of zero, √s for an s that is not seen to be a
+    sum of squares, say.
     """
 
     nan_safe: bool = True
     guards: bool = False
+    strict: bool = False
     met: list = field(default_factory=list, compare=False)  # the equalities that were decided
 
     dual: ClassVar[type] = Germ
@@ -93,11 +98,17 @@ class Lexicographic(Interpreter):
         jacobian = rule.jacobian(self, primitive, at_outs, at, present(tangents), params)
         if jacobian is None:
             return list(map(Germ, outs))
-        jacobian = strong(jacobian)
-        ts = jacobian.push(tangents)
+        ts = strong(jacobian).push(tangents)
+        if self.strict and isinstance(jacobian, Elementwise):
+            outs = [_nan_where_unknown(outs[0], jacobian.push(tangents)[0], ts[0])]
         if len(outs) == 1:
             return [Germ(outs[0], ts[0], _square(primitive, rule, jacobian, duals, params))]
         return list(map(Germ, outs, ts))
+
+
+def _nan_where_unknown(out, rate, strong_rate):
+    unknown = lax.bitwise_and(lax.ne(rate, rate), lax.eq(strong_rate, strong_rate))
+    return lax.select(unknown, lax.full_like(out, np.nan), out)
 
 
 # -- sums of squares -------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def directional(fun: Callable, primals, tangents):
     """
     jc.check_callable(fun)
     args, vectors = (primals, tangents) if isinstance(primals, tuple) else ((primals,), (tangents,))
-    limit, rate = jvp(beside(fun, (vectors,), Lexicographic()), args, vectors, nan_safe=True)
+    limit, rate = jvp(beside(fun, (vectors,), Lexicographic(strict=True)), args, vectors, nan_safe=True)
     return tree_map(partial(_checked, fun), fun(*args), limit, rate)
 
 

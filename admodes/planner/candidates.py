@@ -15,6 +15,7 @@ from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
 from admodes.planner.accumulate import TooLarge, accumulation
 from admodes.planner.chained import chained
+from admodes.planner.eliminated import eliminated
 from admodes.planner.known import matrix_product
 from admodes.planner.machine import Machine
 from admodes.planner.result import LARGEST, Dense, Nonzeros
@@ -99,8 +100,11 @@ def candidate(method: Method, task: Task, machine: Machine, form: str) -> Candid
     return Candidate(method, done, machine.seconds(done), done.peak, getattr(method, "multiplications", counted))
 
 
-def candidates(task: Task, machine: Machine, form: str, options: dict) -> Iterator[Candidate]:
-    """The candidates for a task: plain modes always, the others where the structure of the Jacobian offers them."""
+def candidates(task: Task, machine: Machine, form: str, options: dict, eliminate: bool = False) -> Iterator[Candidate]:
+    """The candidates for a task: plain modes always, the others where the structure of the Jacobian offers them.
+
+    ``eliminate`` adds the search for an elimination order, which takes seconds.
+    """
 
     def cost(method: Method) -> Candidate:
         return candidate(method, task, machine, form)
@@ -112,6 +116,8 @@ def candidates(task: Task, machine: Machine, form: str, options: dict) -> Iterat
         yield cost(forward(task, **options))
         if task.rows_allowed:
             yield cost(reverse(task, **options))
+        if eliminate and (ordered := eliminated(task, rows_only(task))) is not None:
+            yield cost(ordered)
         if form == "dense" and (min(task.n, task.m) <= 1 or task.is_laid_out):
             return  # one pass is enough, or other ways would lose the layout
         if options.get("mesh") is None and (known := matrix_product(task)) is not None:

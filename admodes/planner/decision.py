@@ -93,7 +93,7 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
             "a memory limit is met by measuring, which cannot be done while the function is being traced: make the "
             "plan first, outside of jit and vmap (plan = admodes.plan(f, x, memory_limit=...)), then use plan.jacobian."
         )
-    found = list(candidates(task, constants, settings.form, settings.options))
+    found = list(candidates(task, constants, settings.form, settings.options, settings.objective == "multiplications"))
     known = recall(task.fingerprint, settings.form)
     found = [dataclasses.replace(c, measured_s=known.get(label(c), c.measured_s)) for c in found]
     found.sort(key=OBJECTIVES[settings.objective])

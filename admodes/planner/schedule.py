@@ -21,6 +21,7 @@ from admodes.rules.derived import keep
 
 UNROLLED = 4  # sums of up to so many terms are added term by term, longer ones by a reduction
 SMALL = 16384  # fewer terms are not worth a kernel of their own
+MANY = 4  # so many products of a number are computed in place
 FEW = 1024  # so many numbers at least are worth a kernel that needs no index tables
 GATHER = lax.GatherDimensionNumbers(offset_dims=(), collapsed_slice_dims=(0,), start_index_map=(0,))
 
@@ -43,7 +44,7 @@ class Places:
         pool = pools.joined(self.parts)
         if self.table is None:
             return pool if self.size == pool.size else lax.slice_in_dim(pool, self.start, self.start + self.size)
-        indices = lax.expand_dims(self.table, (np.ndim(self.table),))
+        indices = lax.expand_dims(self.table, (1,))
         return lax.gather(pool, indices, GATHER, (1,), mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)
 
 
@@ -67,14 +68,14 @@ class Pools:
 class Group:
     """Sums of one number of terms each: the k-th is the sum over t of ``coef[t] V[first[t]] V[second[t]]``.
 
-    None stands for factors 1, a ``coef`` of shape () is the same for all. With ``long``, t runs along the second axis
-    of one table each.
+    None stands for factors 1, a ``coef`` of shape () is the same for all. If ``length`` is given there is one table
+    each, the terms of a sum one after the other.
     """
 
     coef: tuple
     first: tuple
     second: tuple
-    long: bool = static()
+    length: int | None = field(default=None, metadata={"static": True})
 
     def __call__(self, pools: Pools, dtype):
         total = None
@@ -85,7 +86,10 @@ class Group:
                     factor = place.take(pools)
                     term = factor if term is None else lax.mul(factor, _spread(term, factor.shape))
             total = term if total is None else lax.add(total, _spread(term, total.shape))
-        return lax.reduce_sum(total, (1,)) if self.long else total
+        if self.length is None:
+            return total
+        rows = lax.reshape(total, (total.size // self.length, self.length))
+        return lax.dot(rows, np.ones(self.length, dtype), precision=lax.Precision.HIGHEST)  # faster than a reduction
 
 
 def _spread(x, shape):
@@ -99,7 +103,7 @@ class Tables:
 
     constants: Any
     levels: tuple[tuple[Group, ...], ...]
-    results: Places | None
+    results: Group | None
     stored: tuple[bool, ...] = static()
 
     def __call__(self, arrays: Sequence, dtype):
@@ -111,7 +115,7 @@ class Tables:
         self._append(pools, [lax.convert_element_type(x, dtype) for x in (*arrays, self.constants)], never)
         for groups in self.levels:
             self._append(pools, [group(pools, dtype) for group in groups], never)
-        return self.results.take(pools)
+        return self.results(pools, dtype)
 
     def _append(self, pools: Pools, parts: list, never) -> None:
         """Take up parts, those to be stored through a branch: a compiler that fuses it with gathers computes them anew.
@@ -150,6 +154,11 @@ class _Scheduler:
     def run(self, entries: Entries) -> Schedule:
         constants, results = self._named(entries)
         terms, lengths, numbers = self._live_terms(results)
+        scaled = np.count_nonzero((terms.first != KNOWN) & (np.abs(terms.coef) != 1))
+        products = np.count_nonzero(terms.second != KNOWN) + scaled
+        additions = terms.coef.size - numbers.size
+        results, factors, kept = self._in_place(results, terms, lengths, numbers)
+        terms, lengths, numbers = terms.take(np.repeat(kept, lengths)), lengths[kept], numbers[kept]
         self._place_given(constants.size)
         heads = np.cumsum(lengths) - lengths
         rank = np.full(self.part.size, results.size)  # numbers in the order of the results, if possible
@@ -161,18 +170,18 @@ class _Scheduler:
             for width, rows in _by_width(np.flatnonzero(level == k), lengths):
                 rows = rows[np.lexsort((numbers[rows], rank[numbers[rows]]))]
                 found += self._groups(terms, heads[rows], lengths[rows], numbers[rows], width)
+            self._share([x for _, _, *factors, _ in found for x in factors])
             levels.append(tuple(itertools.starmap(self._group, found)))
             for made, *_ in found:
                 self.part[made], self.offset[made] = len(self.sizes), np.arange(made.size)
                 self.sizes.append(made.size)
             self.reads = np.append(self.reads, np.zeros(len(found), np.int64))
             self.tables = np.append(self.tables, np.zeros(len(found), np.int64))
-        scaled = np.count_nonzero((terms.first != KNOWN) & (np.abs(terms.coef) != 1))
-        products = np.count_nonzero(terms.second != KNOWN) + scaled
-        last = self._places(results) if results.size else None
+        self._share([])
+        last = Group((None,), (self._factor(results),), (self._factor(factors),)) if results.size else None
         stored = tuple(((self.tables > 1) | (self.reads > np.asarray(self.sizes))).tolist())
         tables = Tables(constants, tuple(levels), last, stored)
-        return Schedule(tables, int(products), terms.coef.size - numbers.size, len(levels))
+        return Schedule(tables, int(products), additions, len(levels))
 
     def _named(self, entries: Entries) -> tuple[np.ndarray, np.ndarray]:
         """The constants, and the number of each entry: a multiple of a number is a new number."""
@@ -205,6 +214,24 @@ class _Scheduler:
             kept.append((terms, sums.lengths[on], sums.first + np.flatnonzero(on)))
         terms, lengths, numbers = zip(*kept[::-1], strict=True)
         return Terms.concatenate(terms), np.concatenate(lengths), np.concatenate(numbers)
+
+    def _in_place(self, results, terms: Terms, lengths, numbers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The results as products of two numbers (or one, and KNOWN), and which numbers are still to be computed.
+
+        Products that are results and no more are computed where they are wanted, if they are many of few factors.
+        """
+        heads = np.cumsum(lengths) - lengths
+        used = np.zeros(self.one + 3, bool)
+        used[terms.first] = used[terms.second] = True
+        times = np.bincount(results, minlength=used.size)[numbers]
+        single = (lengths == 1) & ~used[numbers] & (times == 1)
+        single[single] = (terms.second[heads[single]] != KNOWN) & (terms.coef[heads[single]] == 1)
+        at = heads[single]
+        first, second = np.arange(used.size), np.full(used.size, KNOWN)
+        if MANY * np.unique(np.concatenate([terms.first[at], terms.second[at]])).size > at.size:
+            return results, second[results], np.ones(numbers.size, bool)
+        first[numbers[single]], second[numbers[single]] = terms.first[at], terms.second[at]
+        return first[results], second[results], ~single
 
     def _levels(self) -> np.ndarray:
         """How many sums one after the other a number takes."""
@@ -270,24 +297,36 @@ class _Scheduler:
 
     def _group(self, numbers, coef, first, second, there) -> Group:
         coef = np.where(there, coef, coef[0])
-        long = coef.shape[1] > UNROLLED
-        columns = zip(*([x] if long else x.T for x in (coef, first, second)), strict=True)
+        length = coef.shape[1] if coef.shape[1] > UNROLLED else None
+        columns = zip(*(x.T if length is None else [x.ravel()] for x in (coef, first, second)), strict=True)
         factors = [(_coefficient(c, a), self._factor(a), self._factor(b)) for c, a, b in columns]
-        return Group(*zip(*factors, strict=True), long)
+        return Group(*zip(*factors, strict=True), length)
 
     def _factor(self, numbers: np.ndarray) -> Places | None:
         if (numbers == KNOWN).all():
             return None
         return self._places(np.where(numbers == KNOWN, self.one, numbers))
 
+    def _share(self, columns: Sequence[np.ndarray]) -> None:
+        """Let columns with factors in several parts be taken from one array that holds all of these."""
+        self.shared = np.zeros(len(self.sizes), bool)
+        for numbers in columns:
+            counts = np.bincount(self.part[numbers[numbers != KNOWN]], minlength=self.shared.size)
+            if np.count_nonzero(counts) > 1:
+                self.shared |= counts > 0
+
     def _places(self, numbers: np.ndarray) -> Places:
-        counts = np.bincount(self.part[numbers].ravel(), minlength=len(self.sizes))
+        counts = np.bincount(self.part[numbers], minlength=len(self.sizes))
         parts = np.flatnonzero(counts)
+        if parts.size > 1 and self.shared[parts].all():
+            parts = np.flatnonzero(self.shared)
         starts = np.zeros(len(self.sizes), np.int64)
         starts[parts] = np.cumsum([0, *(self.sizes[k] for k in parts)])[:-1]
         places = starts[self.part[numbers]] + self.offset[numbers]
         chosen = tuple(map(int, parts))
-        if places.ndim == 1 and (np.diff(places) == 1).all():
+        if parts.size > 1:
+            self.tables[parts] = 2
+        if (np.diff(places) == 1).all():
             return Places(None, chosen, int(places[0]), places.size)
         self.reads += counts
         self.tables += counts > 0

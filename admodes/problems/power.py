@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp
 
 from admodes.problems.registry import problem
 
@@ -48,25 +49,23 @@ INJECTION = {
 HELD_VOLTAGE = {1: 1.060, 2: 1.045, 3: 1.010, 6: 1.070, 8: 1.090}  # the slack bus 1 and the generators
 
 
-def _admittance(n, branches, shunts) -> np.ndarray:
+def _admittance(n, branches, shunts) -> sp.csr_array:
     """The bus admittance matrix Y: branches as π circuits, transformers on the side of the first bus."""
-    y = np.zeros((n, n), complex)
-    for start, end, resistance, reactance, charging, tap in branches:
-        i, j, series = start - 1, end - 1, 1.0 / (resistance + 1j * reactance)
-        y[i, i] += (series + 0.5j * charging) / tap**2
-        y[j, j] += series + 0.5j * charging
-        y[i, j] -= series / tap
-        y[j, i] -= series / tap
-    for bus, shunt in shunts.items():
-        y[bus - 1, bus - 1] += shunt
-    return y
+    start, end = (np.array(branches)[:, k].astype(int) - 1 for k in (0, 1))
+    resistance, reactance, charging, tap = np.array(branches).T[2:]
+    series = 1.0 / (resistance + 1j * reactance)
+    own = series + 0.5j * charging
+    at = np.array(list(shunts), int) - 1
+    entries = [own / tap**2, own, -series / tap, -series / tap, np.array(list(shunts.values()), complex)]
+    places = [(start, end, start, end, at), (start, end, end, start, at)]
+    rows, cols = map(np.concatenate, places)
+    return sp.coo_array((np.concatenate(entries), (rows, cols)), (n, n)).tocsr()
 
 
 def _balance(dtype, rng, admittance, injected, held_voltage):
     """The mismatch in angles and free voltages, near a flat start, and its arguments; bus 1 is the slack bus."""
-    n = len(admittance)
-    rows, cols = np.nonzero(admittance)
-    entries = admittance[rows, cols]
+    n, entries = admittance.shape[0], admittance.data
+    rows, cols = np.repeat(np.arange(n), np.diff(admittance.indptr)), admittance.indices
     free = np.array([bus - 1 for bus in range(1, n + 1) if bus not in held_voltage])
     held = np.array([held_voltage.get(bus, 1.0) for bus in range(1, n + 1)])
 

@@ -85,7 +85,9 @@ def online(advance: Callable, going: Callable, carry: Arrays, slots: int) -> tup
         given_up = lax.bitwise_and(lax.lt(level, promoted), lax.bitwise_not(is_last))
         level = lax.select(is_last, promoted, lax.select(given_up, np.zeros(n, np.int32), level))
         # the latest state moves on in its own slot, then the later of those given up go first
-        rank = lax.select(is_last, np.full(n, -UNUSED, np.int32), lax.select(given_up, lax.neg(at), np.ones(n, np.int32)))
+        rank = lax.select(
+            is_last, np.full(n, -UNUSED, np.int32), lax.select(given_up, lax.neg(at), np.ones(n, np.int32))
+        )
         _, targets = lax.sort((rank, numbers), num_keys=1)
         count = lax.add(_int(lax.reduce_sum(_int(given_up), (0,))), np.int32(1))
         return alive, carry, done, at, level, targets, count, states

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from jax import lax
-
 from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, evaluate, run
 from admodes.program.ir import from_jaxpr
+from admodes.rules.again import after
 from admodes.rules.checkpoints import Checkpoints
 from admodes.rules.control import CallRule, Compiled
 from admodes.rules.derived import keep, merge, present, pushed
+from admodes.rules.segments import has_loops, in_segments
 from admodes.rules.table import HigherOrderRule, higher_order
 
 
@@ -21,8 +21,7 @@ from admodes.rules.table import HigherOrderRule, higher_order
 class Rematerialised(LinearMap):
     """The Jacobian of a checkpointed call: only its inputs (and what the policy saves) are residuals.
 
-    The tape is recorded again when it is needed, behind an optimisation barrier, lest XLA's
-    common-subexpression elimination keep the first evaluation's values alive instead.
+    The tape is recorded again when it is needed, and not before (``again.py``).
     """
 
     inputs: tuple
@@ -37,24 +36,22 @@ class Rematerialised(LinearMap):
     def _tape(self, seeds):
         inputs, saved = self.inputs, self.saved
         if self.prevent_cse:
-            inputs, saved, seeds = lax.optimization_barrier((inputs, saved, seeds))
+            inputs, saved = after(seeds, (inputs, saved))
 
         def known(equation):
             return saved.get(equation.outputs)
 
         _, tape = self.interpreter.record_program(self.closed, inputs, self.active, known)
-        return tape, seeds
+        return tape
 
     def push(self, tangents):
-        tape, tangents = self._tape(tuple(tangents))
-        return tape.push(tangents)
+        return self._tape(tangents).push(tangents)
 
     def pull(self, cotangents):
-        tape, cotangents = self._tape(tuple(cotangents))
-        return tape.pull(cotangents)
+        return self._tape(cotangents).pull(cotangents)
 
     def pattern(self):
-        return self._tape(())[0].pattern()
+        return self._tape(()).pattern()
 
 
 class RematRule(HigherOrderRule):
@@ -71,8 +68,7 @@ class RematRule(HigherOrderRule):
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
         if isinstance(params["policy"], Checkpoints):
-            scheduled = replace(interpreter, checkpoints=params["policy"])
-            return CallRule("jaxpr").record(scheduled, recorder, primitive, primals, slots, params)
+            return self._scheduled(interpreter, recorder, primitive, primals, slots, params)
         closed = jc.close_jaxpr(params["jaxpr"])
         program, keys = _saving(closed, params["policy"])
         staging = jc.is_staging()
@@ -91,6 +87,19 @@ class RematRule(HigherOrderRule):
             tuple(map(jc.typeof, outs)),
         )
         return outs, recorder.append(slots, lambda: linear if staging else Compiled(linear, params["jaxpr"]), outs)
+
+    def _scheduled(self, interpreter, recorder, primitive, primals, slots, params):
+        """The user's policy is one of ours: for the loops of the call, or for its blocks if it has none."""
+        policy, closed = params["policy"], jc.close_jaxpr(params["jaxpr"])
+        if policy.policy != "none" and not has_loops(closed):
+            params = {"jaxpr": _segmented(closed, policy)}
+        scheduled = replace(interpreter, checkpoints=policy)
+        return CallRule("jaxpr").record(scheduled, recorder, primitive, primals, slots, params)
+
+
+@jc.weak_cache
+def _segmented(closed, policy):
+    return jc.trace_flat(in_segments(closed, policy), closed.in_avals, "checkpoint")
 
 
 @jc.weak_cache

@@ -246,3 +246,17 @@ def test_seeds_are_split_over_devices():
         [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "fine", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "best_known"), [("roe_flux", 160), ("human_heart_dipole", 48), ("propane_combustion", 24)]
+)
+def test_multiplications_of_scalar_functions(name, best_known):
+    problem = admodes.problems.get(name)
+    fun, args = problem.make(np.float64)
+    plan = admodes.plan(fun, *args, argnums=problem.argnums, objective="multiplications")
+    assert plan.best.name == "elimination"
+    assert plan.best.multiplications <= best_known
+    found, expected = (jax.tree.leaves(j) for j in (plan.jacobian(*args), jax.jacfwd(fun, problem.argnums)(*args)))
+    for a, e in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-10, atol=1e-13)

@@ -11,6 +11,7 @@ import admodes
 from admodes import problems
 from admodes.errors import UnsupportedPrimitiveError
 from admodes.linear.pattern import SparsityPattern
+from admodes.rules import index_patterns
 from admodes.sparse import hessian_sparsity, sparsity
 from admodes.sparse.validate import missed_entries
 
@@ -191,6 +192,26 @@ def test_the_pattern_covers_the_jacobian(name):
 )
 def test_what_depends_on_values_costs_no_more_than_it_must(name, count):
     assert sparsity(FUNCTIONS[name][0], jnp.ones(6)).nnz == count
+
+
+def sliced(x, first, second):
+    return lax.dynamic_slice(square(x), (first, second), (1, 2))
+
+
+def overwritten(x, first, second):
+    return lax.dynamic_update_slice(square(x), x[:4].reshape(2, 2), (first, second))
+
+
+@pytest.mark.parametrize("fun", [sliced, overwritten])
+def test_a_slice_at_an_unknown_place_may_be_at_any_place(fun, monkeypatch):
+    """The pattern is the union of those with known starts; where that has too many entries, axes are lumped."""
+    by_value = lambda x: fun(x, jnp.argmax(x), jnp.argmin(x))
+    union = sum(sparsity(lambda x, i=i, k=k: fun(x, i, k), jnp.ones(6)).to_dense() for i in (0, 1) for k in (0, 1)) > 0
+    np.testing.assert_array_equal(sparsity(by_value, jnp.ones(6)).to_dense(), union)
+    monkeypatch.setattr(index_patterns, "MOST_PAIRS", 1)
+    lumped = sparsity(by_value, jnp.ones(6)).to_dense()
+    assert (lumped >= union).all()
+    assert lumped.sum() > union.sum()
 
 
 def test_global_not_at_a_point():

@@ -1,0 +1,156 @@
+"""Reverse mode in bounded memory: the derivatives are those of JAX, and the memory of the compiled program is less."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import admodes
+from admodes.errors import SideEffectError
+from tests.oracle import check, sample
+
+W = sample((3, 3), np.float64, -0.6, 0.6, seed=6)
+X = sample((3,), np.float64, 0.3, 1.2, seed=5)
+POLICIES = {
+    "revolve, 1 slot": ("revolve", 1),
+    "revolve, 3 slots": ("revolve", 3),
+    "revolve, more slots": ("revolve", 99),
+}
+POLICIES |= {policy: (policy, 10) for policy in ("sqrt", "every", "none")}
+
+
+def temporaries(derivative, *args):
+    """Bytes that the compiled program needs beside its arguments and results."""
+    return jax.jit(derivative).lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+
+def recurrent(x, w, us, reverse):
+    """An integer carry, one that does not change with x, scanned inputs and results, and a constant."""
+
+    def body(carry, u):
+        i, h, decay = carry
+        h = jnp.tanh(w @ h + u) * decay
+        return (i + 1, h, decay * 0.99), (jnp.sin(h) * i, i)
+
+    (_, h, _), (ys, _) = lax.scan(body, (0, x, 1.0), us, reverse=reverse)
+    return jnp.sum(h**2) + jnp.sum(ys * jnp.cos(ys))
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reversed"])
+@pytest.mark.parametrize(("policy", "slots"), POLICIES.values(), ids=POLICIES)
+def test_scan(policy, slots, reverse):
+    f = admodes.checkpoint(lambda x, w, us: recurrent(x, w, us, reverse), policy, slots=slots)
+    for length in (1, 11):
+        args = X, W, sample((length, 3), np.float64, seed=length)
+        expected = jax.grad(lambda *a: recurrent(*a, reverse), argnums=(0, 1, 2))(*args)
+        ours = jax.jit(admodes.grad(f, argnums=(0, 1, 2)))(*args)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14), ours, expected)
+
+
+@pytest.mark.parametrize("policy", ["revolve", "sqrt", "every"])
+def test_scan_in_every_way(policy):
+    """Eagerly, under jit and vmap, both modes, second order forward over reverse."""
+    us = sample((4, 3), np.float64, seed=2)
+    f = admodes.checkpoint(lambda x: lax.scan(lambda c, u: (jnp.sin(c * u), c * c), x, us), policy, slots=2)
+    check(lambda x: jnp.sum(f(x)[1][2] * f(x)[0]), [X], fd=False)
+    hessian = jax.hessian(lambda x: jnp.sum(f(x)[1]))(X)
+    np.testing.assert_allclose(
+        jax.jit(admodes.jacfwd(admodes.grad(lambda x: jnp.sum(f(x)[1]))))(X), hessian, rtol=1e-11
+    )
+
+
+def test_no_steps():
+    f = lambda x: lax.scan(lambda c, u: (jnp.sin(c), c), x, None, length=0)[0].sum()
+    for policy in ("revolve", "sqrt", "every"):
+        np.testing.assert_array_equal(admodes.grad(admodes.checkpoint(f, policy))(X), np.ones(3))
+
+
+def test_a_loop_within_a_loop():
+    def f(x):
+        inner = lambda c: lax.fori_loop(0, 5, lambda i, c: jnp.sin(c) + 0.1 * i, c)
+        outer = lambda c, _: (inner(c) * x, lax.while_loop(lambda y: y[0] < 3.0, lambda y: 2.0 * y, c))
+        return sum(map(jnp.sum, lax.scan(outer, x, None, length=7)))
+
+    unrolled = lambda x: sum(map(jnp.sum, lax.scan(lambda c, _: (step(c) * x, doubled(c)), x, None, length=7)))
+    step = lambda c: lax.fori_loop(0, 5, lambda i, c: jnp.sin(c) + 0.1 * i, c)
+    doubled = lambda c: lax.scan(lambda y, _: (jnp.where(y[0] < 3.0, 2.0 * y, y), None), c, None, length=9)[0]
+    for policy in ("revolve", "sqrt"):
+        ours = jax.jit(admodes.grad(admodes.checkpoint(f, policy, slots=3)))(X)
+        np.testing.assert_allclose(ours, jax.grad(unrolled)(X), rtol=1e-12)
+
+
+def long_orbit(x, steps=100_000):
+    return jnp.sum(lax.scan(lambda c, _: (jnp.sin(c) * 1.01 + 0.01 * jnp.roll(c, 1), None), x, None, length=steps)[0])
+
+
+def test_a_hundred_thousand_steps_fit_in_little_memory():
+    """The state is a thousand doubles: the tape of all steps would be more than 760 MiB."""
+    x = jax.ShapeDtypeStruct((1000,), jnp.float64)
+    assert temporaries(admodes.grad(admodes.checkpoint(long_orbit)), x) < 2 * 2**20
+    assert temporaries(admodes.grad(admodes.checkpoint(long_orbit, slots=10)), x) < 2**18
+    assert temporaries(admodes.grad(admodes.checkpoint(long_orbit, "sqrt")), x) < 8 * 2**20
+
+
+def deep(x, layers=36):
+    for k in range(layers):
+        x = jnp.tanh(jnp.roll(x, k) * 1.1 + x)
+    return jnp.sum(x * x)
+
+
+STATE = jax.ShapeDtypeStruct((100_000,), jnp.float32)
+PLAIN = jax.jit(admodes.grad(deep)).lower(STATE).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize(
+    ("policy", "slots", "part"),
+    [("sqrt", 1, 0.55), ("revolve", 3, 0.4), ("revolve", 6, 0.4)],
+    ids=["sqrt", "revolve, 3 slots", "revolve, 6 slots"],
+)
+def test_blocks_of_a_function_without_loops(policy, slots, part):
+    """The compiler neither merges nor hoists what is to be computed again."""
+    f = admodes.checkpoint(deep, policy, slots=slots)
+    assert temporaries(admodes.grad(f), STATE) < part * PLAIN
+    x = sample((10,), np.float64)
+    np.testing.assert_allclose(jax.jit(admodes.grad(f))(x), jax.grad(deep)(x), rtol=1e-12)
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["alone", "batched"])
+def test_jax_checkpoint_saves_memory(batched):
+    def f(x):
+        for k in range(6):
+            x = jax.checkpoint(lambda x, k=k: deep_part(x, k))(x)
+        return jnp.sum(x * x)
+
+    def deep_part(x, k):
+        for j in range(6):
+            x = jnp.tanh(jnp.roll(x, 6 * k + j) * 1.1 + x)
+        return x
+
+    derivative, state = admodes.grad(f), STATE
+    if batched:
+        derivative, state = jax.vmap(derivative), jax.ShapeDtypeStruct((10, 10_000), jnp.float32)
+    assert temporaries(derivative, state) < 0.5 * PLAIN
+
+
+def test_jax_differentiates_a_checkpointed_function():
+    f = admodes.checkpoint(lambda x: jnp.sum(lax.scan(lambda c, _: (jnp.sin(c), c), x, None, length=5)[1]))
+    np.testing.assert_allclose(jax.grad(f)(X), admodes.grad(f)(X), rtol=1e-13)
+    np.testing.assert_allclose(jax.jvp(f, (X,), (X,))[1], admodes.jvp(f, (X,), (X,))[1], rtol=1e-13)
+
+
+@pytest.mark.parametrize("options", [{"policy": "revolver"}, {"slots": 0}, {"slots": -1}, {"slots": 2.5}], ids=str)
+def test_bad_options(options):
+    with pytest.raises(ValueError, match=r"policy|slots"):
+        admodes.checkpoint(jnp.sin, **options)
+
+
+def test_side_effects_are_refused():
+    def body(c, _):
+        jax.experimental.io_callback(lambda: None, None, ordered=True)
+        return jnp.sin(c), None
+
+    f = lambda x: lax.scan(body, x, None, length=3)[0].sum()
+    with pytest.raises(SideEffectError, match="test_checkpoint.py"):
+        admodes.grad(admodes.checkpoint(f))(X)
+    assert admodes.grad(admodes.checkpoint(f, "none"))(X).shape == (3,)
