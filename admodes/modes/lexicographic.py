@@ -44,9 +44,9 @@ class Lexicographic(Interpreter):
     """Pushes germs, and returns the decided program's values with them.
 
     With ``guards`` comparisons for equality keep the answer that they have at x: they guard single points
-    (``where(x == 0, 1, sin(x) / x)``), and beside them the program may be 0/0 to first order. With ``strict`` a value is
-    NaN where its rate is unknown: an infinite slope that meets a rate of zero, √s for an s that is not seen to be a
-    sum of squares, say.
+    (``where(x == 0, 1, sin(x) / x)``), and beside them the program may be 0/0 to first order. With ``strict`` a value
+    is NaN where its rate is unknown: an infinite slope that meets a rate of zero, √s for an s that is not seen to be
+    a sum of squares, say.
     """
 
     nan_safe: bool = True

@@ -94,10 +94,12 @@ class Chained:
                 linear.append((inner, tape))
             else:
                 outs, found = method.jacobian(inner, table[0], values)
-                linear.append((inner, found.full((inner.m, inner.n), table[1])))
+                whole = found if isinstance(found, Dense) else Dense(found.full((inner.m, inner.n), table[1]))
+                linear.append((inner, whole))
             env.update(zip((*stage.results, *stage.extras), outs, strict=True))
         outputs = [o.value if isinstance(o, Const) else env[o] for o in program.outputs]
-        return outputs, Dense(lax.convert_element_type(_multiply(self.order, linear), task.dtype))
+        whole = _multiply(self.order, linear)
+        return outputs, Dense(lax.convert_element_type(whole.array, task.dtype), whole.transposed)
 
 
 def _places(method):
@@ -134,24 +136,26 @@ def pulling_work(task: Task, seeds: int) -> Work:
     return work(task.pulling, (False,) * len(task.active) + (True,) * len(task.out_avals), seeds)
 
 
-def _multiply(b: Bracket, linear: Sequence):
+def _multiply(b: Bracket, linear: Sequence) -> Dense:
     """The Jacobian of a bracket, from the matrices and tapes of its stages."""
     if b.how == "stage":
         return linear[b.start][1]
-    matrices = [_multiply(inner, linear) for inner in b.parts]
+    found = [_multiply(inner, linear) for inner in b.parts]
     if b.how == "multiply":
-        return lax.dot_general(matrices[1], matrices[0], (((1,), (0,)), ((), ())))
-    (matrix,) = matrices
+        first, last = found
+        return last.times(first)
+    (matrix,) = found
     if b.how == "push":
-        columns = lax.transpose(matrix, (1, 0))
+        columns = matrix.columns
         for k in _rest(b):
             inner, tape = linear[k]
             columns = _carry(tape.push, columns, inner.in_avals, inner.active, inner.differentiated)
-        return lax.transpose(columns, (1, 0))
+        return Dense(columns, transposed=True)
+    rows = matrix.rows
     for k in reversed(_rest(b)):
         inner, tape = linear[k]
-        matrix = _carry(tape.pull, matrix, inner.out_avals, inner.differentiated, inner.active)
-    return matrix
+        rows = _carry(tape.pull, rows, inner.out_avals, inner.differentiated, inner.active)
+    return Dense(rows)
 
 
 def _carry(apply: Callable, matrix, avals, given: Sequence[bool], wanted: Sequence[bool]):

@@ -28,6 +28,7 @@ from admodes.program.evaluate import evaluate, run
 from admodes.program.host import evaluate_known, is_known
 from admodes.program.ir import Program, from_jaxpr
 from admodes.rules.contractions import dot_numbers
+from admodes.rules.convolution import convolution_products
 from admodes.sparse.coloring import color_columns
 from admodes.sparse.compress import seeds
 from admodes.sparse.detect import Detector, Value, identity_blocks
@@ -218,7 +219,7 @@ def nonzeros(jacobian: LinearMap, active: Sequence[bool], numbers: _Numbers) -> 
         for (_, i), pattern in jacobian.pattern().items():
             if active[i]:
                 yield 0, i, _of_partial(jacobian, i, pattern, numbers)
-    elif isinstance(jacobian, Linear) and jacobian.primitive is lax.dot_general_p:
+    elif isinstance(jacobian, Linear) and jacobian.primitive in PRODUCTS:
         (i,) = np.flatnonzero(jacobian.active)
         yield 0, int(i), _of_factor(jacobian, int(i), numbers)
     elif isinstance(jacobian, Linear) and _only_moves(jacobian):
@@ -227,6 +228,17 @@ def nonzeros(jacobian: LinearMap, active: Sequence[bool], numbers: _Numbers) -> 
                 yield j, i, Entries.known(pattern.rows, pattern.cols, np.ones(pattern.nnz), pattern.shape)
     else:
         yield from _by_products(jacobian, active, numbers)
+
+
+def _dot_products(linear: Linear) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All products that a dot_general adds up: the entries of the result, and of both factors."""
+    result, own, other = dot_numbers(linear)  # [b, i, j], [b, i, k], [b, j, k]
+    everywhere = np.broadcast_arrays(result[:, :, :, None], own[:, :, None, :], other[:, None, :, :])
+    rows, own, other = (x.ravel() for x in everywhere)
+    return (rows, own, other) if linear.active[0] else (rows, other, own)
+
+
+PRODUCTS: dict = {lax.dot_general_p: _dot_products, lax.conv_general_dilated_p: convolution_products}
 
 
 def _only_moves(linear: Linear) -> bool:
@@ -255,11 +267,10 @@ def _of_partial(jacobian: Elementwise, i: int, pattern: SparsityPattern, numbers
 
 
 def _of_factor(linear: Linear, place: int, numbers: _Numbers) -> Entries:
-    """The nonzeros of a product with a matrix are entries of the matrix."""
+    """The nonzeros of a product are entries of the other factor."""
     other, shape = linear.operands[1 - place], (linear.codomain[0].size, linear.domain[place].size)
-    result, own, others = dot_numbers(linear)  # [b, i, j], [b, i, k], [b, j, k]
-    everywhere = np.broadcast_arrays(result[:, :, :, None], own[:, :, None, :], others[:, None, :, :])
-    rows, cols, places = (x.ravel() for x in everywhere)
+    rows, *factors = PRODUCTS[linear.primitive](linear)
+    cols, places = factors[place], factors[1 - place]
     if is_known(other):
         values = np.asarray(other).astype(np.float64).ravel()[places]
         there = values != 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -22,16 +22,30 @@ FORMATS = ("dense", "bcoo", "scipy", "compressed")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Dense:
-    """All entries: an m x n array."""
+    """All entries: an array of shape (m, n), or of shape (n, m) if it is ``transposed``, as columns come."""
 
-    matrix: Any
+    array: Any
+    transposed: bool = field(default=False, metadata={"static": True})
+
+    @property
+    def rows(self):
+        return lax.transpose(self.array, (1, 0)) if self.transposed else self.array
+
+    @property
+    def columns(self):
+        return self.array if self.transposed else lax.transpose(self.array, (1, 0))
+
+    def times(self, inner: Dense) -> Dense:
+        """The product of two matrices. (A transpose that is written out makes XLA's CPU products slow.)"""
+        contracted = (0,) if self.transposed else (1,), (1,) if inner.transposed else (0,)
+        return Dense(lax.dot_general(self.array, inner.array, (contracted, ((), ()))))
 
     def at(self, places):
         """The entries with these positions in the flat matrix."""
-        return lax.reshape(self.matrix, (self.matrix.size,)).at[places].get(mode="promise_in_bounds")
+        return lax.reshape(self.rows, (self.array.size,)).at[places].get(mode="promise_in_bounds")
 
     def full(self, shape, places):
-        return self.matrix
+        return self.rows
 
 
 @jax.tree_util.register_dataclass
@@ -69,7 +83,7 @@ LARGEST = 2**31 - 1  # entries of a dense matrix whose places are 32-bit numbers
 def positions(pattern: SparsityPattern) -> np.ndarray:
     """The place of each nonzero in the flat matrix."""
     kind = np.int32 if math.prod(pattern.shape) <= LARGEST else np.int64
-    return pattern.rows.astype(kind) * kind(pattern.shape[1]) + pattern.cols.astype(kind)
+    return np.asarray(pattern.rows, kind) * pattern.shape[1] + np.asarray(pattern.cols, kind)
 
 
 def places(pattern: SparsityPattern) -> np.ndarray | OneEach:

