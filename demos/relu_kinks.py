@@ -119,7 +119,7 @@ def tell(s):
     s.claim("half of the pixels are exactly 0", 0.45 < zero < 0.55, f"{zero:.0%}")
     s.claim("jax.grad through the identity is far off", errors["jax.grad"] > 0.3, f"{errors['jax.grad']:.0%}")
     s.claim("subgradient repairs it", errors["subgradient"] < 1e-5, f"relative error {errors['subgradient']:.0e}")
-    off = float((losses["through relus, jax.grad"][-1] / losses["without, jax.grad"][-1] - 1))
+    off = float(losses["through relus, jax.grad"][-1] / losses["without, jax.grad"][-1] - 1)
     s.claim(
         "with the corrupted gradient what is learnt is worse", off > 0.1, f"its loss is {off:.0%} higher at the end"
     )

@@ -79,6 +79,23 @@ def test_bench_modes(capsys):
     assert "linalg jvp" in err
 
 
+def test_plan_and_the_candidates_side_by_side(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("ADMODES_CACHE", str(tmp_path))
+    file = tmp_path / "plan.npz"
+    assert main(["plan", "brusselator", "--format", "bcoo", "--draw", "--save", str(file), "--json", "-"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["shape"] == [128, 128]
+    assert {"forward", "reverse", "accumulation"} <= {c["name"] for c in data["candidates"]}
+    assert file.exists()
+    assert main(["plan", "jax.numpy:outer", "--arg", "ones(2)", "--arg", "ones(3)", "--argnums", "0", "1"]) == 0
+    assert "Jacobian, 6 x 5" in capsys.readouterr().out
+    assert main(["plan", "roe_flx"]) == 2
+    assert "roe_flux" in capsys.readouterr().err
+    assert main(["compare", "brusselator", "--all", "--repeat", "1", "--json", "-"]) == 0
+    modes = {row["mode"] for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert {"forward", "reverse", "accumulation", "compressed forward"} <= modes
+
+
 def test_an_unknown_problem_exits_with_2_and_names_close_ones(capsys):
     for command in ("compare", "explain", "draw"):
         assert main([command, "roe_flx"]) == 2
@@ -93,7 +110,8 @@ def test_an_unknown_problem_exits_with_2_and_names_close_ones(capsys):
         [],
         ["comparee"],
         ["compare"],
-        ["compare", "roe_flux", "--all"],
+        ["plan", "roe_flux", "--memory-limit", "1 parsec"],
+        ["plan", "roe_flux", "--arg", "ones(3)"],
         ["compare", "roe_flux", "--repeat", "0"],
         ["compare", "roe_flux", "--repeat", "x"],
         ["compare", "roe_flux", "--json", ""],
@@ -187,3 +205,11 @@ def test_python_dash_m_and_a_reader_that_goes_away():
         )
     assert done.returncode == 0, done.stderr
     assert b"Error" not in done.stderr
+
+
+def test_doctor_says_by_its_status_whether_all_is_well(capsys):
+    assert main(["doctor", "jax.numpy:tanh", "--arg", "zeros(3)"]) == 0
+    assert "tanh: healthy" in capsys.readouterr().out
+    assert main(["doctor", "jax.numpy:sqrt", "--arg", "[0.0, 1.0]", "--json", "-"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["healthy"], report["reverse"]["primitive"], report["value"]) == (False, "sqrt", None)

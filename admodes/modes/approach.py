@@ -3,6 +3,7 @@ r"""Functions beside a point: the decided program of a user's function, and dire
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -25,8 +26,8 @@ def beside(fun: Callable, directions: Sequence, interpreter: Lexicographic) -> C
     def decided(*args):
         leaves, tree = tree_flatten(args)
         flat, result = flat_function(fun, tree, has_aux=False)
-        for direction in reversed(directions):
-            flat = _level(interpreter, flat, tree_leaves(direction))
+        for k, direction in reversed(list(enumerate(directions))):
+            flat = _level(replace(interpreter, nested=k > 0), flat, tree_leaves(direction))
         outs = flat(*map(jc.canonicalize, leaves))
         return result.tree.unflatten(outs)
 

@@ -1,13 +1,12 @@
 r"""Which blocks of a program to keep the tapes of, and which to compute again, so that reverse mode fits a limit.
 
 The program is a chain of blocks k with tapes of wₖ bytes, aₖ bytes crossing into each, and times uₖ. With C(s, t, m) the
-least time of additional forward sweeps for walking back the blocks s ... t−1 in m bytes, what enters s being kept,
+least time of forward sweeps run again in walking back the blocks s ... t−1 in m bytes, what enters s being kept,
 
     C(s, t, m) = min( C(s+1, t, m − wₛ − aₛ₊₁)                                    the tape of s is kept,
                       min_j  Σₛ≤ₖ<ⱼ uₖ + C(j, t, m − aⱼ) + C(s, j, m) )            what enters j is kept,
 
-with the aⱼ counted as far as they are not kept already, and C(s, s+1, m) = 0 if wₛ fits. Loops are blocks of their
-own, whose tape may be that of a schedule.
+with the aⱼ counted as far as they are not kept already, and C(s, s+1, m) = 0 if wₛ fits.
 
 Reference: Beaumont, Eyraud-Dubois, Herrmann, Joly and Shilova, "Optimal checkpointing for heterogeneous chains: how to
 train deep neural networks with limited memory", ACM TOMS 51 (2025) ("rotor").
@@ -23,7 +22,6 @@ import numpy as np
 from admodes.modes.interpreter import Interpreter
 from admodes.program import jax_compat as jc
 from admodes.program.blocks import Chain, aval_bytes
-from admodes.program.evaluate import evaluate
 from admodes.rules.derived import recorded
 
 LEVELS = 1000  # of memory that the dynamic program tells apart
@@ -60,7 +58,7 @@ def _part_costs(chain: Chain, k: int) -> tuple[float, float, float]:
     """(bytes of the tape beside what the block reads, bytes at work when it is walked back, time) of block k."""
     part = chain.part(k, k + 1)
     active = tuple(jc.is_differentiable(a) for a in part.in_avals)
-    closed = jc.trace_flat(lambda *xs: evaluate(part, *xs), part.in_avals, "block")
+    closed = jc.trace_flat(chain.call(part), part.in_avals, "block")
     recording = recorded(closed, Interpreter(), active)
     kept = {source for source in recording.sources if source[0] in ("output", "residual")}
     types = {"output": recording.program.out_avals, "residual": recording.residual_avals}
@@ -89,8 +87,9 @@ class Schedules:
         return self.unit * int(np.argmax(np.isfinite(self.best[0, self.n])))
 
     def nest(self, limit: float) -> tuple:
-        """The fastest nest (``program/blocks.py``) that fits ``limit`` bytes by the model; ``limit`` is ``least()`` or more."""
-        return self._nest(0, self.n, min(int(limit / self.unit), LEVELS))
+        """The fastest nest (``program/blocks.py``) that fits ``limit`` bytes by the model, or else the least one."""
+        level = min(int(max(limit, self.least()) / self.unit + 0.5), LEVELS)
+        return self._nest(0, self.n, level)
 
     def _levels(self, size: float) -> int:
         return int(np.ceil(size / self.unit))

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from jax import lax
 
 from admodes.linear.maps import expand
@@ -53,6 +54,14 @@ def detach(x):
     if isinstance(x, jc.Tracer) and jc.is_differentiable(jc.typeof(x)):
         return jc.stop_gradient_p.bind(x)
     return x
+
+
+def freeze(rate):
+    """``rate`` as a constant for an outer level of germs too: what it is beside x is of second order."""
+    if rate is None or not jc.is_real(rate):
+        return rate
+    bits = np.dtype(f"uint{8 * rate.dtype.itemsize}")
+    return lax.bitcast_convert_type(lax.bitcast_convert_type(rate, bits), rate.dtype)
 
 
 def order(a: Germ, b: Germ, shape) -> tuple:

@@ -16,7 +16,7 @@ NeurIPS 2018, whose two sweeps these are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import jax
@@ -28,7 +28,7 @@ from admodes.linear.maps import Elementwise
 from admodes.linear.strong import strong
 from admodes.modes.decisions import DECISIONS, EQUALITIES
 from admodes.modes.dual import bind_without_rule, push_duals
-from admodes.modes.germs import Germ, Square, detach
+from admodes.modes.germs import Germ, Square, detach, freeze
 from admodes.modes.interpreter import Interpreter
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind
@@ -52,11 +52,16 @@ class Lexicographic(Interpreter):
     nan_safe: bool = True
     guards: bool = False
     strict: bool = False
+    nested: bool = False  # there is an outer level, for which our rates are constants
     met: list = field(default_factory=list, compare=False)  # the equalities that were decided
 
     dual: ClassVar[type] = Germ
 
     def push_equation(self, primitive, duals: Sequence[Germ], params: dict) -> list:
+        germs = self._push(primitive, duals, params)
+        return [replace(g, tangent=freeze(g.tangent)) for g in germs] if self.nested else germs
+
+    def _push(self, primitive, duals: Sequence[Germ], params: dict) -> list:
         primals = [g.primal for g in duals]
         tangents = tuple(g.tangent for g in duals)
         if all(t is None for t in tangents):

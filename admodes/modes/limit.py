@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import jax
@@ -12,82 +13,80 @@ from admodes.errors import MemoryLimitError
 from admodes.modes.budget import Costs, Schedules
 from admodes.modes.interpreter import INTERPRETER
 from admodes.program import jax_compat as jc
-from admodes.program.blocks import Chain, chain
+from admodes.program.blocks import Chain, chain, is_loop
 from admodes.program.ir import Program, from_jaxpr
+from admodes.rules.checkpoints import Checkpoints
 from admodes.tables import count
 
 ATTEMPTS = 6
+LOOPS = (None, Checkpoints("sqrt"), Checkpoints("revolve", 30), Checkpoints("revolve", 3))  # what loops keep
 
 
 def within(limit: int, fun: Callable, args: tuple) -> Callable:
     """``fun``, a function of ``args`` (their values do not matter), such that its gradient needs at most ``limit`` bytes.
 
-    What counts are the temporaries of the compiled gradient, beside its arguments and results. The schedule
-    found is kept for programs of the same text.
+    What counts are the temporaries of the compiled gradient, beside its arguments and results. The schedule that is
+    found serves for all programs of the same text.
     """
     closed, shape = jax.make_jaxpr(fun, return_shape=True)(*args)
     program = from_jaxpr(jc.without_references(closed))
     slots, values = zip(*program.constants, strict=True) if program.constants else ((), ())
     opened = Program((*program.inputs, *slots), program.outputs, (), program.equations, program.avals)
-    steps = chain(opened)
-    nest = _fitting(Text(str(closed.jaxpr), steps), limit)
-
-    def scheduled(*args):
-        outs = steps.evaluate(nest, [*tree_leaves(args), *values])
-        return tree_unflatten(tree_structure(shape), outs)
-
-    return scheduled
+    scheduled = _fitting(_Task(str(closed.jaxpr), opened, len(program.inputs)), limit)
+    return lambda *args: tree_unflatten(tree_structure(shape), scheduled(*tree_leaves(args), *values))
 
 
-class Text:
-    """A chain that equals another one if the text of their programs is the same."""
+@dataclass(frozen=True)
+class _Task:
+    """A program of which the first ``n`` inputs are differentiated; equal to others of the same text."""
 
-    def __init__(self, text: str, steps: Chain):
-        self.text, self.steps = text, steps
-
-    def __eq__(self, other):
-        return isinstance(other, Text) and self.text == other.text
-
-    def __hash__(self):
-        return hash(self.text)
+    text: str
+    program: Program = field(compare=False)
+    n: int
 
 
 @lru_cache(64)
-def _fitting(text: Text, limit: int) -> tuple:
-    """The nest of the fastest schedule whose compiled gradient fits; MemoryLimitError if none does."""
-    steps = text.steps
-    everything = tuple(range(len(steps)))
-    needed = _temporaries(steps, everything)
-    if needed <= limit:
-        return everything
-    schedules = Schedules(Costs.of(steps))
-    budget, least, tried = schedules.most - (needed - limit), needed, set()
-    for _ in range(ATTEMPTS):
-        nest = schedules.nest(max(budget, schedules.least()))
-        if nest in tried:
-            break
-        tried.add(nest)
-        needed = _temporaries(steps, nest)
-        if needed <= limit:
-            return nest
-        least = min(least, needed)
-        budget -= 1.1 * (needed - limit)
+def _fitting(task: _Task, limit: int) -> Callable:
+    """The program under the fastest schedule whose compiled gradient fits; MemoryLimitError if none does.
+
+    Loops keep everything unless no schedule of the blocks fits; then they keep less and less.
+    """
+    plain, least = chain(task.program), float("inf")
+    policies = LOOPS if any(map(is_loop, plain.equations)) else LOOPS[:1]
+    for policy in policies:
+        steps = replace(plain, loops=policy)
+        for nest, needed in _attempts(steps, task.n, limit):
+            if needed <= limit:
+                return jax.jit(lambda *args, steps=steps, nest=nest: steps.evaluate(nest, args))
+            least = min(least, needed)
     raise MemoryLimitError(
-        f"the gradient does not fit memory_limit={count(limit, 'B')} beside its arguments and results: the least that "
-        f"was reached is {count(least, 'B')} ({least} bytes). Raise the limit to that, make the arguments smaller, or use "
-        "admodes.checkpoint on the loops inside the function."
+        f"the gradient does not fit memory_limit={count(limit, 'B')}: beside its arguments and results it needs at least "
+        f"{count(least, 'B')}. Set memory_limit={least} or more, or make the arguments smaller."
     )
 
 
-def _temporaries(steps: Chain, nest: tuple) -> int:
+def _attempts(steps: Chain, n: int, limit: int) -> Iterator[tuple[tuple, int]]:
+    """Schedules of the blocks with what they need, each for a smaller budget of the model: (nest, bytes)."""
+    everything = tuple(range(len(steps)))
+    needed = _temporaries(steps, everything, n)
+    yield everything, needed
+    schedules = Schedules(Costs.of(steps))
+    budget, last = schedules.most, everything
+    for left in reversed(range(ATTEMPTS)):
+        budget -= max(1.1 * (needed - limit), 0.03 * budget)
+        nest = schedules.nest(budget if left else 0.0)
+        if nest != last:
+            last, needed = nest, _temporaries(steps, nest, n)
+            yield nest, needed
+
+
+def _temporaries(steps: Chain, nest: tuple, n: int) -> int:
     """The bytes that the compiled gradient needs beside arguments and results."""
     avals = steps.program.in_avals
-    active = [jc.is_differentiable(a) for a in avals]
+    active = [k < n and jc.is_differentiable(a) for k, a in enumerate(avals)]
 
     def gradient(*args):
         (value, *aux), tape = INTERPRETER.record_function(lambda *xs: steps.evaluate(nest, xs), args, active)
         return value, aux, tape.pull((jc.one(value), *(None for _ in aux)))
 
     return jax.jit(gradient).lower(*avals).compile().memory_analysis().temp_size_in_bytes
-
-

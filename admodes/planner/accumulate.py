@@ -5,7 +5,8 @@ value of the program multiplies the blocks into it with those out of it, on inde
 planned. What is left to do at run time is one pass of gathers, multiplications and additions over the nonzeros;
 everything that does not depend on x is folded into constants, and copied entries cost nothing.
 
-The order is greedy: always the value whose elimination takes the fewest products of numbers that are not known.
+The order is greedy: always the array whose elimination takes the fewest products of numbers that are not known. For
+programs of few numbers it can be searched, number by number (:mod:`admodes.planner.search`).
 
 References: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., chapters 9 and 10; Griewank and Reese, *On the
 calculation of Jacobian matrices by the Markowitz rule*, in: Automatic Differentiation of Algorithms, SIAM 1991.
@@ -16,22 +17,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
-from admodes.planner.graph import merge_common
+from admodes.planner.elimination import Rule, accumulate
+from admodes.planner.graph import Linearised, merge_common, scalar_graph
 from admodes.planner.nonzeros import Local, TooLarge, local_jacobians
-from admodes.planner.products import KNOWN, Entries, Formulas, Terms, product
+from admodes.planner.products import KNOWN, Entries, Formula, Formulas, Terms, product
 from admodes.planner.schedule import schedule
+from admodes.planner.search import Found, search
 from admodes.program import jax_compat as jc
 from admodes.program.ir import Program
 
 __all__ = ["Accumulation", "TooLarge", "accumulation"]
 
 MOST_PRODUCTS = 4_000_000
+MOST_SCALARS = 20_000  # nonzeros of the local Jacobians, each an edge of the graph that is searched
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,7 @@ class Accumulation:
     ``pattern``: rows are the entries of all outputs, columns those of the active inputs. ``constants`` counts the
     nonzeros that are the same for every x; ``multiplications`` and ``additions`` what the others take, partials aside,
     in so many ``levels`` one after the other. ``tables`` are the index arrays, to be passed to compiled code.
+    ``search`` is what a search for the order has found; multiplications are then counted by its rule.
     """
 
     pattern: SparsityPattern
@@ -51,6 +56,7 @@ class Accumulation:
     tables: Any
     local: Local
     dtype: np.dtype
+    search: Found | None = None
 
     def __call__(self, program: Program, tables: Any, args: Sequence) -> tuple[list, jax.Array]:
         """The outputs of ``program`` (this one, traced here or elsewhere) and the nonzeros, row by row, at ``args``."""
@@ -60,8 +66,24 @@ class Accumulation:
         return outputs, jax.lax.convert_element_type(lists(arrays, exact), self.dtype)
 
 
-def accumulation(program: Program, active: Sequence[bool], *, most_products: int = MOST_PRODUCTS) -> Accumulation:
+def accumulation(
+    program: Program,
+    active: Sequence[bool],
+    *,
+    most_products: int = MOST_PRODUCTS,
+    order: Literal["array", "scalar"] = "array",
+    seconds: float = 2.0,
+    rule: Rule = "unit",
+) -> Accumulation:
     """Plan the Jacobian of a program with respect to its active inputs, entry by entry.
+
+    Args:
+      program: what :func:`admodes.program.trace.trace` returns.
+      active: which inputs to differentiate.
+      most_products: give up beyond.
+      order: eliminate array by array, greedily, or number by number in an order that is searched.
+      seconds: CPU time of that search.
+      rule: how it counts multiplications (:mod:`admodes.planner.elimination`).
 
     Raises:
       TooLarge: there are more than ``most_products`` products of nonzeros, known ones included.
@@ -77,21 +99,28 @@ def accumulation(program: Program, active: Sequence[bool], *, most_products: int
     >>> found.pattern.rows.tolist(), found.pattern.cols.tolist(), values.tolist()
     ([0, 0, 1, 1], [0, 1, 1, 2], [8.0, 5.0, 12.0, 9.0])
     """
-    merged = merge_common(program)
     active = [on and jc.is_differentiable(a) for on, a in zip(active, program.in_avals, strict=True)]
-    local = local_jacobians(merged, active, most_products)
-    formulas = Formulas(sum(local.sizes))
-    entries = _Elimination(local, program, active, formulas, most_products).run()
+    best = None
+    if order == "scalar":
+        linearised = scalar_graph(program, active, min(most_products, MOST_SCALARS))
+        best, local = search(linearised.graph, rule, seconds=seconds), linearised.local
+        formulas = Formulas(sum(local.sizes))
+        entries = _eliminated(linearised, best.order, formulas)
+    else:
+        local = local_jacobians(merge_common(program), active, most_products)
+        formulas = Formulas(sum(local.sizes))
+        entries = _Elimination(local, program, active, formulas, most_products).run()
     found = schedule(formulas, local.sizes, entries)
     return Accumulation(
         SparsityPattern.build(entries.rows, entries.cols, entries.shape),
-        found.multiplications,
+        best.multiplications if best else found.multiplications,
         found.additions,
         found.levels,
         int(np.count_nonzero(entries.root == KNOWN)),
         (local.known, found.tables),
         local,
         _dtype(program, active),
+        best,
     )
 
 
@@ -100,6 +129,24 @@ def _dtype(program: Program, active: Sequence[bool]) -> np.dtype:
     outs = [a.dtype for a in program.out_avals if jc.is_differentiable(a)]
     ins = [a.dtype for a, on in zip(program.in_avals, active, strict=True) if on]
     return jax.dtypes.result_type(*(outs or ins or [np.float32]))
+
+
+def _eliminated(linearised: Linearised, order: Sequence[int], formulas: Formulas) -> Entries:
+    """The Jacobian by eliminating the vertices of a scalar graph."""
+    partials: list = []
+    for value, terms in zip(linearised.values, linearised.terms, strict=True):
+        known = {(KNOWN, KNOWN): value} if value else {}
+        sums = known | {(number, KNOWN): coef for coef, number in terms}
+        partials.append(Formula(formulas, sums) if terms else value)
+    nonzeros: dict[int, list] = {}
+    for (w, u), value in accumulate(linearised.graph, order, partials).items():
+        coef, root = value.entry if isinstance(value, Formula) else (value, KNOWN)
+        nonzeros.setdefault(w, []).append((u, coef, root))  # the vertices of the inputs are the columns
+    rows = np.concatenate([np.zeros(0, int), *linearised.rows]).tolist()
+    entries = [(i, *entry) for i, w in enumerate(rows) for entry in sorted(nonzeros.get(w, ())) if entry[1] != 0]
+    places = np.array([e[:2] for e in entries], np.int64).reshape(-1, 2)
+    coef, root = np.array([e[2] for e in entries], float), np.array([e[3] for e in entries], np.int64)
+    return Entries(places[:, 0], places[:, 1], coef, root, (len(rows), len(linearised.graph.inputs)))
 
 
 class _Elimination:

@@ -14,22 +14,19 @@ import heapq
 import json
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax import lax
 
-from admodes.linear.maps import Elementwise, LinearMap, Over, expand
-from admodes.modes.interpreter import INTERPRETER
-from admodes.modes.record import Recorded, record_equation
-from admodes.modes.tape import Recorder
+from admodes.planner.nonzeros import Block, Local, local_jacobians
+from admodes.planner.products import KNOWN
 from admodes.program import jax_compat as jc
-from admodes.program.evaluate import bind, evaluate, live_equations, run
-from admodes.program.ir import Const, Equation, Program, from_jaxpr
+from admodes.program.evaluate import live_equations
+from admodes.program.ir import Const, Equation, Program
 
 Edge = tuple[int, int, float | None]  # source, target, the partial if it does not depend on x
 
@@ -159,14 +156,15 @@ def _operand_key(operand) -> tuple:
 class Linearised:
     """The scalar graph of a program, and where its numbers come from.
 
-    ``program`` computes arrays of partials; the partial on edge e is the number ``values[e]`` plus the sum of the
-    entries (array, position) of these that ``terms[e]`` names. ``columns[i]`` and ``rows[j]`` hold the vertex of each
-    entry of input i and output j, or -1 where the derivative is zero.
+    The partial on edge e is the number ``values[e]`` plus the sum of coefficient times number of ``local`` over the
+    pairs ``terms[e]``. ``columns[i]`` and ``rows[j]`` hold the vertex of each entry of input i and output j, or -1
+    where the derivative is zero.
     """
 
     graph: ScalarGraph
     program: Program
-    terms: tuple[tuple[tuple[int, int], ...], ...]
+    local: Local
+    terms: tuple[tuple[tuple[float, int], ...], ...]
     values: tuple[float, ...]
     columns: tuple[np.ndarray, ...]
     rows: tuple[np.ndarray, ...]
@@ -175,19 +173,20 @@ class Linearised:
 
     def partials(self, *args) -> list:
         """The partials on the edges of the graph at these (flat) arguments: arrays of shape (), or Python numbers."""
-        arrays = evaluate(self.program, *args)
-        entries = {}
-        for array, k in sorted({place for terms in self.terms for place in terms}):
-            flat = lax.reshape(arrays[array], (np.size(arrays[array]),))
-            entries[array, k] = lax.index_in_dim(flat, k, keepdims=False)
+        _, arrays = self.local.values(self.program, self.local.known, args)
+        starts = np.cumsum([0, *self.local.sizes])
+        numbers = {}
+        for number in sorted({number for terms in self.terms for _, number in terms}):
+            k = int(np.searchsorted(starts, number, "right")) - 1
+            numbers[number] = lax.index_in_dim(arrays[k], number - int(starts[k]), keepdims=False)
         partials = []
         for terms, value in zip(self.terms, self.values, strict=True):
-            parts = [entries[place] for place in terms]
+            parts = [numbers[number] if coef == 1 else coef * numbers[number] for coef, number in terms]
             partials.append(functools.reduce(operator.add, [value, *parts] if value or not parts else parts))
         return partials
 
 
-def scalar_graph(program: Program, active: Sequence[bool] | None = None) -> Linearised:
+def scalar_graph(program: Program, active: Sequence[bool] | None = None, most: float = math.inf) -> Linearised:
     """The linearised computational graph of a program, a vertex for every number that it computes.
 
     Common subexpressions are merged and dead code is dropped; a number that only copies another (``reshape``, slices,
@@ -196,9 +195,11 @@ def scalar_graph(program: Program, active: Sequence[bool] | None = None) -> Line
     Args:
       program: what :func:`admodes.program.trace.trace` returns.
       active: which inputs to differentiate, by default all that are real.
+      most: how many nonzeros the local Jacobians may have together.
 
     Raises:
       TypeError: complex numbers.
+      TooLarge: there are more nonzeros.
 
     >>> from admodes.planner.graph import scalar_graph
     >>> from admodes.program.trace import trace
@@ -210,112 +211,22 @@ def scalar_graph(program: Program, active: Sequence[bool] | None = None) -> Line
     active = [on and chosen for on, chosen in zip(differentiable, active or differentiable, strict=True)]
     if any(np.issubdtype(aval.dtype, np.complexfloating) for aval in (*program.in_avals, *program.out_avals)):
         raise TypeError("scalar graphs are made of real numbers, and this program takes or returns complex ones.")
-    local, outputs, blocks = _local_jacobians(merge_common(program), active)
-    known = _constants(local)
+    local = local_jacobians(merge_common(program), active, most)
     builder = _Builder()
     columns = []
     for slot, (aval, on) in enumerate(zip(program.in_avals, active, strict=True)):  # the first slots of the tape
         builder.place[slot] = [builder.vertex({}) if on else -1 for _ in range(math.prod(aval.shape))]
         columns.append(np.array(builder.place[slot], int))
     inputs = len(builder.edges)
-    for block in blocks:
-        builder.add(block, known)
-    rows = [builder.place.get(s) or [-1] * math.prod(a.shape) for s, a in zip(outputs, program.out_avals, strict=True)]
+    for blocks in local.blocks:
+        builder.add(blocks)
+    avals = program.out_avals
+    rows = [builder.place.get(s) or [-1] * math.prod(a.shape) for s, a in zip(local.outputs, avals, strict=True)]
     return builder.finish(inputs, local, columns, rows, program)
 
 
-@dataclass(frozen=True)
-class _Block:
-    """d(result ``target``) / d(operand ``source``): the nonzeros, with values in output number ``array``."""
-
-    source: int
-    target: int
-    size: int  # of the result
-    entries: tuple[np.ndarray, np.ndarray]  # rows, columns
-    array: int
-
-
-def _local_jacobians(program: Program, active: Sequence[bool]) -> tuple[Program, tuple, list[list[_Block]]]:
-    """A program of the nonzeros of all local Jacobians, the tape slots of the outputs, and the blocks by equation."""
-    outputs: tuple = ()
-    equations: list[list[_Block]] = []
-
-    def local(*primals):
-        nonlocal outputs
-        recorder = Recorder(map(jc.typeof, primals))
-
-        def step(equation, operands, params):
-            return record_equation(INTERPRETER, recorder, equation.primitive, operands, params)
-
-        results = run(program, step, list(map(Recorded, primals, recorder.inputs(active))), Recorded)
-        tape = recorder.close([r.slot for r in results], [jc.typeof(r.primal) for r in results])
-        arrays: list = []
-        for jacobian, (reads, writes) in zip(tape.maps, tape.wiring, strict=True):
-            blocks = []
-            for j, i, rows, cols, values in _nonzeros(jacobian, [s is not None for s in reads]):
-                if writes[j] is not None:
-                    size = math.prod(jacobian.codomain[j].shape)
-                    blocks.append(_Block(reads[i], writes[j], size, (rows, cols), len(arrays)))
-                    arrays.append(values)
-            equations.append(blocks)
-        outputs = tape.outputs
-        return arrays
-
-    return from_jaxpr(jc.trace_flat(local, program.in_avals, "local")), outputs, equations
-
-
-def _nonzeros(jacobian: LinearMap, active: Sequence[bool]) -> Iterator[tuple]:
-    """(result, operand, rows, columns, values) of the blocks of a map."""
-    dense: dict[int, Sequence] = {}
-    for (j, i), pattern in jacobian.pattern().items():
-        if not active[i]:
-            continue
-        rows, cols, out = pattern.rows, pattern.cols, jacobian.codomain[j]
-        if isinstance(jacobian, Elementwise):
-            d, kind = jacobian.partials[i], jacobian.kinds[i]
-            values: Any
-            if d is None:
-                values = np.full(len(rows), kind, out.dtype)
-            else:
-                partial = lax.convert_element_type(d, out.dtype)
-                partial = lax.div(np.ones((), out.dtype), partial) if kind is Over else partial
-                values = lax.reshape(expand(partial, out.shape), rows.shape)
-        else:
-            if i not in dense:
-                dense[i] = _push_basis(jacobian, i)
-            values = dense[i][j][cols, rows]
-        yield j, i, rows, cols, values
-
-
-def _push_basis(jacobian: LinearMap, i: int) -> list:
-    """For each result the matrix (entry of operand i, entry of the result)."""
-    domain = jacobian.domain
-    n = math.prod(domain[i].shape)
-    basis = np.eye(n, dtype=domain[i].dtype).reshape(n, *domain[i].shape)
-
-    def pushed(seed):
-        tangents = jacobian.push(tuple(seed if k == i else None for k in range(len(domain))))
-        return [jc.zeros(a) if t is None else t for t, a in zip(tangents, jacobian.codomain, strict=True)]
-
-    return [lax.reshape(x, (n, x.size // n)) if n else x for x in jax.vmap(pushed)(basis)]
-
-
-def _constants(program: Program) -> dict[int, np.ndarray]:
-    """The outputs (by number) that are the same for all inputs."""
-    known = {slot: value for slot, value in program.constants if not isinstance(value, jc.Tracer)}
-    with jax.ensure_compile_time_eval():
-        for equation in program.equations:
-            if all(isinstance(x, Const) or x in known for x in equation.inputs) and not equation.effects:
-                operands = [x.value if isinstance(x, Const) else known[x] for x in equation.inputs]
-                params = equation.primitive.get_bind_params(equation.params)
-                known.update(zip(equation.outputs, bind(equation.primitive, operands, params), strict=True))
-    outputs = enumerate(program.outputs)
-    found = {k: x.value if isinstance(x, Const) else known.get(x) for k, x in outputs}
-    return {k: np.asarray(value).reshape(-1) for k, value in found.items() if value is not None}
-
-
 class _Builder:
-    """A graph that grows: ``edges[v]`` are those into v, source -> [constant part, entries of arrays to add to it]."""
+    """A graph that grows: ``edges[v]`` are those into v, source -> [constant part, {number: its coefficient}]."""
 
     def __init__(self):
         self.edges: list[dict[int, list]] = []
@@ -325,29 +236,31 @@ class _Builder:
         self.edges.append(edges)
         return len(self.edges) - 1
 
-    def add(self, blocks: Sequence[_Block], known: Mapping[int, np.ndarray]) -> None:
+    def add(self, blocks: Sequence[Block]) -> None:
         """Append the results of one equation; a copy of a vertex is that vertex."""
         results: dict[int, list[dict[int, list]]] = {}
         for block in blocks:
-            into = results.setdefault(block.target, [{} for _ in range(block.size)])
-            for k, (r, c) in enumerate(zip(*block.entries, strict=True)):
+            e = block.entries
+            into = results.setdefault(block.target, [{} for _ in range(e.shape[0])])
+            entries = zip(e.rows.tolist(), e.cols.tolist(), e.coef.tolist(), e.root.tolist(), strict=True)
+            for r, c, coef, root in entries:
                 u = self.place.get(block.source, [])[c : c + 1]
                 if u and u[0] >= 0:
-                    value = into[r].setdefault(u[0], [0.0, []])
-                    if block.array in known:
-                        value[0] += float(known[block.array][k])
+                    value = into[r].setdefault(u[0], [0.0, {}])
+                    if root == KNOWN:
+                        value[0] += coef
                     else:
-                        value[1].append((block.array, k))
+                        value[1][root] = value[1].get(root, 0.0) + coef
         for slot, entries in results.items():
             self.place[slot] = [self._result(edges) for edges in entries]
 
     def _result(self, edges: dict[int, list]) -> int:
-        edges = {u: value for u, value in edges.items() if value != [0.0, []]}
-        if list(edges.values()) == [[1.0, []]]:
+        edges = {u: value for u, value in edges.items() if value != [0.0, {}]}
+        if list(edges.values()) == [[1.0, {}]]:
             return next(iter(edges))
         return self.vertex(edges) if edges else -1
 
-    def finish(self, inputs: int, local: Program, columns, rows, program: Program) -> Linearised:
+    def finish(self, inputs: int, local: Local, columns, rows, program: Program) -> Linearised:
         """Drop what no output needs, give outputs that are used again their sinks, and number what is left."""
         results = sorted({v for row in rows for v in row if v >= 0})
         live, used = set(range(inputs)), set(range(inputs))
@@ -359,7 +272,7 @@ class _Builder:
         number = {v: k for k, v in enumerate(sorted(live))}
         edges = [(number[u], number[v], value) for v in sorted(live) for u, value in sorted(self.edges[v].items())]
         sinks = {v: len(number) + k for k, v in enumerate(v for v in results if v in used)}
-        edges += [(number[v], sink, [1.0, []]) for v, sink in sinks.items()]
+        edges += [(number[v], sink, [1.0, {}]) for v, sink in sinks.items()]
         graph = ScalarGraph(
             len(number) + len(sinks),
             tuple(range(inputs)),
@@ -369,8 +282,9 @@ class _Builder:
         )
         return Linearised(
             graph,
+            program,
             local,
-            tuple(tuple(terms) for _, _, (_, terms) in edges),
+            tuple(tuple((coef, root) for root, coef in terms.items()) for _, _, (_, terms) in edges),
             tuple(value for _, _, (value, _) in edges),
             tuple(columns),
             tuple(np.array([v if v < 0 else sinks.get(v, number[v]) for v in row], int) for row in rows),

@@ -160,6 +160,46 @@ class Formulas:
         return places, coef, root
 
 
+class Formula:
+    """One number that is worked out with: a sum of products, ``terms[first, second]`` being their coefficients.
+
+    It becomes a number of V when it is multiplied by another, or read off.
+    """
+
+    def __init__(self, formulas: Formulas, terms: dict[tuple[int, int], float]):
+        self.formulas, self.terms = formulas, terms
+
+    @cached_property
+    def entry(self) -> tuple[float, int]:
+        """(coef, root), as in a matrix."""
+        terms = {key: coef for key, coef in self.terms.items() if coef != 0}
+        keys, coefs = np.array(list(terms), np.int64).reshape(-1, 2), np.array(list(terms.values()))
+        if len(terms) == 1 and keys[0, 1] == KNOWN:
+            return float(coefs[0]), int(keys[0, 0])
+        if not terms:
+            return 0.0, KNOWN
+        scale = float(coefs[0]) if len(terms) == 1 else 1.0
+        sums = Terms(keys[:, 0], coefs / scale, keys[:, 0], keys[:, 1])
+        return scale, int(self.formulas.enter(np.array([len(terms)]), sums)[0])
+
+    def __mul__(self, other: Formula | float) -> Formula:
+        if not isinstance(other, Formula):
+            return Formula(self.formulas, {key: coef * other for key, coef in self.terms.items()})
+        (a, first), (b, second) = self.entry, other.entry
+        return Formula(self.formulas, {(max(first, second), min(first, second)): a * b})
+
+    def __add__(self, other: Formula | float) -> Formula:
+        total = dict(self.terms)
+        for key, coef in (other.terms if isinstance(other, Formula) else {(KNOWN, KNOWN): other}).items():
+            total[key] = total.get(key, 0.0) + coef
+        return Formula(self.formulas, total)
+
+    def __neg__(self) -> Formula:
+        return self * -1.0
+
+    __rmul__, __radd__ = __mul__, __add__
+
+
 def _sorted(terms: Terms) -> Terms:
     if (terms.places[1:] > terms.places[:-1]).all():
         return terms

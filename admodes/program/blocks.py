@@ -30,19 +30,18 @@ def aval_bytes(aval) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """Block k are the equations from ``cuts[k]`` to ``cuts[k + 1]``."""
+    """Block k are the equations from ``cuts[k]`` to ``cuts[k + 1]``.
+
+    ``loops`` is the policy under which ``jax.checkpoint`` calls the blocks that hold loops, None if those are plain.
+    """
 
     program: Program
     equations: tuple[Equation, ...]
     cuts: tuple[int, ...]
+    loops: Callable | None = None
 
     def __len__(self) -> int:
         return len(self.cuts) - 1
-
-    @cached_property
-    def given(self) -> frozenset:
-        """Inputs and constants: they exist anyway."""
-        return frozenset((*self.program.inputs, *(slot for slot, _ in self.program.constants)))
 
     @cached_property
     def _span(self) -> tuple[dict, dict]:
@@ -73,8 +72,17 @@ class Chain:
         for item in nest:
             part = self.part(*_extent(item))
             args = [env[s] for s in part.inputs]
-            run = self._segment(item, part) if isinstance(item, tuple) else lambda *xs, part=part: evaluate(part, *xs)
+            run = self._segment(item, part) if isinstance(item, tuple) else self.call(part)
             env.update(zip(part.outputs, run(*args), strict=True))
+
+    def call(self, part: Program) -> Callable:
+        """A block as a function."""
+
+        def block(*xs):
+            return evaluate(part, *xs)
+
+        has_loops = self.loops is not None and any(map(is_loop, part.equations))
+        return jax.checkpoint(block, policy=self.loops) if has_loops else block
 
     def _segment(self, nest, part) -> Callable:
         def segment(*xs):
@@ -83,6 +91,12 @@ class Chain:
             return [env[s] for s in part.outputs]
 
         return jax.checkpoint(segment)
+
+
+def is_loop(equation: Equation) -> bool:
+    """Whether the equation is a scan or a while loop, or holds one however deep."""
+    loops = (jc.scan_p, jc.while_p)
+    return equation.primitive in loops or jc.mentions(equation.params, loops)
 
 
 def _extent(item) -> tuple[int, int]:

@@ -64,7 +64,7 @@ def _pull_dot(place):
 
 
 def dot_numbers(linear):
-    """The entries of the result, laid out as [b, i, j], of its differentiated factor [b, i, k] and of the other [b, j, k].
+    """The entries of the result laid out as [b, i, j], of the differentiated factor [b, i, k], of the other [b, j, k].
 
     Entry (b, i, j) of the result is the sum over k of the products of these.
     """

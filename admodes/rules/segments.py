@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import isqrt
 
-from admodes.program import jax_compat as jc
-from admodes.program.blocks import chain
+from admodes.program.blocks import chain, is_loop
 from admodes.program.ir import from_jaxpr
 from admodes.rules.binomial import split
 from admodes.rules.checkpoints import Checkpoints
@@ -14,7 +13,7 @@ from admodes.rules.checkpoints import Checkpoints
 
 def has_loops(closed) -> bool:
     """Whether a jaxpr holds a scan or a while loop, however deep."""
-    return jc.mentions({"jaxpr": closed}, (jc.scan_p, jc.while_p))
+    return any(map(is_loop, from_jaxpr(closed).equations))
 
 
 def in_segments(closed, checkpoints: Checkpoints) -> Callable:

@@ -1,0 +1,191 @@
+"""What the commands do. Each imports what it needs when it runs, so that `admodes --help` is quick."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from admodes.cli.output import choice, chosen_names, fail, opened, output, precision, progress_line
+
+
+def list_problems(options: argparse.Namespace) -> None:
+    from admodes import problems
+    from admodes.compare.report import table
+
+    known = problems.all()
+    rows = [[p.name, f"{p.inputs} -> {p.outputs}", p.field, p.summary] for p in known]
+    data = [
+        {"name": p.name, "inputs": p.inputs, "outputs": p.outputs, "field": p.field, "summary": p.summary}
+        for p in known
+    ]
+    with output(options) as write:
+        write(data, table("", ["problem", "inputs -> outputs", "field", "what it is"], rows, left=4))
+
+
+def compare_modes(options: argparse.Namespace) -> None:
+    from admodes import problems
+    from admodes.compare.comparison import STRATEGIES, compare, find_strategy
+    from admodes.compare.planned import strategies
+    from admodes.compare.report import comparison_table
+
+    if not options.problem and not options.all:
+        raise SystemExit(fail("compare needs a PROBLEM, or --all for every problem", 2))
+    chosen = [problems.get(options.problem)] if options.problem else problems.all()
+    modes = options.modes and [choice(find_strategy, mode) for mode in options.modes]
+    results = []
+    with output(options) as write, precision(options):
+        for k, problem in enumerate(chosen, start=1):
+            progress_line(f"comparing {problem.name} ({k} of {len(chosen)}) ...")
+            function, args = problem.make(options.dtype)
+            planned = strategies(function, args, problem.argnums) if options.problem and options.all else []
+            found = compare(
+                function,
+                *args,
+                argnums=problem.argnums,
+                modes=[*(modes or STRATEGIES), *planned],
+                repeat=options.repeat,
+                fallback=options.fallback,
+            )
+            results.append(replace(found, function=problem.name))
+        data = [result.to_dict() for result in results]
+        write(data[0] if options.problem else data, *map(comparison_table, results))
+
+
+def plan_jacobian(options: argparse.Namespace) -> None:
+    from admodes.planner.plan import plan
+
+    with precision(options):
+        function, args, argnums = function_of(options)
+        with output(options) as write:
+            found = choice(
+                lambda limit: plan(
+                    function,
+                    *args,
+                    argnums=argnums,
+                    objective=options.objective,
+                    memory_limit=limit,
+                    format=options.format,
+                    measure=options.measure,
+                ),
+                options.memory_limit,
+            )
+            if options.save:
+                found.save(options.save)
+            write(found.to_dict(), str(found), *([found.draw()] if options.draw else []))
+
+
+def diagnose(options: argparse.Namespace) -> int:
+    from admodes.nonsmooth import doctor
+
+    with precision(options):
+        function, args, _ = function_of(options)
+        with output(options) as write:
+            report = doctor(function, *args)
+            write(report.to_dict(), str(report))
+    return 0 if report.healthy else 1
+
+
+def function_of(options: argparse.Namespace) -> tuple[Callable, tuple, Any]:
+    """The function that is named, its arguments, and which of them are differentiated."""
+    from admodes import problems
+    from admodes.compare.arguments import load_function, parse_arguments
+
+    chosen = options.argnums and (options.argnums[0] if len(options.argnums) == 1 else tuple(options.argnums))
+    if ":" in options.function:
+        fun, args = load_function(options.function), parse_arguments(options.arg)
+        return fun, tuple(in_dtype(arg, options.dtype) for arg in args), 0 if chosen is None else chosen
+    if options.arg:
+        raise SystemExit(fail("--arg is for package.module:function; a problem has its own arguments", 2))
+    problem = problems.get(options.function)
+    return *problem.make(options.dtype), problem.argnums if chosen is None else chosen
+
+
+def in_dtype(tree: Any, dtype: str) -> Any:
+    """The 64-bit floats of an argument in the precision that was asked for."""
+    import jax
+    import numpy as np
+
+    def cast(x):
+        return x.astype(dtype) if isinstance(x, (np.ndarray, jax.Array)) and x.dtype == np.float64 else x
+
+    return jax.tree_util.tree_map(cast, tree)
+
+
+def calibrate_machine(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from admodes.planner.machine import as_rows, cache_directory, calibrate
+    from admodes.tables import table
+
+    with output(options) as write:
+        found = calibrate(progress_line)
+        write(asdict(found), table("", ["a unit of", "takes"], as_rows(found)), f"kept in {cache_directory()}")
+
+
+def explain_problem(options: argparse.Namespace) -> None:
+    from admodes import problems
+    from admodes.explain import explain
+
+    problem = problems.get(options.problem)
+    with output(options) as write, precision(options):
+        function, args = problem.make(options.dtype)
+        explanation = replace(explain(function, *args, mode=options.mode), function=problem.name)
+        write(explanation.to_dict(), str(explanation))
+
+
+def draw_problem(options: argparse.Namespace) -> None:
+    from admodes import problems
+    from admodes.draw import draw
+
+    problem = problems.get(options.problem)
+    with opened(options.output) as file, precision(options):
+        function, args = problem.make(options.dtype)
+        file.write(draw(function, *args, format=options.format) + "\n")
+
+
+def list_rules(options: argparse.Namespace) -> None:
+    from admodes import rules
+    from admodes.compare.report import table
+
+    supported = rules.supported()
+    rows = [[name, kind] for name, kind in supported.items()]
+    with output(options) as write:
+        write(supported, table("", ["primitive", "rule"], rows, left=2), f"{len(rows)} primitives")
+
+
+def bench_modes_suite(options: argparse.Namespace) -> None:
+    from admodes.compare.bench_modes import MODES, bench_modes
+    from admodes.compare.workloads import WORKLOADS
+
+    workloads = chosen_names(options.workloads, WORKLOADS, "workload")
+    modes = chosen_names(options.modes, MODES, "mode")
+    with output(options) as write:
+        result = bench_modes(workloads, modes, rounds=options.repeat, builds=options.builds, progress=progress_line)
+        write(result.to_dict(), *result.tables())
+
+
+def bench_jacobians_suite(options: argparse.Namespace) -> None:
+    from admodes.compare.bench_jacobians import SUBJECTS, bench_jacobians
+
+    subjects = chosen_names(options.problems, SUBJECTS, "problem")
+    with output(options) as write, precision(options):
+        result = bench_jacobians(
+            subjects,
+            format=options.format,
+            dtype=options.dtype,
+            rounds=options.repeat,
+            builds=options.builds,
+            progress=progress_line,
+        )
+        write(result.to_dict(), *result.tables())
+
+
+def bench_sparsity_suite(options: argparse.Namespace) -> None:
+    from admodes.compare.bench_sparsity import SUBJECTS, bench_sparsity
+
+    subjects = chosen_names(options.problems, SUBJECTS, "problem")
+    with output(options) as write:
+        result = bench_sparsity(subjects, progress=progress_line)
+        write(result.to_dict(), *result.tables())

@@ -1,0 +1,30 @@
+"""Running the command line: exit statuses and interruptions."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from admodes.cli.output import fail
+from admodes.cli.parser import make_parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (2 for a wrong command, 1 for work that failed)."""
+    options = make_parser().parse_args(argv)
+    from admodes.errors import AdmodesError, UnknownProblemError
+
+    try:
+        status = options.run(options)
+        sys.stdout.flush()
+    except UnknownProblemError as error:
+        return fail(error, 2)
+    except (AdmodesError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output has seen enough (`admodes list | head`)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        return fail(error, 1)
+    except KeyboardInterrupt:
+        return fail("interrupted", 130)
+    return status or 0

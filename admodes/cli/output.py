@@ -1,0 +1,68 @@
+"""Where results, progress and errors go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TextIO
+
+
+def fail(error: object, status: int) -> int:
+    print(f"admodes: error: {error}", file=sys.stderr)
+    return status
+
+
+def chosen_names(names: Sequence[str] | None, known: Collection[str], noun: str) -> list[str]:
+    """The names, or all that are known; one that is not ends the command."""
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise SystemExit(fail(f"unknown {noun} {unknown[0]!r}; there are {', '.join(known)}", 2))
+    return list(names or known)
+
+
+def choice(find: Callable[[str], Any], name: str) -> Any:
+    """``find(name)``; a name that is not known ends the command as argparse's own errors do."""
+    try:
+        return find(name)
+    except ValueError as error:
+        raise SystemExit(fail(error, 2)) from None
+
+
+def progress_line(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def precision(options: argparse.Namespace) -> AbstractContextManager:
+    import jax
+
+    return jax.enable_x64(True) if options.dtype == "float64" else nullcontext()
+
+
+def opened(path: str | None) -> AbstractContextManager[TextIO]:
+    """The file to write to, opened before the work; standard output for None. A path that is wrong ends the command."""
+    try:
+        return open(path, "w", encoding="utf-8") if path else nullcontext(sys.stdout)
+    except OSError as error:
+        raise SystemExit(fail(error, 2)) from None
+
+
+@contextmanager
+def output(options: argparse.Namespace) -> Iterator[Callable]:
+    """Gives ``write(data, *tables)``. Names must have been resolved: the JSON file is opened (and emptied) at once."""
+    from admodes.compare.comparison import finite
+    from admodes.compare.report import show
+
+    target = options.json
+    with opened(None if target == "-" else target) as file:
+
+        def write(data: Any, *parts: Any) -> None:
+            if target != "-":
+                show(*parts)
+            if target:
+                json.dump(finite(data), file, indent=2)
+                file.write("\n")
+
+        yield write

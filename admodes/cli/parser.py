@@ -1,0 +1,192 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from admodes.cli import commands as do
+
+EXAMPLES = """\
+examples:
+  admodes list                                 the problems, with their dimensions
+  admodes compare roe_flux                     forward and reverse mode side by side
+  admodes compare robot_arm --dtype float64 --json -
+  admodes compare --all --json all.json        every problem
+  admodes plan brusselator                     the cheapest way to its Jacobian, and why
+  admodes doctor jax.numpy:linalg.norm --arg "zeros(3)"
+  admodes explain lecture_graph                values and adjoints, line by line
+  admodes draw lecture_graph --format dot      the computational graph, for Graphviz
+  admodes bench modes                          derivatives of admodes as ratios to JAX's
+  admodes bench jacobians                      planned Jacobians beside JAX's and asdex's
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    from admodes import __version__
+
+    parser = argparse.ArgumentParser(
+        "admodes",
+        description="Forward, reverse and mixed mode derivatives on JAX, and what each of them costs.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"admodes {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable | None, summary: str, example: str, within=commands
+    ) -> argparse.ArgumentParser:
+        sub = within.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=f"example: {example}",
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("list", do.list_problems, "the problems, with their dimensions and one line each", "admodes list")
+    add_json(sub)
+
+    sub = command(
+        "compare",
+        do.compare_modes,
+        "the modes side by side on a problem, checked against JAX",
+        "admodes compare roe_flux",
+    )
+    sub.add_argument("problem", nargs="?", metavar="PROBLEM", help="a name from `admodes list`")
+    sub.add_argument(
+        "--all", action="store_true", help="every way that the planner knows; without PROBLEM: every problem"
+    )
+    sub.add_argument("--modes", nargs="+", metavar="MODE", help="only these modes (default: all)")
+    sub.add_argument("--repeat", type=positive, default=10, metavar="N", help="run time samples (default: 10)")
+    sub.add_argument("--fallback", choices=["jax"], help="borrow JAX's rule where a primitive has none")
+    add_dtype(sub)
+    add_json(sub)
+
+    sub = command(
+        "plan",
+        do.plan_jacobian,
+        "the cheapest way to a Jacobian, what the others would cost, and why",
+        'admodes plan jax.numpy:cumsum --arg "normal(1000)"',
+    )
+    sub.add_argument("function", metavar="FUNCTION", help="a problem from `admodes list`, or package.module:function")
+    sub.add_argument(
+        "--arg", action="append", default=[], metavar="EXPR", help='an argument of the function, e.g. "normal(1000)"'
+    )
+    sub.add_argument(
+        "--argnums", type=int, nargs="+", metavar="K", help="which arguments to differentiate (default: 0)"
+    )
+    sub.add_argument("--objective", choices=["time", "flops", "memory", "multiplications"], default="time")
+    sub.add_argument("--memory-limit", metavar="BYTES", help="temporary memory to keep within, e.g. 200MiB")
+    sub.add_argument("--format", choices=["dense", "bcoo", "compressed"], default="dense", help="of the Jacobian")
+    sub.add_argument("--measure", action="store_true", help="time the best three candidates")
+    sub.add_argument("--draw", action="store_true", help="also draw the cuts or the colored pattern")
+    sub.add_argument("--save", type=file_name, metavar="FILE", help="write the plan to FILE (.npz)")
+    add_dtype(sub)
+    add_json(sub)
+
+    sub = command(
+        "calibrate",
+        do.calibrate_machine,
+        "measure what a unit of work takes on this machine (seconds)",
+        "admodes calibrate",
+    )
+    add_json(sub)
+
+    sub = command(
+        "doctor",
+        do.diagnose,
+        "where a NaN or inf is born, in values and derivatives, and which kinks the arguments sit on "
+        "(status 1: not healthy)",
+        'admodes doctor jax.numpy:linalg.norm --arg "zeros(3)"',
+    )
+    sub.add_argument("function", metavar="FUNCTION", help="a problem from `admodes list`, or package.module:function")
+    sub.add_argument(
+        "--arg", action="append", default=[], metavar="EXPR", help='an argument of the function, e.g. "zeros(3)"'
+    )
+    sub.set_defaults(argnums=None)
+    add_dtype(sub)
+    add_json(sub)
+
+    sub = command(
+        "explain", do.explain_problem, "the evaluation trace of a derivative", "admodes explain lecture_graph"
+    )
+    sub.add_argument("problem", metavar="PROBLEM", help="a name from `admodes list`")
+    sub.add_argument("--mode", choices=["reverse", "forward"], default="reverse", help="default: reverse")
+    add_dtype(sub)
+    add_json(sub)
+
+    sub = command(
+        "draw", do.draw_problem, "the computational graph of a problem", "admodes draw lecture_graph --format dot"
+    )
+    sub.add_argument("problem", metavar="PROBLEM", help="a name from `admodes list`")
+    sub.add_argument("--format", choices=["text", "dot", "svg"], default="text", help="default: text")
+    sub.add_argument("--output", type=file_name, metavar="FILE", help="write to FILE instead of the terminal")
+    add_dtype(sub)
+
+    sub = command("rules", do.list_rules, "the primitives that have a derivative rule", "admodes rules")
+    add_json(sub)
+
+    sub = command("bench", None, "benchmarks: all in one run, samples interleaved, ratios", "admodes bench jacobians")
+    suites = sub.add_subparsers(title="benchmarks", metavar="SUITE", required=True)
+    sub = command(
+        *(
+            "modes",
+            do.bench_modes_suite,
+            "jvp, vjp, grad and hvp of seven programs as ratios to JAX's",
+            "admodes bench modes",
+        ),
+        within=suites,
+    )
+    sub.add_argument("--workloads", nargs="+", metavar="NAME", help="only these programs")
+    sub.add_argument("--modes", nargs="+", metavar="MODE", help="only these of jvp, vjp, grad, hvp")
+    sub.add_argument("--repeat", type=positive, default=30, metavar="N", help="run time samples (default: 30)")
+    sub.add_argument("--builds", type=positive, default=3, metavar="N", help="compile time samples (default: 3)")
+    add_json(sub)
+    sub = command(
+        "jacobians",
+        do.bench_jacobians_suite,
+        "planned Jacobians beside jax.jacfwd, jax.jacrev and asdex: run time, memory, first call, errors",
+        "admodes bench jacobians --problems arrowhead hourglass",
+        within=suites,
+    )
+    sub.add_argument("--problems", nargs="+", metavar="NAME", help="only these problems")
+    sub.add_argument("--format", choices=["dense", "bcoo"], help="of all Jacobians (default: what suits each)")
+    sub.add_argument("--repeat", type=positive, default=10, metavar="N", help="run time samples (default: 10)")
+    sub.add_argument("--builds", type=positive, default=2, metavar="N", help="samples of first calls (default: 2)")
+    add_dtype(sub, "float64")
+    add_json(sub)
+    sub = command(
+        "sparsity",
+        do.bench_sparsity_suite,
+        "detection and coloring of large patterns beside asdex: time, memory, colors",
+        "admodes bench sparsity --problems line",
+        within=suites,
+    )
+    sub.add_argument("--problems", nargs="+", metavar="NAME", help="only these problems")
+    add_json(sub)
+    return parser
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", type=file_name, metavar="FILE", help="also write JSON to FILE; '-' prints JSON and nothing else"
+    )
+
+
+def add_dtype(parser: argparse.ArgumentParser, default: str = "float32") -> None:
+    parser.add_argument("--dtype", choices=["float32", "float64"], default=default, help=f"default: {default}")
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
+    return int(text)
+
+
+def file_name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("must name a file, got an empty string")
+    return text
