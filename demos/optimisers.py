@@ -1,4 +1,4 @@
-"""Optimisers: what a step size forgives, what momentum gains, where Adam walks the wrong way, and what scaling is worth.
+"""Optimisers: what the step size matters, what momentum gains, where Adam goes wrong, and what scaling is worth.
 
 Seven optimisers of optax over their step size on a 50-layer ResNet; the same gradients on a quadratic of condition
 1000; the online problem on which Adam converges to the worst point; a step size chosen on a few hundred examples; and
@@ -154,7 +154,7 @@ def tell(s):
     online = {
         "Adam": reddi(optax.adam(decaying(0.5), b1=0.9, b2=0.99), horizon),
         "AMSGrad": reddi(optax.amsgrad(decaying(0.5), b1=0.9, b2=0.99), horizon),
-        "SGD": reddi(optax.sgd(decaying(0.5)), horizon),
+        "SGD": reddi(optax.sgd(decaying(0.05)), horizon),
     }
     s.table("reddi", [{"optimiser": name, "last": x[-1], "mean": x.mean()} for name, x in online.items()])
 
@@ -201,21 +201,15 @@ def tell(s):
     for (n, loss), colour, style in zip(passes.items(), (story.ORANGE, story.BLUE), ("--", "-")):
         d.semilogx(rates, np.minimum(loss, 3), style, color=colour, marker="o", markersize=4, label=f"{n} examples")
         d.axvline(rates[np.argmin(loss)], color=colour, linestyle=":", linewidth=1.2)
-    d.set(
-        xlabel="step size of SGD", ylabel="loss at the end of one pass (cut at 3)", title="a step size from a subsample"
-    )
+    d.set(xlabel="step size of SGD", ylabel="loss after one pass (cut at 3)", title="a step size from a subsample")
     d.legend()
     for colour, (name, (loss, k)) in zip(story.COLOURS, regression.items()):
         e.loglog(np.arange(1, len(loss) + 1), loss, color=colour, label=f"{name}, κ = {k:.0e}")
-    e.set(
-        xlabel="iteration of gradient descent, step 1/L", ylabel="training loss", title="softmax regression on digits"
-    )
+    e.set(xlabel="iteration, step 1/L", ylabel="training loss", title="softmax regression on digits")
     e.legend()
     s.coincide(f, curves["Adam"][best], jaxs, f"{net.depth}-layer ResNet, Adam")
     faster = iterations["gradient descent"] / iterations["Nesterov"]
-    s.figure(
-        figure, f"At condition 1000 Nesterov needs {faster:.0f} times fewer steps; Adam can walk to the worst point"
-    )
+    s.figure(figure, f"At κ = 1000 Nesterov needs {faster:.0f} times fewer steps; Adam can walk to the worst point")
 
     def width(name):
         """Powers of ten of the step sizes whose loss stays below 1."""

@@ -137,6 +137,8 @@ def settings(
 ) -> Settings:
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, got {format!r}")
+    if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
+        raise TypeError(f"mesh must be a jax.sharding.Mesh, got {type(mesh).__name__}")
     return Settings(objective, memory_bytes(memory_limit), measure, chunk_size, mesh, format)
 
 

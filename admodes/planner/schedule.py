@@ -125,9 +125,18 @@ class Tables:
         on = self.stored[len(pools.parts) : len(pools.parts) + len(parts)]
         chosen = keep(on, parts)
         if chosen:
-            chosen = lax.cond(never, lambda xs: list(map(lax.neg, xs)), lambda xs: xs, chosen)
+            chosen = lax.cond(never, _others, lambda xs: xs, chosen)
         found = iter(chosen)
         pools.parts += [next(found) if keep_it else x for keep_it, x in zip(on, parts, strict=True)]
+
+
+def _others(arrays: list) -> list:
+    """Arrays of the same types that are not the same: each is the next one of its size, or its negative."""
+    groups: dict[int, list] = {}
+    for x in arrays:
+        groups.setdefault(x.size, []).append(x)
+    turned = {n: iter([*xs[1:], xs[0]] if len(xs) > 1 else [lax.neg(xs[0])]) for n, xs in groups.items()}
+    return [next(turned[x.size]) for x in arrays]
 
 
 @dataclass(frozen=True, eq=False)
