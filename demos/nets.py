@@ -50,7 +50,7 @@ def batch_norm(p: dict[str, jax.Array], z: jax.Array, moments: tuple | None = No
     return p["scale"] * (z - mean) * lax.rsqrt(variance + 1e-5) + p["shift"], (mean, variance)
 
 
-def dropout(key: jax.Array, a: jax.Array, rate: float) -> jax.Array:
+def dropout(key: jax.Array, a: jax.Array, rate: float | jax.Array) -> jax.Array:
     """Each entry is 0 with probability ``rate``, the others grow so that the mean stays (Srivastava et al. 2014)."""
     return jnp.where(jax.random.bernoulli(key, 1 - rate, a.shape), a / (1 - rate), 0)
 
@@ -60,24 +60,25 @@ def dropout(key: jax.Array, a: jax.Array, rate: float) -> jax.Array:
 
 @dataclass(frozen=True)
 class MLP:
-    """a_{l+1} = h(a_l W_l + b_l) with layers of these sizes, h left out in the last; dropout after each h."""
+    """a_{l+1} = h(a_l W_l + b_l) with layers of these sizes, h left out in the last."""
 
     sizes: tuple[int, ...]
     activation: str = "relu"
-    dropout: float = 0.0
 
     def init(self, rng: np.random.Generator) -> list[dict[str, jax.Array]]:
         _, gain = ACTIVATIONS[self.activation]
         return [dense(rng, n, m, gain) for n, m in pairwise(self.sizes)]
 
-    def __call__(self, params: Sequence[dict], x: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """The logits; with a key, dropout is on."""
+    def __call__(
+        self, params: Sequence[dict], x: jax.Array, key: jax.Array | None = None, rate: float | jax.Array = 0.5
+    ) -> jax.Array:
+        """The logits; with a key, after dropout of this rate behind each h."""
         h, _ = ACTIVATIONS[self.activation]
         *hidden, last = params
         for k, p in enumerate(hidden):
             x = h(affine(p, x))
-            if key is not None and self.dropout:
-                x = dropout(jax.random.fold_in(key, k), x, self.dropout)
+            if key is not None:
+                x = dropout(jax.random.fold_in(key, k), x, rate)
         return affine(last, x)
 
 

@@ -1,12 +1,14 @@
 r"""Which blocks of a program to keep the tapes of, and which to compute again, so that reverse mode fits a limit.
 
-The program is a chain of blocks k with tapes of wₖ bytes, aₖ bytes crossing into each, and times uₖ. With C(s, t, m) the
-least time of forward sweeps run again in walking back the blocks s ... t−1 in m bytes, what enters s being kept,
+The program is a chain of blocks k with tapes of wₖ bytes that refer to another iₖ bytes of what is read, aₖ bytes
+crossing into each, and times uₖ. H(s, t, m) is the least time of forward sweeps run again in walking back the blocks
+s ... t−1 in m bytes if what enters s is held besides, N(s, t, m) if it is not:
 
-    C(s, t, m) = min( C(s+1, t, m − wₛ − aₛ₊₁)                                    the tape of s is kept,
-                      min_j  Σₛ≤ₖ<ⱼ uₖ + C(j, t, m − aⱼ) + C(s, j, m) )            what enters j is kept,
+    H(s, t, m) = min( N(s+1, t, m − wₛ),                                   the tape of s is kept;
+                      min_j  Σₛ≤ₖ<ⱼ uₖ + N(j, t, m) + H(s, j, m) )         s ... j−1 are computed again
+    N(s, t, m) = min( N(s+1, t, m − wₛ − iₛ),  H(s, t, m − aₛ) )
 
-with the aⱼ counted as far as they are not kept already, and C(s, s+1, m) = 0 if wₛ fits.
+and H(s, s+1, m) = 0 if what walking s back needs at work fits. Values that cross more than half of the cuts are held.
 
 Reference: Beaumont, Eyraud-Dubois, Herrmann, Joly and Shilova, "Optimal checkpointing for heterogeneous chains: how to
 train deep neural networks with limited memory", ACM TOMS 51 (2025) ("rotor").
@@ -14,82 +16,89 @@ train deep neural networks with limited memory", ACM TOMS 51 (2025) ("rotor").
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 
-from admodes.modes.interpreter import Interpreter
+from admodes.modes.interpreter import INTERPRETER
 from admodes.program import jax_compat as jc
 from admodes.program.blocks import Chain, aval_bytes
 from admodes.rules.derived import recorded
 
 LEVELS = 1000  # of memory that the dynamic program tells apart
+SWEEPS = 4  # beyond, a chain that is written out becomes too long to compile
 BYTES_PER_FLOP = 4.0  # what a byte moved takes, in the time of floating point operations
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Of a chain: bytes of each tape, of what enters each block, the working memory and the time of each.
-
-    ``entering[j][s]`` counts of what enters j only what does not enter s already.
-    """
+    """Of each block: bytes of the tape, of what it refers to besides, of what enters, at work; and the time."""
 
     tapes: np.ndarray
+    reads: np.ndarray
     entering: np.ndarray
     working: np.ndarray
     times: np.ndarray
 
     @staticmethod
     def of(chain: Chain) -> Costs:
-        n, avals = len(chain), chain.program.avals
-        crossing = [frozenset(chain.entering(k)) for k in range(n + 1)]
+        n = len(chain)
+        crossing = [frozenset(chain.entering(k)) for k in range(n)]
+        crossed = Counter(slot for slots in crossing for slot in slots)
+        passing = [frozenset(slot for slot in slots if 2 * crossed[slot] <= n) for slots in crossing]
+        rows, before = [], frozenset[int]()
+        for k, slots in enumerate(passing):
+            row, before = _block_costs(chain, k, slots, before)
+            rows.append(row)
+        entering = [sum(aval_bytes(chain.program.avals[s]) for s in slots) for slots in passing]
+        tapes, reads, working, times = np.array(rows, float).reshape(-1, 4).T
+        return Costs(tapes, reads, np.array(entering, float), working, times)
 
-        def size(slots) -> int:
-            return sum(aval_bytes(avals[s]) for s in slots)
 
-        entering = np.array([[size(crossing[j] - crossing[min(s, n)]) for s in range(n + 1)] for j in range(n + 1)])
-        parts = [_part_costs(chain, k) for k in range(n)]
-        tapes, working, times = (np.array(column, float) for column in zip(*parts, strict=True))
-        return Costs(tapes, entering, working, times)
+def _block_costs(chain: Chain, k: int, entering: frozenset, before: frozenset) -> tuple[tuple, frozenset]:
+    """(bytes of the tape, of what it refers to besides, at work; time) of block k, and the values that its tape holds.
 
-
-def _part_costs(chain: Chain, k: int) -> tuple[float, float, float]:
-    """(bytes of the tape beside what the block reads, bytes at work when it is walked back, time) of block k."""
+    ``before`` are those that the tape of the block before it holds.
+    """
     part = chain.part(k, k + 1)
-    active = tuple(jc.is_differentiable(a) for a in part.in_avals)
+    avals = chain.program.avals
     closed = jc.trace_flat(chain.call(part), part.in_avals, "block")
-    recording = recorded(closed, Interpreter(), active)
-    kept = {source for source in recording.sources if source[0] in ("output", "residual")}
-    types = {"output": recording.program.out_avals, "residual": recording.residual_avals}
-    tape = sum(aval_bytes(types[kind][i]) for kind, i in kept)
-    widest = max((sum(aval_bytes(chain.program.avals[s]) for s in e.outputs) for e in part.equations), default=0)
+    recording = recorded(closed, INTERPRETER, tuple(map(jc.is_differentiable, part.in_avals)))
+    kept = set(recording.sources)
+    outputs = frozenset(part.outputs[i] for kind, i in kept if kind == "output")
+    inputs = {part.inputs[i] for kind, i in kept if kind == "input"} & (entering - before)
+    tape = sum(aval_bytes(avals[s]) for s in outputs) + sum(map(aval_bytes, recording.residual_avals))
+    widest = max((sum(aval_bytes(avals[s]) for s in e.outputs) for e in part.equations), default=0)
     cost = jax.jit(jc.jaxpr_as_fun(closed)).lower(*part.in_avals).cost_analysis() or {}
-    return tape, tape + 2 * widest, cost.get("flops", 0.0) + BYTES_PER_FLOP * cost.get("bytes accessed", 0.0)
+    time = cost.get("flops", 0.0) + BYTES_PER_FLOP * cost.get("bytes accessed", 0.0)
+    return (tape, sum(aval_bytes(avals[s]) for s in inputs), tape + 2 * widest, time), outputs
 
 
 class Schedules:
-    """C(s, t, m) for all memory sizes at once: arrays over levels of memory, up to what keeping all would take."""
+    """H and N for all memory sizes at once: arrays over levels of memory, up to what keeping all would take."""
 
     def __init__(self, costs: Costs):
         self.costs, self.n = costs, len(costs.tapes)
-        self.most = float(costs.tapes.sum() + np.diag(costs.entering, -1).sum() + costs.working.max(initial=0.0))
+        self.most = float((costs.tapes + costs.reads + costs.entering).sum() + costs.working.max(initial=0.0))
         self.unit = max(self.most / LEVELS, 1.0)
-        self.best: dict = {}
-        self.choice: dict = {}
+        self.held: dict = {}  # H
+        self.free: dict = {}  # N
+        self.steps: dict = {}  # where H is attained: how many blocks are computed again, 0 if the first is kept
         elapsed = np.concatenate([[0.0], np.cumsum(costs.times)])
         for width in range(1, self.n + 1):
             for start in range(self.n - width + 1):
                 self._solve(start, start + width, elapsed)
 
     def least(self) -> float:
-        """The fewest bytes that a schedule fits."""
-        return self.unit * int(np.argmax(np.isfinite(self.best[0, self.n])))
+        """The fewest bytes that a schedule fits with at most SWEEPS further sweeps."""
+        return self.unit * int(np.argmax(self.held[0, self.n] <= SWEEPS * self.costs.times.sum()))
 
     def nest(self, limit: float) -> tuple:
         """The fastest nest (``program/blocks.py``) that fits ``limit`` bytes by the model, or else the least one."""
         level = min(int(max(limit, self.least()) / self.unit + 0.5), LEVELS)
-        return self._nest(0, self.n, level)
+        return self._held_nest(0, self.n, level)
 
     def _levels(self, size: float) -> int:
         return int(np.ceil(size / self.unit))
@@ -100,27 +109,33 @@ class Schedules:
         return np.concatenate([np.full(d, np.inf), values[: LEVELS + 1 - d]])
 
     def _solve(self, start, stop, elapsed) -> None:
-        tapes, entering = self.costs.tapes, self.costs.entering
+        costs = self.costs
+        fits = np.arange(LEVELS + 1) >= self._levels(costs.working[start])
         if stop == start + 1:
-            fits = np.arange(LEVELS + 1) >= self._levels(self.costs.working[start])
-            self.best[start, stop] = np.where(fits, 0.0, np.inf)
-            return
-        kept = self._less(self.best[start + 1, stop], tapes[start] + entering[start + 1][start])
-        options = [np.where(np.isinf(self.best[start, start + 1]), np.inf, kept)]
+            kept = fresh = np.where(fits, 0.0, np.inf)
+        else:
+            after = self.free[start + 1, stop]
+            kept = np.where(fits, self._less(after, costs.tapes[start]), np.inf)
+            fresh = np.where(fits, self._less(after, costs.tapes[start] + costs.reads[start]), np.inf)
+        options = [kept]
         for j in range(start + 1, stop):
-            right = self._less(self.best[j, stop], entering[j][start])
-            options.append(elapsed[j] - elapsed[start] + right + self.best[start, j])
+            options.append(elapsed[j] - elapsed[start] + self.free[j, stop] + self.held[start, j])
         table = np.stack(options)
-        self.choice[start, stop] = table.argmin(0)
-        self.best[start, stop] = table.min(0)
+        self.steps[start, stop] = table.argmin(0)
+        self.held[start, stop] = table.min(0)
+        self.free[start, stop] = np.minimum(fresh, self._less(self.held[start, stop], costs.entering[start]))
 
-    def _nest(self, start: int, stop: int, level: int) -> tuple:
-        if stop == start + 1:
-            return (start,)
-        steps = int(self.choice[start, stop][level])
-        if steps == 0:
-            taken = self.costs.tapes[start] + self.costs.entering[start + 1][start]
-            return (start, *self._nest(start + 1, stop, level - self._levels(taken)))
-        j = start + steps
-        rest = level - self._levels(self.costs.entering[j][start])
-        return (self._nest(start, j, level), *self._nest(j, stop, rest))
+    def _held_nest(self, start: int, stop: int, level: int) -> tuple:
+        steps = int(self.steps[start, stop][level])
+        if steps:
+            return (self._held_nest(start, start + steps, level), *self._free_nest(start + steps, stop, level))
+        return (start, *self._free_nest(start + 1, stop, level - self._levels(self.costs.tapes[start])))
+
+    def _free_nest(self, start: int, stop: int, level: int) -> tuple:
+        if start == stop:
+            return ()
+        below = level - self._levels(self.costs.entering[start])
+        if below >= 0 and self.held[start, stop][below] <= self.free[start, stop][level]:
+            return self._held_nest(start, stop, below)
+        taken = self.costs.tapes[start] + self.costs.reads[start]
+        return (start, *self._free_nest(start + 1, stop, level - self._levels(taken)))

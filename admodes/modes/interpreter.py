@@ -11,7 +11,7 @@ from admodes.linear.strong import strong
 from admodes.modes import dual, record
 from admodes.modes.tape import Recorder, Tape
 from admodes.program import jax_compat as jc
-from admodes.rules.checkpoints import Checkpoints
+from admodes.rules.checkpoints import KEEP_ALL, Checkpoints
 from admodes.rules.kinks import POLICIES
 
 
@@ -26,7 +26,7 @@ class Interpreter:
 
     ties: str = "jax"
     nan_safe: bool = False
-    checkpoints: Checkpoints = Checkpoints()
+    checkpoints: Checkpoints = KEEP_ALL
 
     dual: ClassVar[type] = dual.Dual  # what the forward sweep carries
 

@@ -23,7 +23,7 @@ LOOPS = (None, Checkpoints("sqrt"), Checkpoints("revolve", 30), Checkpoints("rev
 
 
 def within(limit: int, fun: Callable, args: tuple) -> Callable:
-    """``fun``, a function of ``args`` (their values do not matter), such that its gradient needs at most ``limit`` bytes.
+    """``fun`` such that its gradient needs at most ``limit`` bytes, for ``args`` of these types.
 
     What counts are the temporaries of the compiled gradient, beside its arguments and results. The schedule that is
     found serves for all programs of the same text.
@@ -34,6 +34,11 @@ def within(limit: int, fun: Callable, args: tuple) -> Callable:
     opened = Program((*program.inputs, *slots), program.outputs, (), program.equations, program.avals)
     scheduled = _fitting(_Task(str(closed.jaxpr), opened, len(program.inputs)), limit)
     return lambda *args: tree_unflatten(tree_structure(shape), scheduled(*tree_leaves(args), *values))
+
+
+def limited(limit: int) -> Callable:
+    """What puts a scheduled function in the place of the user's (see ``reverse.differentiated``)."""
+    return lambda both, fun, args: both(within(limit, fun, args))
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,8 @@ def _fitting(task: _Task, limit: int) -> Callable:
                 return jax.jit(lambda *args, steps=steps, nest=nest: steps.evaluate(nest, args))
             least = min(least, needed)
     raise MemoryLimitError(
-        f"the gradient does not fit memory_limit={count(limit, 'B')}: beside its arguments and results it needs at least "
-        f"{count(least, 'B')}. Set memory_limit={least} or more, or make the arguments smaller."
+        f"the gradient does not fit memory_limit={count(limit, 'B')}: beside its arguments and results it needs at "
+        f"least {count(least, 'B')}. Set memory_limit={least} or more, or make the arguments smaller."
     )
 
 
@@ -73,7 +78,7 @@ def _attempts(steps: Chain, n: int, limit: int) -> Iterator[tuple[tuple, int]]:
     schedules = Schedules(Costs.of(steps))
     budget, last = schedules.most, everything
     for left in reversed(range(ATTEMPTS)):
-        budget -= max(1.1 * (needed - limit), 0.03 * budget)
+        budget -= max(1.25 * (needed - limit), 0.15 * budget)
         nest = schedules.nest(budget if left else 0.0)
         if nest != last:
             last, needed = nest, _temporaries(steps, nest, n)
@@ -89,4 +94,4 @@ def _temporaries(steps: Chain, nest: tuple, n: int) -> int:
         (value, *aux), tape = INTERPRETER.record_function(lambda *xs: steps.evaluate(nest, xs), args, active)
         return value, aux, tape.pull((jc.one(value), *(None for _ in aux)))
 
-    return jax.jit(gradient).lower(*avals).compile().memory_analysis().temp_size_in_bytes
+    return jc.temporary_bytes(gradient, *avals)

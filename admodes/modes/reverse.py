@@ -17,8 +17,10 @@ from admodes.modes.flat import select_arguments, std_basis, wraps
 from admodes.modes.forward import record
 from admodes.modes.interpreter import interpreter_for
 from admodes.modes.lexicographic import Lexicographic
+from admodes.modes.limit import limited
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
+from admodes.tables import memory_bytes
 
 
 @partial(
@@ -103,6 +105,7 @@ def value_and_grad(
     *,
     nan_safe: bool = False,
     ties: str = "jax",
+    memory_limit: int | float | str | None = None,
 ) -> Callable:
     r"""A function that returns (f(x), ∇f(x)) for a scalar f; the arguments are those of :func:`grad`.
 
@@ -111,9 +114,14 @@ def value_and_grad(
     >>> float(value), float(slope)
     (9.0, 6.0)
     """
-    lexicographic = ties == "lexicographic"
+    lexicographic, limit = ties == "lexicographic", memory_bytes(memory_limit)
+    if lexicographic and limit:
+        raise ValueError(
+            "memory_limit has no schedule for ties='lexicographic', which decides as it goes: leave out one"
+        )
     sweep = partial(vjp, nan_safe=nan_safe or lexicographic, ties="jax" if lexicographic else ties)
-    return differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approached if lexicographic else None)
+    approach = limited(limit) if limit else approached if lexicographic else None
+    return differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach)
 
 
 def differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach) -> Callable:
@@ -151,6 +159,7 @@ def grad(
     *,
     nan_safe: bool = False,
     ties: str = "jax",
+    memory_limit: int | float | str | None = None,
 ) -> Callable:
     r"""The gradient ∇f of a scalar function, in one sweep back along the tape whatever the number of inputs.
 
@@ -164,6 +173,9 @@ def grad(
         (and a slope that is zero makes zero of any cotangent), in each elementwise partial derivative.
       ties: what happens at kinks: "jax" as JAX chooses, "first", "average" (see ``rules/kinks.py``), or
         "lexicographic", as :func:`admodes.subgradient`.
+      memory_limit: bytes, or a text such as "200MiB", that the compiled gradient may need beside its arguments and
+        results. Where keeping everything needs more, the schedule with the least to compute again that fits is found
+        by compiling a few candidates, once for each program; ``fun`` is traced, so that it cannot branch on values.
 
     Returns:
       A function of the arguments of ``fun`` that returns the gradient, or (gradient, aux) with ``has_aux``. The
@@ -171,12 +183,15 @@ def grad(
 
     Raises:
       TypeError: the output is not a real scalar, or an input is an integer without ``allow_int``.
+      admodes.errors.MemoryLimitError: (when it is called) nothing fits ``memory_limit``; it names the least that does.
 
     >>> import admodes, jax.numpy as jnp
     >>> admodes.grad(lambda x: jnp.sum(x**2))(jnp.array([1.0, 2.0])).tolist()
     [2.0, 4.0]
     """
-    both = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int, nan_safe=nan_safe, ties=ties)
+    both = value_and_grad(
+        fun, argnums, has_aux, holomorphic, allow_int, nan_safe=nan_safe, ties=ties, memory_limit=memory_limit
+    )
 
     @wraps(fun, "Gradient")
     @jc.api_boundary

@@ -145,8 +145,8 @@ def _eliminated(linearised: Linearised, order: Sequence[int], formulas: Formulas
     rows = np.concatenate([np.zeros(0, int), *linearised.rows]).tolist()
     entries = [(i, *entry) for i, w in enumerate(rows) for entry in sorted(nonzeros.get(w, ())) if entry[1] != 0]
     places = np.array([e[:2] for e in entries], np.int64).reshape(-1, 2)
-    coef, root = np.array([e[2] for e in entries], float), np.array([e[3] for e in entries], np.int64)
-    return Entries(places[:, 0], places[:, 1], coef, root, (len(rows), len(linearised.graph.inputs)))
+    coefs, roots = np.array([e[2] for e in entries], float), np.array([e[3] for e in entries], np.int64)
+    return Entries(places[:, 0], places[:, 1], coefs, roots, (len(rows), len(linearised.graph.inputs)))
 
 
 class _Elimination:

@@ -96,7 +96,8 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
     found = list(candidates(task, constants, settings.form, settings.options, settings.objective == "multiplications"))
     known = recall(task.fingerprint, settings.form)
     found = [dataclasses.replace(c, measured_s=known.get(label(c), c.measured_s)) for c in found]
-    found.sort(key=OBJECTIVES[settings.objective])
+    amount = OBJECTIVES[settings.objective]
+    found.sort(key=lambda c: (settings.objective == "time" and bool(known) and math.isnan(c.measured_s), amount(c)))
     if settings.memory_limit is not None:
         found = _within(found, task, settings, constants, leaves)
     if settings.measure and leaves is not None:

@@ -242,8 +242,8 @@ class _Builder:
         for block in blocks:
             e = block.entries
             into = results.setdefault(block.target, [{} for _ in range(e.shape[0])])
-            entries = zip(e.rows.tolist(), e.cols.tolist(), e.coef.tolist(), e.root.tolist(), strict=True)
-            for r, c, coef, root in entries:
+            nonzeros = zip(e.rows.tolist(), e.cols.tolist(), e.coef.tolist(), e.root.tolist(), strict=True)
+            for r, c, coef, root in nonzeros:
                 u = self.place.get(block.source, [])[c : c + 1]
                 if u and u[0] >= 0:
                     value = into[r].setdefault(u[0], [0.0, {}])

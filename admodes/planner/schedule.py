@@ -78,7 +78,7 @@ class Group:
     length: int | None = field(default=None, metadata={"static": True})
 
     def __call__(self, pools: Pools, dtype):
-        total = None
+        total: Any = None
         for coef, *places in zip(self.coef, self.first, self.second, strict=True):
             term = None if coef is None else lax.convert_element_type(coef, dtype)
             for place in places:
@@ -155,10 +155,16 @@ def schedule(formulas: Formulas, sizes: Sequence[int], entries: Entries) -> Sche
 
 
 class _Scheduler:
-    """``part`` and ``offset`` say where each number is; those of the constants, one and zero follow the formulas'."""
+    """``part`` and ``offset`` say where each number is; those of the constants, one and zero follow the formulas'.
+
+    ``sizes`` are those of the parts so far, ``reads`` and ``tables`` how many entries are gathered from each and by how
+    many tables; those ``shared`` are taken together by all columns of a level that need several.
+    """
 
     def __init__(self, formulas: Formulas, sizes: Sequence[int]):
         self.formulas, self.sizes = formulas, list(sizes)
+        self.part = self.offset = np.zeros(0, np.int64)
+        self.reads = self.tables = self.shared = np.zeros(0, np.int64)  # of each part
 
     def run(self, entries: Entries) -> Schedule:
         constants, results = self._named(entries)
@@ -221,8 +227,8 @@ class _Scheduler:
             terms = sums.terms.take(np.repeat(on, sums.lengths))
             live[terms.first] = live[terms.second] = True
             kept.append((terms, sums.lengths[on], sums.first + np.flatnonzero(on)))
-        terms, lengths, numbers = zip(*kept[::-1], strict=True)
-        return Terms.concatenate(terms), np.concatenate(lengths), np.concatenate(numbers)
+        parts, lengths, numbers = zip(*kept[::-1], strict=True)
+        return Terms.concatenate(parts), np.concatenate(lengths), np.concatenate(numbers)
 
     def _in_place(self, results, terms: Terms, lengths, numbers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The results as products of two numbers (or one, and KNOWN), and which numbers are still to be computed.
@@ -305,11 +311,12 @@ class _Scheduler:
         return all((x == x[0]).all() for x in offsets)
 
     def _group(self, numbers, coef, first, second, there) -> Group:
-        coef = np.where(there, coef, coef[0])
+        coef = np.where(there, coef, np.where(np.isfinite(coef[0]), coef[0], 0.0))  # what is not there is zero times it
         length = coef.shape[1] if coef.shape[1] > UNROLLED else None
         columns = zip(*(x.T if length is None else [x.ravel()] for x in (coef, first, second)), strict=True)
         factors = [(_coefficient(c, a), self._factor(a), self._factor(b)) for c, a, b in columns]
-        return Group(*zip(*factors, strict=True), length)
+        coefs, firsts, seconds = zip(*factors, strict=True)
+        return Group(coefs, firsts, seconds, length)
 
     def _factor(self, numbers: np.ndarray) -> Places | None:
         if (numbers == KNOWN).all():

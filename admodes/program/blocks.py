@@ -108,7 +108,8 @@ def _extent(item) -> tuple[int, int]:
 
 def _lifetimes(program: Program, equations) -> tuple[dict, dict]:
     """For each value made by an equation the number of that, and of the last one that reads it (outputs: past all)."""
-    made, read = {}, {}
+    made: dict = {}
+    read: dict = {}
     for k, e in enumerate(equations):
         read.update((x, k) for x in e.inputs if not isinstance(x, Const))
         made.update((s, k) for s in e.outputs)
@@ -129,7 +130,7 @@ def chain(program: Program, most: int = MOST_BLOCKS) -> Chain:
     weight = np.cumsum([0] + [sum(aval_bytes(program.avals[s]) for s in e.outputs) for e in equations])
     cuts = [0]
     window = np.minimum(weight * most // max(weight[-1], 1), most - 1)
-    for k in range(most):
+    for k in range(1, most):
         places = [i for i in np.flatnonzero(window == k) if 0 < i < n]
         if places:
             cuts.append(int(min(places, key=lambda i: (crossing[i], i))))

@@ -1,7 +1,7 @@
 """Computing something a second time where the compiler would rather keep the first result.
 
-XLA merges equal expressions, and on CPU it removes ``optimization_barrier`` before it does: what is to be computed again
-for the sake of memory would be kept after all, or computed again long before it is needed.
+XLA merges equal expressions, and on CPU it removes ``optimization_barrier`` before it does: what is to be computed
+again for the sake of memory would be kept after all, or computed again long before it is needed.
 """
 
 from __future__ import annotations

@@ -55,10 +55,10 @@ def online(advance: Callable, going: Callable, carry: Arrays, slots: int) -> tup
     Between two such promotions the slots to be written are a list, so that a step costs one write.
     """
     n = slots + 1
-    numbers = np.arange(n, dtype=np.int32)
-    at = np.where(numbers == 0, 0, UNUSED).astype(np.int32)
-    level = np.where(numbers == 0, UNUSED, 0).astype(np.int32)
-    targets = np.roll(numbers, -1)  # the slots to be written next
+    numbers: Any = np.arange(n, dtype=np.int32)
+    at: Any = np.where(numbers == 0, 0, UNUSED).astype(np.int32)
+    level: Any = np.where(numbers == 0, UNUSED, 0).astype(np.int32)
+    targets: Any = np.roll(numbers, -1)  # the slots to be written next
     carry = tuple(carry)
     states = tuple(lax.broadcast(x, (n,)) for x in carry)
 

@@ -140,8 +140,8 @@ def convolution_products(linear) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     rows = numbers(out, out_spec, (batch, feature, *at))
     places = numbers(lhs, lhs_spec, image), numbers(rhs, rhs_spec, (feature, channel, *tap))
-    rows, image, kernel, valid = np.broadcast_arrays(rows, *places, valid)
-    return rows[valid], image[valid], kernel[valid]
+    rows, first, second, valid = np.broadcast_arrays(rows, *places, valid)
+    return rows[valid], first[valid], second[valid]
 
 
 def _pattern(linear):

@@ -177,7 +177,7 @@ class WhileRule(HigherOrderRule):
         n = len(carry_on)
         linear = While(
             tuple(primals),
-            Trail(*flat[n : n + 3], tuple(flat[n + 3 :])),
+            Trail(flat[n], flat[n + 1], flat[n + 2], tuple(flat[n + 3 :])),
             tuple(params.items()),
             (False,) * loop.n_cond + const_on + carry_on,
             recorder.linear,

@@ -119,6 +119,14 @@ def compiled(closed: ClosedJaxpr) -> Callable:
     return jax.jit(jaxpr_as_fun(closed.replace()))
 
 
+def temporary_bytes(fun: Callable, *args) -> int:
+    """What the compiled function needs in memory beside its arguments and results; compiles it."""
+    analysis = jax.jit(fun).lower(*args).compile().memory_analysis()
+    if analysis is None:
+        raise RuntimeError(f"the backend '{jax.default_backend()}' does not tell how much memory a program needs")
+    return analysis.temp_size_in_bytes
+
+
 def is_saveable(policy, primitive, avals, params) -> bool:
     """Whether a ``jax.checkpoint`` policy keeps the results of an equation (None: nothing is kept)."""
     if policy is None:
