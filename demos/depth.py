@@ -53,8 +53,8 @@ def draw_gradients(axes, gradients, when):
 
 
 def tell(s):
-    depths = s.scaled((10, 20), (20, 50, 100), (10, 20, 50, 100, 200))
-    middle, deepest = s.scaled((10, 20), (50, 100), (50, 100))
+    depths = s.scaled((10,), (20, 50, 100), (10, 20, 50, 100, 200))
+    middle, deepest = s.scaled((10, 10), (50, 100), (50, 100))
     epochs, seeds = s.scaled(1, 20, 60), s.scaled(1, 1, 3)
     digits = data.digits(s.rng())
     order = data.batches(s.rng(1), len(digits.y), BATCH, epochs).reshape(-1, BATCH)

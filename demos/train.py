@@ -1,4 +1,7 @@
-"""Train a 100-layer ResNet on digits with optax and our tape, as fast as with jax.grad."""
+"""Train: a 100-layer ResNet learns digits with optax and our tape, as fast as with jax.grad.
+
+Losses, test accuracy and steps per second, epoch by epoch and side by side with the same training on jax.grad.
+"""
 
 import statistics
 import time

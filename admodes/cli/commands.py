@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from admodes.cli.output import choice, chosen_names, fail, opened, output, precision, progress_line
@@ -153,6 +154,24 @@ def list_rules(options: argparse.Namespace) -> None:
     rows = [[name, kind] for name, kind in supported.items()]
     with output(options) as write:
         write(supported, table("", ["primitive", "rule"], rows, left=2), f"{len(rows)} primitives")
+
+
+def run_demos(options: argparse.Namespace) -> int:
+    from admodes.compare.demos import demos, gallery
+    from admodes.tables import show, table
+
+    found = demos()
+    if options.list:
+        show(table("", ["demo", "what it shows"], [[demo.name, demo.summary] for demo in found.values()], left=2))
+        return 0
+    size = ["--full"] if options.full else ["--smoke"] if options.smoke else []
+    arguments = [*size, "--seed", str(options.seed)]
+    if options.all:
+        statuses = gallery(found, Path(options.out), arguments, progress_line)
+        progress_line(f"wrote {Path(options.out) / 'index.html'}")
+        return max(statuses.values())
+    (name,) = chosen_names([options.demo], found, "demo")
+    return found[name].run([*arguments, "--out", options.out])
 
 
 def bench_modes_suite(options: argparse.Namespace) -> None:

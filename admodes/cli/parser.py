@@ -17,6 +17,7 @@ examples:
   admodes doctor jax.numpy:linalg.norm --arg "zeros(3)"
   admodes explain lecture_graph                values and adjoints, line by line
   admodes draw lecture_graph --format dot      the computational graph, for Graphviz
+  admodes demo depth                           a story told with measured numbers and a picture
   admodes bench modes                          derivatives of admodes as ratios to JAX's
   admodes bench jacobians                      planned Jacobians beside JAX's and asdex's
 """
@@ -128,6 +129,19 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("rules", do.list_rules, "the primitives that have a derivative rule", "admodes rules")
     add_json(sub)
+
+    sub = command("demo", do.run_demos, "stories told with measured numbers and a picture", "admodes demo depth")
+    which = sub.add_mutually_exclusive_group(required=True)
+    which.add_argument("demo", nargs="?", metavar="NAME", help="a name from `admodes demo --list`")
+    which.add_argument("--list", action="store_true", help="the demos, with one line each")
+    which.add_argument("--all", action="store_true", help="every demo, and a page that shows them (index.html)")
+    size = sub.add_mutually_exclusive_group()
+    size.add_argument("--full", action="store_true", help="more sizes, more seeds, longer")
+    size.add_argument("--smoke", action="store_true", help="tiny sizes: only whether it runs")
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of splits, weights and noise (default: 0)")
+    sub.add_argument(
+        "--out", default="demo-results", metavar="DIR", help="for figures and numbers (default: demo-results)"
+    )
 
     sub = command("bench", None, "benchmarks: all in one run, samples interleaved, ratios", "admodes bench jacobians")
     suites = sub.add_subparsers(title="benchmarks", metavar="SUITE", required=True)

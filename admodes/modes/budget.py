@@ -91,6 +91,10 @@ class Schedules:
             for start in range(self.n - width + 1):
                 self._solve(start, start + width, elapsed)
 
+    def everything(self) -> float:
+        """The bytes in which nothing is computed again."""
+        return self.unit * int(np.argmax(self.held[0, self.n] == 0.0))
+
     def least(self) -> float:
         """The fewest bytes that a schedule fits with at most SWEEPS further sweeps."""
         return self.unit * int(np.argmax(self.held[0, self.n] <= SWEEPS * self.costs.times.sum()))

@@ -76,7 +76,7 @@ def _attempts(steps: Chain, n: int, limit: int) -> Iterator[tuple[tuple, int]]:
     needed = _temporaries(steps, everything, n)
     yield everything, needed
     schedules = Schedules(Costs.of(steps))
-    budget, last = schedules.most, everything
+    budget, last = schedules.everything(), everything
     for left in reversed(range(ATTEMPTS)):
         budget -= max(1.25 * (needed - limit), 0.15 * budget)
         nest = schedules.nest(budget if left else 0.0)

@@ -65,7 +65,7 @@ class MemoryProfile:
         title = f"the tape keeps {count(self.bytes, 'B')} in {len(rows)} values beside the arguments"
         return plain(table(title, ["kept by", "at", "type", "size"], rows, left=3))
 
-    def plot(self, path: str) -> None:
+    def plot(self, path) -> None:
         """Draw what is kept along the program, and the peak under each policy, into a file."""
         from itertools import accumulate
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 from jax import lax
 
+from admodes.linear.maps import static
 from admodes.planner.products import KNOWN, Entries, Formulas, Terms
 from admodes.rules.derived import keep
 
@@ -24,10 +25,6 @@ SMALL = 16384  # fewer terms are not worth a kernel of their own
 MANY = 4  # so many products of a number are computed in place
 FEW = 1024  # so many numbers at least are worth a kernel that needs no index tables
 GATHER = lax.GatherDimensionNumbers(offset_dims=(), collapsed_slice_dims=(0,), start_index_map=(0,))
-
-
-def static() -> Any:
-    return field(metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
@@ -75,7 +72,7 @@ class Group:
     coef: tuple
     first: tuple
     second: tuple
-    length: int | None = field(default=None, metadata={"static": True})
+    length: int | None = static(default=None)
 
     def __call__(self, pools: Pools, dtype):
         total: Any = None
@@ -243,7 +240,9 @@ class _Scheduler:
         single[single] = (terms.second[heads[single]] != KNOWN) & (terms.coef[heads[single]] == 1)
         at = heads[single]
         first, second = np.arange(used.size), np.full(used.size, KNOWN)
-        if MANY * np.unique(np.concatenate([terms.first[at], terms.second[at]])).size > at.size:
+        factors = np.zeros(used.size, bool)
+        factors[terms.first[at]] = factors[terms.second[at]] = True
+        if MANY * np.count_nonzero(factors) > at.size:
             return results, second[results], np.ones(numbers.size, bool)
         first[numbers[single]], second[numbers[single]] = terms.first[at], terms.second[at]
         return first[results], second[results], ~single
@@ -302,8 +301,10 @@ class _Scheduler:
                 code = np.unique(code * (number.max() + 1) + number, return_inverse=True)[1]
         sets = [np.flatnonzero(code == k) for k in np.flatnonzero(np.bincount(code) >= max(FEW, rows.size // 16))]
         large = [s for s in sets if s.size * coef.shape[1] >= SMALL or self._are_runs(first[s], second[s])]
-        rest = np.setdiff1d(rows, np.concatenate(large)) if large else rows
-        return [*large, rest] if rest.size else large
+        left = np.ones(rows.size, bool)
+        for chosen in large:
+            left[chosen] = False
+        return [*large, rows[left]] if left.any() else large
 
     def _are_runs(self, *factors) -> bool:
         """Whether the numbers in each column are consecutive ones of a part, or known."""

@@ -25,10 +25,9 @@ def after(seeds: Sequence, values):
     seed = next((s for s in seeds if s is not None and s.size and jc.is_differentiable(jc.typeof(s))), None)
     if seed is None:
         return values
-    if not jc.is_real(seed):
-        seed = lax.real(seed)
     if jc.is_laid_out(jc.typeof(seed)):
         return lax.optimization_barrier((values, seed))[0]
+    seed = seed if jc.is_real(seed) else lax.real(seed)
     first = lax.reshape(lax.slice(seed, (0,) * seed.ndim, (1,) * seed.ndim), ())
     word = np.dtype(f"uint{8 * first.dtype.itemsize}")
     ones = lax.population_count(lax.bitcast_convert_type(first, word))

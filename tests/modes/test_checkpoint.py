@@ -21,8 +21,9 @@ POLICIES |= {policy: (policy, 10) for policy in ("sqrt", "every", "none")}
 
 
 def temporaries(derivative, *args):
-    """Bytes that the compiled program needs beside its arguments and results."""
-    return jax.jit(derivative).lower(*args).compile().memory_analysis().temp_size_in_bytes
+    """Bytes that the compiled program needs beside its arguments and results, with XLA's default scheduler."""
+    options = {"xla_cpu_enable_concurrency_optimized_scheduler": True}
+    return jax.jit(derivative).lower(*args).compile(options).memory_analysis().temp_size_in_bytes
 
 
 def recurrent(x, w, us, reverse):
