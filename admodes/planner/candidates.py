@@ -13,9 +13,8 @@ import numpy as np
 
 from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
-from admodes.planner.accumulate import TooLarge, accumulation
+from admodes.planner.accumulate import Accumulation, TooLarge, accumulation
 from admodes.planner.chained import chained
-from admodes.planner.eliminated import eliminated
 from admodes.planner.known import matrix_product
 from admodes.planner.machine import Machine
 from admodes.planner.result import LARGEST, Dense, Nonzeros
@@ -30,6 +29,8 @@ from admodes.sparse.coloring import coloring
 COLORING_SECONDS = 0.1
 DENSE = 0.5  # from this part of nonzeros on a pattern is not worth compressing, nor entry by entry accumulation
 PRODUCTS = 4_000_000
+MOST_NUMBERS = 4000  # nonzeros of local Jacobians: beyond, an elimination order is not searched in seconds
+SEARCH_SECONDS = 4.0
 LONG = 512  # entries from which on a vector is work enough for a loop's iteration
 
 
@@ -116,8 +117,9 @@ def candidates(task: Task, machine: Machine, form: str, options: dict, eliminate
         yield cost(forward(task, **options))
         if task.rows_allowed:
             yield cost(reverse(task, **options))
-        if eliminate and (ordered := eliminated(task, rows_only(task))) is not None:
-            yield cost(ordered)
+        if eliminate:
+            with contextlib.suppress(TooLarge, PlanningError):  # no small program of real numbers
+                yield cost(Accumulated(searched(task), "elimination"))
         if form == "dense" and (min(task.n, task.m) <= 1 or task.is_laid_out):
             return  # one pass is enough, or other ways would lose the layout
         if options.get("mesh") is None and (known := matrix_product(task)) is not None:
@@ -178,7 +180,7 @@ def best(task: Task, machine: Machine, form: str = "dense") -> Candidate:
 class Accumulated:
     """The nonzeros by products and sums of the nonzeros of the local Jacobians, worked out as static index lists."""
 
-    accumulation: Any
+    accumulation: Accumulation
     name: str = "accumulation"
     passes: int = 0
 
@@ -193,6 +195,9 @@ class Accumulated:
     @property
     def detail(self) -> str:
         a = self.accumulation
+        if a.search is not None:
+            proof = "optimal" if a.search.optimal else f"at least {a.search.lower_bound}"
+            return f"{a.multiplications} products ({proof}), order by {a.search.method}"
         return f"{a.multiplications} products, {a.additions} sums, {a.constants} constant entries"
 
     @property
@@ -210,6 +215,12 @@ class Accumulated:
         if not all(task.differentiated):
             outs = evaluate(task.program, *args)
         return outs, Nonzeros(values)
+
+
+def searched(task: Task) -> Accumulation:
+    """The accumulation number by number, in the order of the fewest multiplications that is found in some seconds."""
+    most = MOST_NUMBERS
+    return accumulation(rows_only(task), task.active, most_products=most, order="scalar", seconds=SEARCH_SECONDS)
 
 
 def rows_only(task: Task) -> Program:

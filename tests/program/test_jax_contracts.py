@@ -38,6 +38,22 @@ def test_higher_order_primitives_by_name():
     assert found == {"scan", "while", "cond", "remat2", "jit", "shard_map"}
 
 
+def test_only_debugging_output_may_be_repeated():
+    effect = lambda callback: jax.make_jaxpr(lambda x: callback(lambda x: None, x))(1.0)
+    assert not jc.has_side_effects(effect(jax.debug.callback))
+    assert jc.has_side_effects(effect(lambda f, x: jax.experimental.io_callback(f, None, x, ordered=True)))
+
+
+def test_types_of_stacks():
+    aval = jc.typeof(jnp.ones(3))
+    assert jc.stacked(aval, 5).shape == (5, 3)
+    assert jc.same_type(jc.unstacked(jc.stacked(aval, 5)), aval)
+
+
+def test_temporary_bytes_are_those_of_the_compiled_program():
+    assert jc.temporary_bytes(lambda x: jnp.sum(jnp.sort(x)), jnp.ones(1000, jnp.float32)) >= 4000
+
+
 def test_trace_hooks_that_we_override_exist():
     for hook in ("process_primitive", "process_call", "process_custom_jvp_call", "process_custom_vjp_call"):
         assert hasattr(jc.Trace, hook)
