@@ -165,7 +165,7 @@ class Deep:
 
     def probes(self, examples: int) -> list[jax.Array]:
         """Zeros of the shape of every activation: the gradient at what is added to a value is the gradient of it."""
-        return [jnp.zeros((self.blocks, examples, m)) for _, m in self.shapes]
+        return [jnp.zeros((self.blocks, examples, m), jnp.float32) for _, m in self.shapes]
 
     def __call__(self, params: dict, x: jax.Array, moments: Any = None, probes: list | None = None) -> jax.Array:
         """The logits. ``moments`` are those of :meth:`moments`; without them batch norm uses the batch's own."""

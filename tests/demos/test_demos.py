@@ -5,13 +5,8 @@ import json
 import runpy
 import sys
 
-import pytest
-
-pytest.importorskip("sklearn")
-pytest.importorskip("matplotlib")
-pytest.importorskip("optax")
-
 import jax
+import pytest
 
 from admodes.compare.demos import demos
 

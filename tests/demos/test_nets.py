@@ -3,9 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-
-optax = pytest.importorskip("optax")
 
 import admodes
 

@@ -3,14 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+
+import story
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn")
-
-import story
 
 import data
 
@@ -89,7 +88,7 @@ def test_a_missing_extra_says_which():
         sys.path.insert(0, "demos")
         import story
     """
-    root = str(__import__("pathlib").Path(__file__).parents[2])
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 1
     assert 'optax cannot be imported: pip install "admodes[demos]"' in done.stderr

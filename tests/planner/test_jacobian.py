@@ -253,8 +253,8 @@ def test_inside_shard_map():
     mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec("i")
     x = jnp.arange(8.0)
-    local = lambda x: jnp.sum(jnp.sin(x) * x[::-1])  # noqa: E731
-    shared = lambda x: jax.lax.pmean(jnp.sin(x) * x[::-1], "i")  # noqa: E731
+    local = lambda x: jnp.sum(jnp.sin(x) * x[::-1])
+    shared = lambda x: jax.lax.pmean(jnp.sin(x) * x[::-1], "i")
     for ours, theirs in (
         (admodes.hessian(local), jax.hessian(local)),
         (admodes.jacobian(local), jax.jacobian(local)),
@@ -268,5 +268,5 @@ def test_explicit_sharding():
     mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Explicit,))
     with jax.sharding.use_mesh(mesh) if hasattr(jax.sharding, "use_mesh") else jax.set_mesh(mesh):
         x = jax.device_put(jnp.arange(8.0), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("i")))
-        fun = lambda x: jnp.sin(x) * x  # noqa: E731
+        fun = lambda x: jnp.sin(x) * x
         np.testing.assert_allclose(admodes.jacobian(fun)(x), jax.jacfwd(fun)(x), rtol=1e-12)
