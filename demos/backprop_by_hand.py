@@ -1,4 +1,4 @@
-"""Backprop by hand: the tape does what one would write by hand, operation for operation, and keeps as much.
+"""Backprop by hand: the tape does what one would write by hand, operation for operation, and keeps a little more.
 
 The alphas and betas of the lecture's chain and graph; a deep net with its backward pass written out, layer by layer,
 beside the same net on the tape: numbers, operations, and the memory each keeps between the two passes.
@@ -242,10 +242,12 @@ def tell(s):
     f.legend()
     matmuls = {name: found["dot_general"] for name, found in counts.items()}
     ratio = kept[depths[-1]]["tape"] / kept[depths[-1]]["by hand"]
+    temp = {name: cost[1] for name, cost in costs.items()}
+    saved = temp["admodes"] / temp["by hand"]
     s.figure(
         figure,
-        f"Tape and hand: {matmuls['admodes']} matrix products each, and compiled the same memory; "
-        f"without jit the tape keeps {ratio:.1f} times as much",
+        f"Tape and hand: {matmuls['admodes']} matrix products each; the tape keeps {ratio:.2f} times as much, compiled "
+        f"{saved:.2f} times",
     )
 
     s.claim(
@@ -272,11 +274,10 @@ def tell(s):
         kept[depths[-1]]["tape"] <= 1.05 * kept[depths[-1]]["jax.vjp"],
         f"{ratio:.2f} of the hand-written",
     )
-    temp = {name: cost[1] for name, cost in costs.items()}
     s.claim(
-        "compiled, it needs no more memory than by hand",
-        temp["admodes"] <= 1.05 * temp["by hand"],
-        f"{temp['admodes'] / temp['by hand']:.2f} of it",
+        "compiled, it needs the memory that jax.grad needs",
+        temp["admodes"] <= 1.02 * temp["jax.grad"],
+        f"{temp['admodes'] / temp['jax.grad']:.2f} of it, {saved:.2f} of the hand-written",
     )
 
 

@@ -1,4 +1,4 @@
-"""Optimisers: what the step size matters, what momentum gains, where Adam goes wrong, and what scaling is worth.
+"""Optimisers: how much the step size matters, what momentum gains, where Adam goes wrong, and what scaling is worth.
 
 Seven optimisers of optax over their step size on a 50-layer ResNet; the same gradients on a quadratic of condition
 1000; the online problem on which Adam converges to the worst point; a step size chosen on a few hundred examples; and
