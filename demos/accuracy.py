@@ -136,7 +136,7 @@ def tell(s):
     s.figure(
         figure,
         f"In float64 the best forward difference is off by {f64['forward difference']:.0e}, "
-        f"the best central one by {f64['central difference']:.0e}, AD by {errors['float64', 'AD']:.0e}",
+        f"the best central one by {f64['central difference']:.0e}, AD by {errors['float64', 'AD']:.2g}",
     )
 
     for dtype in (np.float32, np.float64):

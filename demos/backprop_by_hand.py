@@ -1,4 +1,4 @@
-"""Backprop by hand: the tape does what one would write by hand, operation for operation, and keeps a little more.
+"""Backprop by hand: the tape does what one would write by hand, operation for operation, and keeps up to twice as much.
 
 The alphas and betas of the lecture's chain and graph; a deep net with its backward pass written out, layer by layer,
 beside the same net on the tape: numbers, operations, and the memory each keeps between the two passes.

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from threadpoolctl import threadpool_limits
 
 import admodes
 
@@ -25,12 +26,13 @@ def features(rng, x, widths):
     return np.maximum(x @ v, 0)
 
 
-def solve(phi, targets, ridge):
-    """Weights of min |Φ W − T|² + ridge n |W|², by the singular values; ridge 0 gives the solution of minimum norm."""
-    u, values, vt = np.linalg.svd(phi, full_matrices=False)
+def solutions(phi, targets, ridges):
+    """Weights of min |Φ W − T|² + ridge n |W|² for each ridge, by singular values; ridge 0 gives the minimum norm."""
+    with threadpool_limits(1):  # more threads only wait for each other at these sizes
+        u, values, vt = np.linalg.svd(phi, full_matrices=False)
     keep = values > 1e-10 * values[0]
     u, values, vt = u[:, keep], values[keep], vt[keep]
-    return vt.T @ ((values / (values**2 + ridge * len(phi)))[:, None] * (u.T @ targets))
+    return [vt.T @ ((values / (values**2 + ridge * len(phi)))[:, None] * (u.T @ targets)) for ridge in ridges]
 
 
 def error(phi, w, labels):
@@ -63,7 +65,7 @@ def tell(s):
         both = features(s.rng(2, seed), np.concatenate([x, x_test]), widths)
         for ratio, width in zip(ratios, widths):
             phi, test = (block[:, :width] / np.sqrt(width) for block in (both[:n], both[n:]))
-            methods = {"minimum norm": solve(phi, targets, 0.0), "ridge": solve(phi, targets, ridge)}
+            methods = dict(zip(("minimum norm", "ridge"), solutions(phi, targets, (0.0, ridge))))
             if ratio in trained:
                 s.say(f"training, width {width}")
                 methods["gradient descent"], losses = descend(phi, targets, steps)

@@ -31,8 +31,8 @@ MARKERS = dict(zip(RATE, "osD^v*P", strict=True))
 BATCH = 64
 
 
-def sweep(loss, make, rates, params, order, *shared, value_and_grad=admodes.value_and_grad):
-    """The losses of every step for each rate: all rates are trained at once, as one batch."""
+def sweep(loss, make, rates, params, orders, *shared, value_and_grad=admodes.value_and_grad):
+    """Losses (rates, orders, steps): every rate on every order of the examples, all trained at once."""
     optimiser = optax.inject_hyperparams(make)(rate=0.0)
     steps = nets.descend(loss, optimiser, value_and_grad)
 
@@ -41,8 +41,9 @@ def sweep(loss, make, rates, params, order, *shared, value_and_grad=admodes.valu
         state.hyperparams["rate"] = rate
         return steps(params, state, order, *shared)[2]
 
-    over_rates = jax.jit(jax.vmap(run, (0, None, None, *[None] * len(shared))))
-    return np.asarray(over_rates(jnp.asarray(rates, jnp.float32), params, order, *shared))
+    alike = [None] * len(shared)
+    every = jax.vmap(jax.vmap(run, (None, None, 0, *alike)), (0, None, None, *alike))
+    return np.asarray(jax.jit(every)(jnp.asarray(rates, jnp.float32), params, orders, *shared))
 
 
 def quadratic(condition, dimension=50):
@@ -128,15 +129,15 @@ def tell(s):
     for name, (make, (low, high)) in s.track(RATE.items(), "step sizes"):
         s.say(name)
         rates = np.logspace(low, high, round((high - low) * per_decade) + 1)
-        losses = sweep(deep, make, rates, params, order, digits.x, digits.y)
+        losses = sweep(deep, make, rates, params, order[None], digits.x, digits.y)[:, 0]
         curves[name] = losses
         final[name] = rates, np.nan_to_num(losses[:, -20:].mean(1), nan=np.inf, posinf=np.inf)
         rows += [{"optimiser": name, "rate": r, "loss": v} for r, v in zip(*final[name])]
     s.table("rates", rows)
     best = int(np.argmin(final["Adam"][1]))
-    jaxs = sweep(
-        deep, RATE["Adam"][0], final["Adam"][0], params, order, digits.x, digits.y, value_and_grad=jax.value_and_grad
-    )[best]
+    make, rates = RATE["Adam"][0], final["Adam"][0]
+    jaxs = sweep(deep, make, rates, params, order[None], digits.x, digits.y, value_and_grad=jax.value_and_grad)
+    jaxs = jaxs[best, 0]
 
     # The quadratic.
     f, x0, methods = quadratic(1000.0)
@@ -158,16 +159,16 @@ def tell(s):
     }
     s.table("reddi", [{"optimiser": name, "last": x[-1], "mean": x.mean()} for name, x in online.items()])
 
-    # A step size from a subsample (Bottou): one pass over few examples, then over all of them.
+    # A step size from a subsample (Bottou): one pass over few examples, then over all, in several random orders.
     shallow = nets.MLP((64, 32, 10))
     rates = np.logspace(-3, 1, s.scaled(3, 17, 33))
     few, batch = s.scaled(64, 320, 320), 16
-    passes = {}
+    passes, orders = {}, s.scaled(1, 8, 32)
     for n in (few, len(digits.y)):
-        order = data.batches(s.rng(3), n, batch, 1).reshape(-1, batch)
+        order = data.batches(s.rng(3), n, batch, orders)
         loss = lambda p, i, x, y: nets.cross_entropy(shallow(p, x[i]), y[i])
         run = sweep(loss, RATE["SGD"][0], rates, shallow.init(s.rng(4)), order, digits.x, digits.y)
-        passes[n] = np.nan_to_num(run[:, -8:].mean(1), nan=np.inf)
+        passes[n] = np.nan_to_num(run[:, :, -8:].mean((1, 2)), nan=np.inf)
     s.table("bottou", [dict(zip(("rate", "few", "all"), v)) for v in zip(rates, *passes.values())])
 
     # Scaled data.
