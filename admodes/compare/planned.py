@@ -20,8 +20,8 @@ def strategies(
 
     >>> import jax.numpy as jnp
     >>> from admodes.compare.planned import strategies
-    >>> sorted(s.name for s in strategies(lambda x: x[1:] * x[:-1], (jnp.ones(5),)))[:2]
-    ['compressed forward', 'compressed reverse']
+    >>> sorted(s.name for s in strategies(lambda x: x[1:] * x[:-1], (jnp.ones(5),)))
+    ['accumulation', 'compressed forward', 'compressed reverse']
     """
     task = request("compare", fun, argnums, False, holomorphic).call(args, {}).task()
     oracle = jax.jacfwd if task.n <= task.m else jax.jacrev
