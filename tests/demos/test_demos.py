@@ -11,7 +11,6 @@ import pytest
 from admodes.compare.demos import demos
 
 DEMOS = demos()
-QUICK = {"accuracy", "implicit_regularisation", "train"}  # what compiles in seconds even on a slow machine
 
 
 def test_the_demos_are_found_and_the_parts_they_share_are_not():
@@ -38,7 +37,7 @@ def quick_compilation():
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in DEMOS])
+@pytest.mark.parametrize("name", DEMOS)
 def test_smoke(name, tmp_path, monkeypatch, capsys):
     assert run(name, tmp_path, monkeypatch, "--smoke") == 0
     found = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
