@@ -50,74 +50,77 @@ def _int(x):
 def online(advance: Callable, going: Callable, carry: Arrays, slots: int) -> tuple[tuple, Trail]:
     """Run ``while going(carry): carry = advance(carry)``, keeping states as it goes: (carry, trail).
 
-    The latest state is always kept. When the slots are full, its level rises; the states of lower level before it are
-    then overwritten, the latest first, and the new states have level 0 (Wang, Moin and Iaccarino 2009, algorithm 1).
-    Between two such promotions the slots to be written are a list, so that a step costs one write.
+    Slots are ranked by the age of their states, the latest state is always kept, and levels do not rise with the rank.
+    When all slots are full, the level of the last rises; the states before it of lower level are then overwritten, the
+    latest first, and the new states have level 0 (Wang, Moin and Iaccarino 2009, algorithm 1): the ranks from
+    there on turn round. Between two such promotions, a step costs one write.
     """
     n = slots + 1
-    numbers: Any = np.arange(n, dtype=np.int32)
-    at: Any = np.where(numbers == 0, 0, UNUSED).astype(np.int32)
-    level: Any = np.where(numbers == 0, UNUSED, 0).astype(np.int32)
-    targets: Any = np.roll(numbers, -1)  # the slots to be written next
+    ranks: Any = np.arange(n, dtype=np.int32)
+    at: Any = np.where(ranks == 0, 0, UNUSED).astype(np.int32)
+    level: Any = np.where(ranks == 0, UNUSED, 0).astype(np.int32)
     carry = tuple(carry)
     states = tuple(lax.broadcast(x, (n,)) for x in carry)
 
     def run(state):
-        _, carry, done, at, level, targets, count, states = state
+        alive, carry, done, first, order, level, at, states = state
 
         def more(inner):
-            alive, _, j, *_ = inner
-            return lax.bitwise_and(alive, lax.lt(j, count))
+            alive, _, rank, *_ = inner
+            return lax.bitwise_and(alive, lax.lt(rank, np.int32(n)))
 
         def step(inner):
-            _, carry, j, done, at, states = inner
+            _, carry, rank, done, at, states = inner
             carry, done = tuple(advance(carry)), lax.add(done, np.int32(1))
-            slot = lax.dynamic_index_in_dim(targets, j, keepdims=False)
+            slot = lax.dynamic_index_in_dim(order, rank, keepdims=False)
             at = lax.dynamic_update_index_in_dim(at, done, slot, 0)
-            return going(carry), carry, lax.add(j, np.int32(1)), done, at, _write(states, slot, carry)
+            return going(carry), carry, lax.add(rank, np.int32(1)), done, at, _write(states, slot, carry)
 
-        start = (state[0], carry, np.int32(0), done, at, states)
-        alive, carry, _, done, at, states = lax.while_loop(more, step, start)
-        last = lax.dynamic_index_in_dim(targets, lax.sub(count, np.int32(1)), keepdims=False)
-        is_last = lax.eq(numbers, lax.broadcast(last, (n,)))
-        promoted = lax.add(lax.dynamic_index_in_dim(level, last, keepdims=False), np.int32(1))
-        promoted = lax.broadcast(promoted, (n,))
-        given_up = lax.bitwise_and(lax.lt(level, promoted), lax.bitwise_not(is_last))
-        level = lax.select(is_last, promoted, lax.select(given_up, np.zeros(n, np.int32), level))
-        # the latest state moves on in its own slot, then the later of those given up go first
-        rank = lax.select(
-            is_last, np.full(n, -UNUSED, np.int32), lax.select(given_up, lax.neg(at), np.ones(n, np.int32))
-        )
-        _, targets = lax.sort((rank, numbers), num_keys=1)
-        count = lax.add(_int(lax.reduce_sum(_int(given_up), (0,))), np.int32(1))
-        return alive, carry, done, at, level, targets, count, states
+        alive, carry, _, done, at, states = lax.while_loop(more, step, (alive, carry, first, done, at, states))
+        promoted = lax.add(lax.index_in_dim(level, n - 1, keepdims=False), np.int32(1))
+        first = _int(lax.reduce_sum(_int(lax.ge(level, lax.broadcast(promoted, (n,)))), (0,)))
+        new = lax.ge(ranks, lax.broadcast(first, (n,)))
+        level = lax.select(new, lax.full_like(level, 0), level)
+        level = lax.dynamic_update_index_in_dim(level, promoted, first, 0)
+        backward = lax.rev(order, (0,))
+        turned = lax.dynamic_slice_in_dim(lax.concatenate([backward, backward], 0), lax.sub(np.int32(n), first), n)
+        return alive, carry, done, first, lax.select(new, turned, order), level, at, states
 
-    start = (going(carry), carry, np.int32(0), at, level, targets, np.int32(slots), states)
-    _, carry, done, at, _, _, _, states = lax.while_loop(lambda state: state[0], run, start)
+    start = (going(carry), carry, np.int32(0), np.int32(1), ranks, level, at, states)
+    _, carry, done, _, _, _, at, states = lax.while_loop(lambda state: state[0], run, start)
     at = lax.select(lax.lt(at, lax.broadcast(done, (n,))), at, np.full(n, UNUSED, np.int32))
-    at, order = lax.sort((at, numbers), num_keys=1)
+    at, order = lax.sort((at, ranks), num_keys=1)
     return carry, Trail(done, at, order, states)
 
 
 def placed(advance: Callable, carry: Arrays, length: int, slots: int, results: Arrays = ()) -> tuple:
-    """Run ``length`` steps ``carry, results = advance(k, carry, results)``, kept by the binomial schedule.
+    """Run ``length`` steps (1 or more) ``carry, results = advance(k, carry, results)``, kept by the binomial schedule.
 
     Returns (carry, results, trail); ``results`` are not kept.
     """
     starts = placements(length, slots)
     n = len(starts)
     at, ends = np.array(starts, np.int32), np.array((*starts[1:], length), np.int32)
+    apart = sum(end - start > 1 for start, end in zip(at, ends, strict=True))  # then each state is kept
+
+    def steps(first, end, carry, results):
+        return lax.fori_loop(first, end, lambda k, s: tuple(map(tuple, advance(k, *s))), (carry, results))
 
     def stretch(i, state):
         carry, results, states = state
         states = _write(states, i, carry)
         first, end = (lax.dynamic_index_in_dim(edges, i, keepdims=False) for edges in (at, ends))
-        carry, results = lax.fori_loop(first, end, lambda k, s: tuple(map(tuple, advance(k, *s))), (carry, results))
-        return carry, results, states
+        return (*steps(first, end, carry, results), states)
+
+    def single(i, state):
+        carry, results, states = state
+        states = _write(states, i, carry)
+        return (*map(tuple, advance(lax.add(_int(i), np.int32(length - n)), carry, results)), states)
 
     states = tuple(lax.broadcast(x, (n,)) for x in carry)
-    start = (tuple(carry), tuple(results), states)
-    carry, results, states = lax.fori_loop(np.int32(0), np.int32(n), stretch, start) if n else start
+    state = (tuple(carry), tuple(results), states)
+    state = lax.fori_loop(0, apart, stretch, state) if apart else state
+    carry, results, states = lax.fori_loop(apart, n, single, state)
     return carry, results, Trail(np.int32(length), at, np.arange(n, dtype=np.int32), states)
 
 
@@ -125,36 +128,53 @@ def unwind(advance: Callable, pull: Callable, trail: Trail, cotangents):
     """Walk a loop back: ``cotangents = pull(k, carry, cotangents)`` for each step k, the last one first.
 
     ``carry = advance(k, carry)`` brings back the states that were not kept, storing others in the slots that have
-    become free, by the binomial schedule for the gap and the slots that there are.
+    become free, by the binomial schedule for the gap and the slots that there are. A gap with a slot for each of its
+    states (β(s, 1) = s + 1 steps or fewer) is filled in one loop, and walked back in another.
     """
     n = len(trail.order)
-    if n == 0:
-        return cotangents
     order, one = trail.order, np.int32(1)
 
     def slot(rank):
         return lax.dynamic_index_in_dim(order, rank, keepdims=False)
 
+    def stored(at, rank):
+        return lax.dynamic_index_in_dim(at, lax.max(rank, np.int32(0)), keepdims=False)
+
     def reversal(state):
         end, top, at, states, cotangents = state
-        wanted = lax.sub(end, one)
 
-        def before(inner):
-            here, *_ = inner
-            return lax.lt(here, wanted)
+        def crowded(inner):
+            top, at, _ = inner
+            return lax.gt(lax.sub(end, stored(at, top)), lax.sub(np.int32(n), top))
 
         def approach(inner):
-            here, top, at, states = inner
+            top, at, states = inner
+            here = stored(at, top)
             there = lax.add(here, _split(lax.sub(end, here), lax.sub(np.int32(n - 1), top)))
             carry = lax.fori_loop(here, there, lambda k, c: tuple(advance(k, c)), _read(states, slot(top)))
             top = lax.add(top, one)
-            at = lax.dynamic_update_index_in_dim(at, there, top, 0)
-            return there, top, at, _write(states, slot(top), carry)
+            return top, lax.dynamic_update_index_in_dim(at, there, top, 0), _write(states, slot(top), carry)
 
-        here = lax.dynamic_index_in_dim(at, top, keepdims=False)
-        _, top, at, states = lax.while_loop(before, approach, (here, top, at, states))
-        cotangents = pull(wanted, _read(states, slot(top)), cotangents)
-        return wanted, lax.sub(top, one), at, states, cotangents
+        def fill(k, inner):
+            top, at, states, carry = inner
+            carry, k, top = tuple(advance(k, carry)), lax.add(k, one), lax.add(top, one)
+            return top, lax.dynamic_update_index_in_dim(at, k, top, 0), _write(states, slot(top), carry), carry
+
+        def next_kept(inner):
+            end, top, _ = inner
+            return lax.bitwise_and(lax.ge(top, np.int32(0)), lax.eq(stored(at, top), lax.sub(end, one)))
+
+        def back(inner):
+            end, top, cotangents = inner
+            end = lax.sub(end, one)
+            return end, lax.sub(top, one), pull(end, _read(states, slot(top)), cotangents)
+
+        top, at, states = lax.while_loop(crowded, approach, (top, at, states))
+        here = stored(at, top)
+        start = (top, at, states, _read(states, slot(top)))
+        top, at, states, _ = lax.fori_loop(here, lax.sub(end, one), fill, start)
+        end, top, cotangents = lax.while_loop(next_kept, back, (end, top, cotangents))
+        return end, top, at, states, cotangents
 
     kept = _int(lax.reduce_sum(_int(lax.lt(trail.at, lax.broadcast(trail.length, (n,)))), (0,)))
     start = (trail.length, lax.sub(kept, one), trail.at, trail.states, cotangents)

@@ -8,6 +8,7 @@ from jax import lax
 
 import admodes
 from admodes.errors import SideEffectError
+from admodes.rules.binomial import fewest_steps
 from tests.oracle import check, sample
 
 W = sample((3, 3), np.float64, -0.6, 0.6, seed=6)
@@ -157,3 +158,18 @@ def test_side_effects_are_refused():
     with pytest.raises(SideEffectError, match=r"test_checkpoint\.py"):
         admodes.grad(admodes.checkpoint(f))(X)
     assert admodes.grad(admodes.checkpoint(f, "none"))(X).shape == (3,)
+
+
+@pytest.mark.parametrize(("length", "slots"), [(1, 1), (10, 3), (100, 5), (100, 200)])
+def test_a_scan_runs_the_fewest_steps(length, slots):
+    """t(l, s), the last one of the first sweep, and each once more where it is differentiated."""
+    seen = []
+
+    def step(c, _):
+        jax.debug.callback(lambda: seen.append(1))
+        return jnp.sin(c), None
+
+    loop = lambda x: lax.scan(step, x, None, length=length)[0]
+    jax.block_until_ready(admodes.grad(admodes.checkpoint(loop, slots=slots))(1.0))
+    jax.effects_barrier()
+    assert len(seen) == fewest_steps(length, slots) + 1 + length

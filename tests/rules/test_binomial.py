@@ -65,6 +65,7 @@ def test_placements_are_ascending_and_fit_the_slots(slots):
         if length:
             stored = at[:slots]  # the last step's state, beyond those, is the working one
             gaps = np.diff((*stored, length))
+            assert (np.diff((*at, length))[1:] <= np.diff((*at, length))[:-1]).all()  # single steps come last
             steps = stored[-1] + sum(fewest_steps(int(gap), slots - k) for k, gap in enumerate(gaps))
             assert steps == fewest_steps(length, slots)
 
