@@ -24,13 +24,14 @@ import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
 from admodes.planner.elimination import Rule, accumulate
-from admodes.planner.graph import Linearised, merge_common, scalar_graph
+from admodes.planner.graph import Linearised, scalar_graph
 from admodes.planner.nonzeros import Local, TooLarge, local_jacobians
 from admodes.planner.products import KNOWN, Entries, Formula, Formulas, Terms, product
 from admodes.planner.schedule import schedule
 from admodes.planner.search import Found, search
 from admodes.program import jax_compat as jc
 from admodes.program.ir import Program
+from admodes.program.merge import merge_common
 
 __all__ = ["Accumulation", "TooLarge", "accumulation"]
 

@@ -18,7 +18,7 @@ from admodes.planner.chained import chained
 from admodes.planner.known import matrix_product
 from admodes.planner.machine import Machine
 from admodes.planner.result import LARGEST, Dense, Nonzeros
-from admodes.planner.seeded import Seeded, compressed, forward, reverse
+from admodes.planner.seeded import compressed, forward, reverse
 from admodes.planner.task import Task
 from admodes.planner.work import Work, conversion, work
 from admodes.program.evaluate import evaluate
@@ -31,7 +31,6 @@ DENSE = 0.5  # from this part of nonzeros on a pattern is not worth compressing,
 PRODUCTS = 4_000_000
 MOST_NUMBERS = 4000  # nonzeros of local Jacobians: beyond, an elimination order is not searched in seconds
 SEARCH_SECONDS = 4.0
-LONG = 512  # entries from which on a vector is work enough for a loop's iteration
 
 
 class Method(Protocol):
@@ -129,7 +128,7 @@ def candidates(task: Task, machine: Machine, form: str, options: dict, eliminate
     if sparse or form == "compressed":
         for kind in kinds(task):
             colors = coloring(pattern, kind, budget=COLORING_SECONDS, shapes=grids(task, kind))
-            yield cost(one_by_one(compressed(colors, **options), task))
+            yield cost(compressed(colors, **options))
     if form == "compressed" or options.get("mesh") is not None:
         return  # only products with seeds can be handed out as such, or split over devices
     if sparse:
@@ -139,16 +138,6 @@ def candidates(task: Task, machine: Machine, form: str, options: dict, eliminate
         found = chained(task, machine, lambda part: best(part, machine))
         if found is not None:
             yield cost(found)
-
-
-def one_by_one(method: Seeded, task: Task) -> Seeded:
-    """The method with its seeds in a loop, if a batch gains nothing: long vectors, and no matrix to share between them.
-
-    In a batch, compilers fuse the whole sweep into the gather that reads the nonzeros off, where it is not vectorised.
-    """
-    if method.chunk or method.mesh or method.passes < 2 or max(task.n, task.m) < LONG or method.work(task).products:
-        return method
-    return dataclasses.replace(method, chunk=1)
 
 
 def kinds(task: Task) -> list[str]:
@@ -206,7 +195,8 @@ class Accumulated:
 
     def work(self, task: Task) -> Work:
         a = self.accumulation
-        once = work(task.pushing, (False,) * len(task.pushing.in_avals), 1)  # values and local partials
+        local = a.local.closed  # values and local partials
+        once = work(local, (False,) * len(local.in_avals), 1)
         terms = float(a.multiplications + a.additions)
         return once + Work(gathered=terms, elements=float(a.pattern.nnz), kernels=1.0 + 2 * a.levels)
 

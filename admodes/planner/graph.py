@@ -17,7 +17,6 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jax import lax
@@ -25,8 +24,8 @@ from jax import lax
 from admodes.planner.nonzeros import Block, Local, local_jacobians
 from admodes.planner.products import KNOWN
 from admodes.program import jax_compat as jc
-from admodes.program.evaluate import live_equations
-from admodes.program.ir import Const, Equation, Program
+from admodes.program.ir import Program
+from admodes.program.merge import merge_common
 
 Edge = tuple[int, int, float | None]  # source, target, the partial if it does not depend on x
 
@@ -109,47 +108,6 @@ class ScalarGraph:
 
 
 # -- from a program ------------------------------------------------------------------------------
-
-COMMUTATIVE = {"add", "add_any", "mul", "max", "min"}
-
-
-def merge_common(program: Program) -> Program:
-    """The program without dead code, and with each subexpression computed once."""
-    first: dict[Any, tuple[int, ...]] = {}
-    same: dict[int, int] = {}
-    kept = []
-    for equation in live_equations(program):
-        inputs = tuple(x if isinstance(x, Const) else same.get(x, x) for x in equation.inputs)
-        merged = Equation(equation.primitive, equation.params, inputs, equation.outputs, equation.source)
-        key = None if equation.effects else _key(merged)
-        if key is not None and key in first:
-            same.update(zip(equation.outputs, first[key], strict=True))
-            continue
-        if key is not None:
-            first[key] = equation.outputs
-        kept.append(merged)
-    outputs = tuple(x if isinstance(x, Const) else same.get(x, x) for x in program.outputs)
-    return Program(program.inputs, outputs, program.constants, tuple(kept), program.avals)
-
-
-def _key(equation: Equation):
-    """Equal for equations that compute the same; None if the parameters cannot tell."""
-    operands = [_operand_key(x) for x in equation.inputs]
-    if equation.primitive.name in COMMUTATIVE:
-        operands.sort()
-    key = (equation.primitive, tuple(operands), tuple(sorted(equation.params.items(), key=lambda item: item[0])))
-    try:
-        hash(key)
-    except TypeError:  # a parameter that cannot be compared: an array, say
-        return None
-    return key
-
-
-def _operand_key(operand) -> tuple:
-    if not isinstance(operand, Const):
-        return ("slot", operand, "")
-    value = np.asarray(operand.value)
-    return ("value", value.tobytes(), f"{value.dtype}{value.shape}{jc.typeof(operand.value).weak_type}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from jax import lax
 
 from admodes.linear.maps import static
 from admodes.planner.products import KNOWN, Entries, Formulas, Terms
+from admodes.rules.again import stored
 from admodes.rules.derived import keep
 
 UNROLLED = 4  # sums of up to so many terms are added term by term, longer ones by a reduction
@@ -46,18 +47,33 @@ class Places:
 
 
 class Pools:
-    """The parts there are so far, and joined ones."""
+    """The parts there are so far, and joined ones. Gathers would compute anew what is not stored."""
 
-    def __init__(self, parts: Sequence):
-        self.parts = list(parts)
+    def __init__(self, seed):
+        self.parts: list = []
+        self._seed = seed
         self._joined: dict = {}
 
+    def append(self, parts: Sequence, on: Sequence[bool]) -> None:
+        """Take up parts; those that are ``on`` are stored."""
+        found = iter(self._stored(keep(on, parts)))
+        self.parts += [next(found) if keep_it else x for keep_it, x in zip(on, parts, strict=True)]
+
     def joined(self, numbers: tuple[int, ...]):
+        """Some parts as one array, in which they are stored."""
         if len(numbers) == 1:
             return self.parts[numbers[0]]
         if numbers not in self._joined:
-            self._joined[numbers] = lax.concatenate([self.parts[k] for k in numbers], 0)
+            parts = [self.parts[k] for k in numbers]
+            (whole,) = self._stored([lax.concatenate(parts, 0)])
+            ends = itertools.accumulate(x.size for x in parts)
+            for k, x, end in zip(numbers, parts, ends, strict=True):
+                self.parts[k] = lax.slice_in_dim(whole, end - x.size, end)
+            self._joined[numbers] = whole
         return self._joined[numbers]
+
+    def _stored(self, arrays: Sequence) -> Sequence:
+        return stored(arrays, self._seed) if arrays and self._seed is not None else arrays
 
 
 @jax.tree_util.register_dataclass
@@ -107,33 +123,12 @@ class Tables:
         """The results."""
         if self.results is None:
             return jax.numpy.zeros(0, dtype)
-        never = lax.gt(jax.numpy.asarray(self.constants)[-1], 0.0)
-        pools = Pools([])
-        self._append(pools, [lax.convert_element_type(x, dtype) for x in (*arrays, self.constants)], never)
+        pools, on = Pools(next((x for x in arrays if x.size), None)), iter(self.stored)
+        given = [lax.convert_element_type(x, dtype) for x in (*arrays, self.constants)]
+        pools.append(given, list(itertools.islice(on, len(given))))
         for groups in self.levels:
-            self._append(pools, [group(pools, dtype) for group in groups], never)
+            pools.append([group(pools, dtype) for group in groups], list(itertools.islice(on, len(groups))))
         return self.results(pools, dtype)
-
-    def _append(self, pools: Pools, parts: list, never) -> None:
-        """Take up parts, those to be stored through a branch: a compiler that fuses it with gathers computes them anew.
-
-        ``never`` is False, which the compiler does not know.
-        """
-        on = self.stored[len(pools.parts) : len(pools.parts) + len(parts)]
-        chosen = keep(on, parts)
-        if chosen:
-            chosen = lax.cond(never, _others, lambda xs: xs, chosen)
-        found = iter(chosen)
-        pools.parts += [next(found) if keep_it else x for keep_it, x in zip(on, parts, strict=True)]
-
-
-def _others(arrays: list) -> list:
-    """Arrays of the same types that are not the same: each is the next one of its size, or its negative."""
-    groups: dict[int, list] = {}
-    for x in arrays:
-        groups.setdefault(x.size, []).append(x)
-    turned = {n: iter([*xs[1:], xs[0]] if len(xs) > 1 else [lax.neg(xs[0])]) for n, xs in groups.items()}
-    return [next(turned[x.size]) for x in arrays]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +149,8 @@ def schedule(formulas: Formulas, sizes: Sequence[int], entries: Entries) -> Sche
 class _Scheduler:
     """``part`` and ``offset`` say where each number is; those of the constants, one and zero follow the formulas'.
 
-    ``sizes`` are those of the parts so far, ``reads`` and ``tables`` how many entries are gathered from each and by how
-    many tables; those ``shared`` are taken together by all columns of a level that need several.
+    ``sizes`` are those of the parts so far, ``reads`` and ``tables`` how many entries are gathered from each alone, and
+    by how many tables; those ``shared`` are joined for a level, as there are columns that need several of them.
     """
 
     def __init__(self, formulas: Formulas, sizes: Sequence[int]):
@@ -335,18 +330,18 @@ class _Scheduler:
     def _places(self, numbers: np.ndarray) -> Places:
         counts = np.bincount(self.part[numbers], minlength=len(self.sizes))
         parts = np.flatnonzero(counts)
-        if parts.size > 1 and self.shared[parts].all():
+        together = self.shared[parts].all()
+        if together:
             parts = np.flatnonzero(self.shared)
         starts = np.zeros(len(self.sizes), np.int64)
         starts[parts] = np.cumsum([0, *(self.sizes[k] for k in parts)])[:-1]
         places = starts[self.part[numbers]] + self.offset[numbers]
         chosen = tuple(map(int, parts))
-        if parts.size > 1:
-            self.tables[parts] = 2
         if (np.diff(places) == 1).all():
             return Places(None, chosen, int(places[0]), places.size)
-        self.reads += counts
-        self.tables += counts > 0
+        if parts.size == 1:
+            self.reads += counts
+            self.tables += counts > 0
         return Places(places.astype(np.int32), chosen, 0, places.size)
 
 

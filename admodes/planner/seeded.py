@@ -25,6 +25,7 @@ from admodes.planner.result import Dense, Nonzeros
 from admodes.planner.task import Task
 from admodes.planner.work import Work, work
 from admodes.program import jax_compat as jc
+from admodes.rules.again import stored
 from admodes.sparse.coloring import Coloring
 from admodes.sparse.compress import decompression
 
@@ -92,7 +93,7 @@ class Seeded:
         """The outputs, and the Jacobian: nonzeros if there is a coloring."""
         outs, (pushed, pulled) = self.compressed(task, tables, args)
         if tables is not None:
-            return outs, Nonzeros(tables[1](pushed, pulled))
+            return outs, Nonzeros(tables[1](*map(_written, (pushed, pulled))))
         if not self.passes:
             return outs, Dense(jax.numpy.zeros((task.m, task.n), task.dtype))
         return outs, Dense(pulled) if pushed is None else Dense(pushed, transposed=True)
@@ -152,6 +153,11 @@ class Seeded:
             return seeds
         spec = jax.sharding.PartitionSpec(self.mesh.axis_names)
         return lax.with_sharding_constraint(seeds, jax.sharding.NamedSharding(self.mesh, spec))
+
+
+def _written(product):
+    """The products in memory: compilers would fuse the sweep into the gather of nonzeros, where it is not vectorised."""
+    return product if product is None or not product.size else stored([product], product)[0]
 
 
 def _pushing(task: Task):

@@ -1,7 +1,8 @@
-"""Computing something a second time where the compiler would rather keep the first result.
+"""Computing something a second time where the compiler would rather keep the first result, and the other way round.
 
 XLA merges equal expressions, and on CPU it removes ``optimization_barrier`` before it does: what is to be computed
-again for the sake of memory would be kept after all, or computed again long before it is needed.
+again for the sake of memory would be kept after all, or computed again long before it is needed. And it fuses what
+makes an array with each of its uses: what is to be computed once would be computed anew for each of them.
 """
 
 from __future__ import annotations
@@ -18,24 +19,46 @@ from admodes.program import jax_compat as jc
 def after(seeds: Sequence, values):
     """The leaves of ``values``, unchanged, but for all that a compiler can tell only known once a seed is.
 
-    Each is select(p, x, 0) for a condition p on the bits of a seed that is always true: the number of ones in a word is
-    at most its length, which XLA does not use. A select costs a pass over the value, mostly fused into its use; its
-    derivative is a select, so that derivatives of any order, and batches, are computed again as well.
+    Each is select(p, x, 0) for a condition p on a seed that always holds. A select costs a pass over the value, mostly
+    fused into its use; its derivative is a select, so that derivatives of any order, and batches, are computed again as
+    well.
     """
     seed = next((s for s in seeds if s is not None and s.size and jc.is_differentiable(jc.typeof(s))), None)
     if seed is None:
         return values
     if jc.is_laid_out(jc.typeof(seed)):
         return lax.optimization_barrier((values, seed))[0]
+    holds = always(seed)
+    return jax.tree_util.tree_map(lambda x: _chosen(holds, x), values)
+
+
+def always(seed):
+    """A condition on the bits of a seed (not an empty one) that holds, but not for all that XLA can tell.
+
+    The number of ones in a word is at most its length.
+    """
     seed = seed if jc.is_real(seed) else lax.real(seed)
     first = lax.reshape(lax.slice(seed, (0,) * seed.ndim, (1,) * seed.ndim), ())
     word = np.dtype(f"uint{8 * first.dtype.itemsize}")
     ones = lax.population_count(lax.bitcast_convert_type(first, word))
-    always = lax.le(ones, np.array(8 * word.itemsize, word))
-    return jax.tree_util.tree_map(lambda x: _chosen(always, x), values)
+    return lax.le(ones, np.array(8 * word.itemsize, word))
 
 
-def _chosen(always, x):
+def stored(arrays: Sequence, seed) -> list:
+    """The arrays, unchanged, each computed once however often it is used: they pass a branch on a seed."""
+    return lax.cond(always(seed), list, _others, list(arrays))
+
+
+def _others(arrays: list) -> list:
+    """Arrays of the same types that are not the same: each is the next one of its type, or its negative."""
+    groups: dict = {}
+    for x in arrays:
+        groups.setdefault((x.shape, x.dtype), []).append(x)
+    turned = {kind: iter([*xs[1:], xs[0]] if len(xs) > 1 else [lax.neg(xs[0])]) for kind, xs in groups.items()}
+    return [next(turned[x.shape, x.dtype]) for x in arrays]
+
+
+def _chosen(holds, x):
     if jc.is_extended(jc.dtype_of(x)) or jc.dtype_of(x) == jc.float0:
         return x
-    return lax.select(lax.broadcast(always, np.shape(x)), x, lax.full_like(x, 0))
+    return lax.select(lax.broadcast(holds, np.shape(x)), x, lax.full_like(x, 0))
