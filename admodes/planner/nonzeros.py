@@ -89,7 +89,7 @@ class Local:
         results = run(self.program, self._step, [*constants, *args])
         return results[: len(self.outputs)], results[len(self.outputs) :]
 
-    def _step(self, equation, operands, params) -> list:
+    def _step(self, equation, operands, params) -> Sequence:
         """Evaluate one equation; what takes long, and is used more than once, is stored."""
         results = bind(equation.primitive, operands, params)
         if KIND.get(equation.primitive.name) != "transcendental" or results[0].size < LARGE:

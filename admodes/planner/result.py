@@ -15,6 +15,7 @@ from jax.tree_util import tree_unflatten
 
 from admodes.linear.pattern import SparsityPattern
 from admodes.program import jax_compat as jc
+from admodes.rules.again import stored
 
 FORMATS = ("dense", "bcoo", "scipy", "compressed")
 
@@ -36,9 +37,9 @@ class Dense:
         return self.array if self.transposed else lax.transpose(self.array, (1, 0))
 
     def times(self, inner: Dense) -> Dense:
-        """The product of two matrices. (A transpose that is written out makes XLA's CPU products slow.)"""
-        contracted = (0,) if self.transposed else (1,), (1,) if inner.transposed else (0,)
-        return Dense(lax.dot_general(self.array, inner.array, (contracted, ((), ()))))
+        """The product of two matrices (XLA's CPU products of columns are slow: these are written as rows)."""
+        left = stored([self.rows], self.rows)[0] if self.transposed and self.array.size else self.rows
+        return Dense(lax.dot_general(left, inner.array, (((1,), (1,) if inner.transposed else (0,)), ((), ()))))
 
     def at(self, places):
         """The entries with these positions in the flat matrix."""

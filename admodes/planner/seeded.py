@@ -156,7 +156,7 @@ class Seeded:
 
 
 def _written(product):
-    """The products in memory: compilers would fuse the sweep into the gather of nonzeros, and not vectorise it there."""
+    """The products in memory: compilers fuse a sweep with the gather of nonzeros, where it is not vectorised."""
     return product if product is None or not product.size else stored([product], product)[0]
 
 
