@@ -9,6 +9,7 @@ import pytest
 
 import admodes
 from admodes.cli import main
+from admodes.planner import checkpointed
 
 
 def test_list_has_a_line_per_problem(capsys):
@@ -96,6 +97,19 @@ def test_plan_and_the_candidates_side_by_side(capsys, tmp_path, monkeypatch):
     assert {"forward", "reverse", "accumulation", "compressed forward"} <= modes
 
 
+def test_memory_against_time(capsys, tmp_path, monkeypatch):
+    small = admodes.problems.get("lorenz_long").make(steps=500)
+    monkeypatch.setattr(checkpointed, "SLOTS", (10,))
+    monkeypatch.setattr(admodes.problems.registry.Problem, "make", lambda problem, dtype: small)
+    target = tmp_path / "curve.png"
+    assert main(["compare", "lorenz_long", "--all", "--repeat", "1", "--plot", str(target)]) == 0
+    out = capsys.readouterr().out
+    assert "reverse (sqrt)" in out
+    assert "reverse (revolve 10)" in out
+    assert "time against temporary memory" in out
+    assert target.read_bytes().startswith(b"\x89PNG")
+
+
 def test_an_unknown_problem_exits_with_2_and_names_close_ones(capsys):
     for command in ("compare", "explain", "draw"):
         assert main([command, "roe_flx"]) == 2
@@ -118,11 +132,15 @@ def test_an_unknown_problem_exits_with_2_and_names_close_ones(capsys):
         ["draw", "roe_flux", "--output", ""],
         ["compare", "roe_flux", "--dtype", "int8"],
         ["compare", "roe_flux", "--modes", "sideways"],
+        ["compare", "roe_flux", "--plot", "curve.txt"],
+        ["compare", "--all", "--plot", "curve.png"],
         ["explain", "roe_flux", "--mode", "sideways"],
         ["bench", "modes", "--workloads", "nothing"],
         ["bench", "modes", "--modes", "jet"],
         ["bench", "jacobians", "--problems", "nothing"],
         ["bench", "sparsity", "--problems", "nothing"],
+        ["bench", "checkpointing", "--parts", "nothing"],
+        ["demo", "depth", "--memory-limit", "1MiB"],
     ],
 )
 def test_wrong_commands_exit_with_2(command, capsys):

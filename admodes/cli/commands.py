@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from admodes.cli.output import choice, chosen_names, fail, opened, output, precision, progress_line
+from admodes.cli.output import choice, chosen_names, fail, opened, opened_figure, output, precision, progress_line
 
 
 def list_problems(options: argparse.Namespace) -> None:
@@ -35,8 +35,10 @@ def compare_modes(options: argparse.Namespace) -> None:
         raise SystemExit(fail("compare needs a PROBLEM, or --all for every problem", 2))
     chosen = [problems.get(options.problem)] if options.problem else problems.all()
     modes = options.modes and [choice(find_strategy, mode) for mode in options.modes]
+    if options.plot and not options.problem:
+        raise SystemExit(fail("--plot is for one PROBLEM", 2))
     results = []
-    with output(options) as write, precision(options):
+    with output(options) as write, opened_figure(options.plot) as figure, precision(options):
         for k, problem in enumerate(chosen, start=1):
             progress_line(f"comparing {problem.name} ({k} of {len(chosen)}) ...")
             function, args = problem.make(options.dtype)
@@ -51,7 +53,10 @@ def compare_modes(options: argparse.Namespace) -> None:
             )
             results.append(replace(found, function=problem.name))
         data = [result.to_dict() for result in results]
-        write(data[0] if options.problem else data, *map(comparison_table, results))
+        curves = [results[0].curve()] if options.problem and options.all else []
+        write(data[0] if options.problem else data, *map(comparison_table, results), *curves)
+        if figure is not None:
+            results[0].plot(figure, format=Path(options.plot).suffix[1:])
 
 
 def plan_jacobian(options: argparse.Namespace) -> None:
@@ -166,6 +171,10 @@ def run_demos(options: argparse.Namespace) -> int:
         return 0
     size = ["--full"] if options.full else ["--smoke"] if options.smoke else []
     arguments = [*size, "--seed", str(options.seed)]
+    if options.memory_limit and options.demo != "train":
+        raise SystemExit(fail("--memory-limit is for the demo train", 2))
+    if options.memory_limit:
+        arguments += ["--memory-limit", options.memory_limit]
     if options.all:
         statuses = gallery(found, Path(options.out), arguments, progress_line)
         progress_line(f"wrote {Path(options.out) / 'index.html'}")
@@ -201,10 +210,29 @@ def bench_jacobians_suite(options: argparse.Namespace) -> None:
         write(result.to_dict(), *result.tables())
 
 
+def bench_costs_suite(options: argparse.Namespace) -> None:
+    from admodes.compare.bench_costs import bench_costs
+    from admodes.compare.bench_jacobians import SUBJECTS
+
+    subjects = chosen_names(options.problems, SUBJECTS, "problem")
+    with output(options) as write, precision(options):
+        result = bench_costs(subjects, dtype=options.dtype, rounds=options.repeat, progress=progress_line)
+        write(result.to_dict(), *result.tables())
+
+
 def bench_sparsity_suite(options: argparse.Namespace) -> None:
     from admodes.compare.bench_sparsity import SUBJECTS, bench_sparsity
 
     subjects = chosen_names(options.problems, SUBJECTS, "problem")
     with output(options) as write:
         result = bench_sparsity(subjects, progress=progress_line)
+        write(result.to_dict(), *result.tables())
+
+
+def bench_checkpointing_suite(options: argparse.Namespace) -> None:
+    from admodes.compare.bench_checkpointing import PARTS, bench_checkpointing
+
+    parts = chosen_names(options.parts, PARTS, "part")
+    with output(options) as write:
+        result = bench_checkpointing(parts, rounds=options.repeat, progress=progress_line)
         write(result.to_dict(), *result.tables())

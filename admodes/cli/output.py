@@ -7,7 +7,8 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TextIO
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
 
 
 def fail(error: object, status: int) -> int:
@@ -45,6 +46,21 @@ def opened(path: str | None) -> AbstractContextManager[TextIO]:
     """The file to write to, opened before the work; standard output for None. A path that is wrong ends the command."""
     try:
         return open(path, "w", encoding="utf-8") if path else nullcontext(sys.stdout)
+    except OSError as error:
+        raise SystemExit(fail(error, 2)) from None
+
+
+def opened_figure(path: str | None) -> AbstractContextManager[BinaryIO | None]:
+    """The file for a figure, opened before the work; None for None. A path or suffix that is wrong ends the command."""
+    if path is None:
+        return nullcontext(None)
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix[1:] not in known:
+        raise SystemExit(fail(f"{path}: the file of a figure must end in one of {', '.join(sorted(known))}", 2))
+    try:
+        return open(path, "wb")
     except OSError as error:
         raise SystemExit(fail(error, 2)) from None
 

@@ -60,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--all", action="store_true", help="every way that the planner knows; without PROBLEM: every problem"
     )
+    sub.add_argument("--plot", type=file_name, metavar="FILE", help="draw time against memory into FILE (.png, .svg)")
     sub.add_argument("--modes", nargs="+", metavar="MODE", help="only these modes (default: all)")
     sub.add_argument("--repeat", type=positive, default=10, metavar="N", help="run time samples (default: 10)")
     sub.add_argument("--fallback", choices=["jax"], help="borrow JAX's rule where a primitive has none")
@@ -142,6 +143,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--out", default="demo-results", metavar="DIR", help="for figures and numbers (default: demo-results)"
     )
+    sub.add_argument("--memory-limit", metavar="BYTES", help="demo train: that the gradient keeps within, e.g. 50MiB")
 
     sub = command("bench", None, "benchmarks: all in one run, samples interleaved, ratios", "admodes bench jacobians")
     suites = sub.add_subparsers(title="benchmarks", metavar="SUITE", required=True)
@@ -155,6 +157,7 @@ def make_parser() -> argparse.ArgumentParser:
         within=suites,
     )
     sub.add_argument("--workloads", nargs="+", metavar="NAME", help="only these programs")
+    sub.add_argument("--plot", type=file_name, metavar="FILE", help="draw time against memory into FILE (.png, .svg)")
     sub.add_argument("--modes", nargs="+", metavar="MODE", help="only these of jvp, vjp, grad, hvp")
     sub.add_argument("--repeat", type=positive, default=30, metavar="N", help="run time samples (default: 30)")
     sub.add_argument("--builds", type=positive, default=3, metavar="N", help="compile time samples (default: 3)")
@@ -173,6 +176,17 @@ def make_parser() -> argparse.ArgumentParser:
     add_dtype(sub, "float64")
     add_json(sub)
     sub = command(
+        "costs",
+        do.bench_costs_suite,
+        "what the planner predicts for each candidate beside what it takes",
+        "admodes bench costs --problems heat collocation",
+        within=suites,
+    )
+    sub.add_argument("--problems", nargs="+", metavar="NAME", help="only these problems")
+    sub.add_argument("--repeat", type=positive, default=10, metavar="N", help="run time samples (default: 10)")
+    add_dtype(sub, "float64")
+    add_json(sub)
+    sub = command(
         "sparsity",
         do.bench_sparsity_suite,
         "detection and coloring of large patterns beside asdex: time, memory, colors",
@@ -180,6 +194,16 @@ def make_parser() -> argparse.ArgumentParser:
         within=suites,
     )
     sub.add_argument("--problems", nargs="+", metavar="NAME", help="only these problems")
+    add_json(sub)
+    sub = command(
+        "checkpointing",
+        do.bench_checkpointing_suite,
+        "gradients in bounded memory beside jax.checkpoint, equinox's loops and full storage: time, memory, steps",
+        "admodes bench checkpointing --parts steps nets",
+        within=suites,
+    )
+    sub.add_argument("--parts", nargs="+", metavar="NAME", help="only these of steps, nets, whiles, stored, long")
+    sub.add_argument("--repeat", type=positive, default=10, metavar="N", help="run time samples (default: 10)")
     add_json(sub)
     return parser
 

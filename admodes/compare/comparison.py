@@ -16,6 +16,7 @@ import numpy as np
 from admodes.compare.check import errors
 from admodes.compare.fallback import borrowing
 from admodes.compare.measure import Measurement, measure, paired_ratio
+from admodes.compare.pareto import curve, draw, front, points_of
 from admodes.modes.forward import jacfwd
 from admodes.modes.reverse import jacrev
 
@@ -96,7 +97,20 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain data."""
-        return asdict(self)
+        return asdict(self) | {"pareto": list(self.pareto)}
+
+    @property
+    def pareto(self) -> tuple[str, ...]:
+        """The modes (and oracles) that no other beats in both run time and temporary memory, by memory."""
+        return front(points_of(self))
+
+    def curve(self) -> str:
+        """Time against memory of all rows, as text."""
+        return curve(points_of(self))
+
+    def plot(self, file: Any, format: str = "png") -> None:
+        """Draw time against memory of all rows into a file (a path, or a binary handle), with matplotlib."""
+        draw(points_of(self), file, f"{self.function}: {self.outputs} x {self.inputs}", format)
 
     def to_json(self, indent: int | None = 2) -> str:
         """Everything, as JSON; numbers that JSON does not have (NaN, infinity) become null."""

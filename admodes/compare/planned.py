@@ -16,7 +16,9 @@ from admodes.planner.request import request
 def strategies(
     fun: Callable, args: tuple, argnums: int | Sequence[int] = 0, holomorphic: bool = False
 ) -> list[Strategy]:
-    """One strategy for each candidate, the best first; each is checked against the better of JAX's two modes.
+    """One strategy for each candidate, the fastest first; each is checked against the better of JAX's two modes.
+
+    Where the tape of reverse mode is not small, schedules that keep less of it are among them.
 
     >>> import jax.numpy as jnp
     >>> from admodes.compare.planned import strategies
@@ -25,7 +27,8 @@ def strategies(
     """
     task = request("compare", fun, argnums, False, holomorphic).call(args, {}).task()
     oracle = jax.jacfwd if task.n <= task.m else jax.jacrev
-    return [_strategy(c, oracle) for c in decide(task, Settings()).candidates if c.name not in ("forward", "reverse")]
+    found = sorted(decide(task, Settings(objective="memory")).candidates, key=lambda c: c.seconds)
+    return [_strategy(c, oracle) for c in found if c.name not in ("forward", "reverse")]
 
 
 def _strategy(chosen: Candidate, oracle: Callable) -> Strategy:

@@ -21,15 +21,24 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jax import lax
 
 from admodes.modes.interpreter import INTERPRETER
 from admodes.program import jax_compat as jc
 from admodes.program.blocks import Chain, aval_bytes
-from admodes.rules.derived import recorded
+from admodes.program.ir import Const, from_jaxpr
+from admodes.rules.derived import Recording, recorded
 
 LEVELS = 1000  # of memory that the dynamic program tells apart
 SWEEPS = 4  # beyond, a chain that is written out becomes too long to compile
 BYTES_PER_FLOP = 4.0  # what a byte moved takes, in the time of floating point operations
+FUSED = frozenset(  # what compilers rather compute again where it is used than keep
+    {
+        *(lax.add_p, lax.sub_p, lax.mul_p, lax.neg_p, lax.abs_p, lax.square_p, lax.integer_pow_p, lax.max_p, lax.min_p),
+        *(lax.eq_p, lax.ne_p, lax.lt_p, lax.le_p, lax.gt_p, lax.ge_p, lax.and_p, lax.or_p, lax.not_p, lax.sign_p),
+        *(lax.select_n_p, lax.convert_element_type_p, lax.broadcast_in_dim_p, lax.real_p, lax.imag_p, lax.conj_p),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -69,11 +78,26 @@ def _block_costs(chain: Chain, k: int, entering: frozenset, before: frozenset) -
     kept = set(recording.sources)
     outputs = frozenset(part.outputs[i] for kind, i in kept if kind == "output")
     inputs = {part.inputs[i] for kind, i in kept if kind == "input"} & (entering - before)
-    tape = sum(aval_bytes(avals[s]) for s in outputs) + sum(map(aval_bytes, recording.residual_avals))
+    tape = sum(aval_bytes(avals[s]) for s in outputs) + _residual_bytes(recording)
     widest = max((sum(aval_bytes(avals[s]) for s in e.outputs) for e in part.equations), default=0)
-    cost = jax.jit(jc.jaxpr_as_fun(closed)).lower(*part.in_avals).cost_analysis() or {}
+    types = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in part.in_avals]  # wherever they are laid out
+    cost = jax.jit(jc.jaxpr_as_fun(closed)).lower(*types).cost_analysis() or {}
     time = cost.get("flops", 0.0) + BYTES_PER_FLOP * cost.get("bytes accessed", 0.0)
     return (tape, sum(aval_bytes(avals[s]) for s in inputs), tape + 2 * widest, time), outputs
+
+
+def _residual_bytes(recording: Recording) -> int:
+    """What a tape keeps beside inputs and outputs, less what the compiler gets from something else that is kept."""
+    program = from_jaxpr(recording.program)
+    fused = {slot for e in program.equations if e.primitive in FUSED for slot in e.outputs}
+    held = {"input": program.inputs, "output": program.outputs}
+    residuals = program.outputs[recording.n_outputs :]
+    known = {held[kind][k] for kind, k in recording.sources if kind in held}
+    known |= {slot for slot, _ in program.constants} | (set(residuals) - fused)
+    for e in program.equations:
+        if e.primitive in FUSED and all(isinstance(x, Const) or x in known for x in e.inputs):
+            known.update(e.outputs)
+    return sum(aval_bytes(program.avals[slot]) for slot in residuals if slot not in fused or slot not in known)
 
 
 class Schedules:

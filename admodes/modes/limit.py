@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -18,8 +19,9 @@ from admodes.program.ir import Program, from_jaxpr
 from admodes.rules.checkpoints import Checkpoints
 from admodes.tables import count
 
-ATTEMPTS = 6
-LOOPS = (None, Checkpoints("sqrt"), Checkpoints("revolve", 30), Checkpoints("revolve", 3))  # what loops keep
+ATTEMPTS = 6  # schedules that are compiled for one parameter, at most
+AIM, CLOSE = 0.97, 0.85  # parts of the limit: what a guess aims at, and what is near enough to stop
+FEWEST, MORE, MOST = 3, 10, 1000  # slots of loops: the least, the second guess, the most
 
 
 def within(limit: int, fun: Callable, args: tuple) -> Callable:
@@ -52,41 +54,101 @@ class _Task:
 
 @lru_cache(64)
 def _fitting(task: _Task, limit: int) -> Callable:
-    """The program under the fastest schedule whose compiled gradient fits; MemoryLimitError if none does.
+    """The program under the fastest schedule whose compiled gradient fits; MemoryLimitError if none does."""
+    search = _Search(task, limit)
+    found = search.run()
+    if found is None:
+        least = count(search.least, "B")
+        raise MemoryLimitError(
+            f"the gradient does not fit memory_limit={count(limit, 'B')}: beside its arguments and results it needs "
+            f"at least {least}. Set memory_limit={search.least} or more, or make the arguments smaller."
+        )
+    steps, nest = found
+    return jax.jit(lambda *args: steps.evaluate(nest, args))
 
-    Loops keep everything unless no schedule of the blocks fits; then they keep less and less.
+
+Schedule = tuple[Chain, tuple]  # blocks, with the policy of their loops, and the nest of segments (see blocks.py)
+
+
+class _Search:
+    """Looks for a schedule that fits; those that compute little again come first.
+
+    ``least`` is what the most frugal ones need, which are tried before the search gives up, whatever the limit.
     """
-    plain, least = chain(task.program), float("inf")
-    policies = LOOPS if any(map(is_loop, plain.equations)) else LOOPS[:1]
-    for policy in policies:
-        steps = replace(plain, loops=policy)
-        for nest, needed in _attempts(steps, task.n, limit):
-            if needed <= limit:
-                return jax.jit(lambda *args, steps=steps, nest=nest: steps.evaluate(nest, args))
-            least = min(least, needed)
-    raise MemoryLimitError(
-        f"the gradient does not fit memory_limit={count(limit, 'B')}: beside its arguments and results it needs at "
-        f"least {count(least, 'B')}. Set memory_limit={least} or more, or make the arguments smaller."
-    )
 
+    def __init__(self, task: _Task, limit: int):
+        self.n, self.limit, self.least = task.n, limit, sys.maxsize
+        self.plain = chain(task.program)
+        self.everything = tuple(range(len(self.plain)))
+        self.measured: dict = {}
 
-def _attempts(steps: Chain, n: int, limit: int) -> Iterator[tuple[tuple, int]]:
-    """Schedules of the blocks with what they need, each for a smaller budget of the model: (nest, bytes)."""
-    everything = tuple(range(len(steps)))
-    needed = _temporaries(steps, everything, n)
-    yield everything, needed
-    schedules = Schedules(Costs.of(steps))
-    budget, last = schedules.everything(), everything
-    for left in reversed(range(ATTEMPTS)):
-        budget -= max(1.25 * (needed - limit), 0.15 * budget)
-        nest = schedules.nest(budget if left else 0.0)
-        if nest != last:
-            last, needed = nest, _temporaries(steps, nest, n)
-            yield nest, needed
+    def run(self) -> Schedule | None:
+        """Keep all; of loops the states, or √l of them; recompute blocks; few states of loops; recompute blocks too."""
+        if self.needs(self.plain, self.everything) <= self.limit:
+            return self.plain, self.everything
+        if not any(map(is_loop, self.plain.equations)):
+            return self.blocks(self.plain)
+        for policy in ("every", "sqrt"):
+            steps = replace(self.plain, loops=Checkpoints(policy))
+            if self.needs(steps, self.everything) <= self.limit:
+                return steps, self.everything
+        return self.blocks(self.plain) or self.slots() or self.blocks(self.with_slots(FEWEST))
+
+    def blocks(self, steps: Chain) -> Schedule | None:
+        """The fastest nest that fits; what varies is the budget of the model."""
+        schedules = Schedules(Costs.of(steps))
+        most = schedules.everything()
+        known = [(0.0, 0), (most, self.needs(steps, self.everything))]
+        budget = self.greatest(lambda budget: self.needs(steps, schedules.nest(budget)), known, most)
+        nest = schedules.nest(budget)
+        return (steps, nest) if budget else self.frugal(steps, nest)
+
+    def slots(self) -> Schedule | None:
+        """As many slots for the states of loops as fit."""
+
+        def needs(slots: float) -> int:
+            return self.needs(self.with_slots(slots), self.everything)
+
+        if not self.frugal(self.with_slots(FEWEST), self.everything):
+            return None
+        slots = self.greatest(needs, [(FEWEST, needs(FEWEST)), (MORE, needs(MORE))], MOST)
+        return self.with_slots(slots), self.everything
+
+    def with_slots(self, slots: float) -> Chain:
+        return replace(self.plain, loops=Checkpoints("revolve", int(slots)))
+
+    def greatest(self, needs: Callable[[float], int], points: list[tuple[float, int]], most: float) -> float:
+        """The greatest x ≤ ``most`` found with ``needs(x)`` within the limit, by secants through the last two points.
+
+        Memory rises with x, about linearly. The first of the ``points`` to begin with is within the limit.
+        """
+        for _ in range(ATTEMPTS):
+            low, used = max(point for point in points if point[1] <= self.limit)
+            high = min((x for x, needed in points if needed > self.limit), default=most)
+            (x0, y0), (x1, y1) = points[-2:]
+            if used >= CLOSE * self.limit or y0 == y1 <= self.limit:
+                break
+            x = x1 + (AIM * self.limit - y1) * (x1 - x0) / (y1 - y0) if y0 != y1 else low
+            x = x if low < x < high else (low + high) / 2
+            points.append((x, needs(x)))
+        return max(x for x, needed in points if needed <= self.limit)
+
+    def frugal(self, steps: Chain, nest: tuple) -> Schedule | None:
+        """The schedule if it fits."""
+        needed = self.needs(steps, nest)
+        self.least = min(self.least, needed)
+        return (steps, nest) if needed <= self.limit else None
+
+    def needs(self, steps: Chain, nest: tuple) -> int:
+        """The bytes that the compiled gradient needs beside arguments and results."""
+        key = steps.loops, nest
+        if key not in self.measured:
+            self.measured[key] = _temporaries(steps, nest, self.n)
+        return self.measured[key]
 
 
 def _temporaries(steps: Chain, nest: tuple, n: int) -> int:
-    """The bytes that the compiled gradient needs beside arguments and results."""
+    """What the compiler says that the gradient in the first ``n`` inputs needs."""
     avals = steps.program.in_avals
     active = [k < n and jc.is_differentiable(a) for k, a in enumerate(avals)]
 

@@ -16,8 +16,7 @@ from admodes.modes.interpreter import INTERPRETER
 from admodes.planner.chain import Bracket, bracket
 from admodes.planner.cuts import Split, Stage, split, subprogram
 from admodes.planner.machine import Machine
-from admodes.planner.result import Dense, places
-from admodes.planner.seeded import joined
+from admodes.planner.result import Dense, joined, places
 from admodes.planner.task import Task
 from admodes.planner.work import Work, work
 from admodes.program import jax_compat as jc
@@ -173,7 +172,8 @@ def _carry(apply: Callable, matrix, avals, given: Sequence[bool], wanted: Sequen
         results = apply(tuple(next(values) if on else None for on in given))
         return keep(wanted, results)
 
-    return joined(jax.vmap(one)(*seeds), count)
+    parts = jax.vmap(one)(*seeds)
+    return joined(parts, jax.dtypes.result_type(*parts))
 
 
 def chained(task: Task, machine: Machine, best: Callable[[Task], Any]) -> Chained | None:

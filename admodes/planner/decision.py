@@ -19,6 +19,7 @@ import numpy as np
 from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
 from admodes.planner.candidates import Candidate, candidate, candidates
+from admodes.planner.checkpointed import checkpointed
 from admodes.planner.machine import Machine, machine
 from admodes.planner.measured import recall, remember, seconds_of
 from admodes.planner.result import places, positions
@@ -32,6 +33,7 @@ OBJECTIVES: dict[str, Callable[[Candidate], float]] = {
     "memory": lambda c: c.temp_bytes if math.isnan(c.measured_bytes) else c.measured_bytes,
     "multiplications": lambda c: c.multiplications,
 }
+LARGE, SMALL = 2**26, 2**16  # bytes from which on keeping less is considered: unasked, and to use the least memory
 MEASURED = 3  # how many of the candidates `measure=True` times
 MOST_PLANS = 64
 
@@ -94,19 +96,35 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
             "plan first, outside of jit and vmap (plan = admodes.plan(f, x, memory_limit=...)), then use plan.jacobian."
         )
     found = list(candidates(task, constants, settings.form, settings.options, settings.objective == "multiplications"))
+    found += _checkpointed(found, task, constants, settings)
     known = recall(task.fingerprint, settings.form)
     found = [dataclasses.replace(c, measured_s=known.get(label(c), c.measured_s)) for c in found]
     amount = OBJECTIVES[settings.objective]
     found.sort(key=lambda c: (settings.objective == "time" and bool(known) and math.isnan(c.measured_s), amount(c)))
+    others: list[Candidate] = []
     if settings.memory_limit is not None:
-        found = _within(found, task, settings, constants, leaves)
+        found, others = _within(found, task, settings, constants, leaves)
     if settings.measure and leaves is not None:
         found = _measured(found, task, settings, leaves)
-    decision = Decision(task.fingerprint, task.n, task.m, task.known_pattern, settings, constants, tuple(found))
+    decision = Decision(task.fingerprint, task.n, task.m, task.known_pattern, settings, constants, (*found, *others))
     while len(_DECISIONS) >= MOST_PLANS:
         _DECISIONS.pop(next(iter(_DECISIONS)))
     _DECISIONS[key] = decision
     return decision
+
+
+def _checkpointed(found: list[Candidate], task: Task, constants: Machine, settings: Settings) -> list[Candidate]:
+    """The cheapest way by rows with less of its tape kept, where memory matters."""
+    pulled: Any = [c for c in found if isinstance(c.method, Seeded) and c.method.columns is None]
+    base = min(pulled, key=lambda c: c.seconds, default=None)
+    if base is None or task.is_varying:
+        return []
+    limit = settings.memory_limit
+    if limit is None and base.temp_bytes < (SMALL if settings.objective == "memory" else LARGE):
+        return []
+    nests = limit is not None and base.temp_bytes > limit
+    less = checkpointed(base.method, task, nests)
+    return [candidate(c, task, constants, settings.form) for c in less]
 
 
 def label(c: Candidate) -> str:
@@ -127,23 +145,31 @@ def _measured(found: list[Candidate], task: Task, settings: Settings, leaves) ->
 # -- memory ------------------------------------------------------------------------------------------
 
 
-def _within(found: list[Candidate], task, settings: Settings, constants, leaves) -> list[Candidate]:
-    """The candidates whose compiled program keeps within the memory limit, seeds in chunks where that is needed."""
+def _within(found: list[Candidate], task, settings: Settings, constants, leaves) -> tuple[list, list]:
+    """The candidates whose compiled program keeps within the memory limit, seeds in chunks where that is needed.
+
+    Then those that do not, with what they need, and those that are no better and were not compiled.
+    """
     limit, least = settings.memory_limit or 0, math.inf
+    amount = OBJECTIVES[settings.objective]
     fitting: list[Candidate] = []
-    for c in found:
-        if fitting and OBJECTIVES[settings.objective](c) >= OBJECTIVES[settings.objective](fitting[0]):
+    others: list[Candidate] = []
+    for k, c in enumerate(found):
+        if fitting and amount(c) >= amount(fitting[0]):
+            others += found[k:]
             break
         fitted, needs = _fit(c, task, settings, constants, leaves)
         least = min(least, needs)
-        if fitted is not None:
-            fitting = sorted([*fitting, fitted], key=OBJECTIVES[settings.objective])
+        if fitted is None:
+            others.append(dataclasses.replace(c, measured_bytes=needs))
+        else:
+            fitting = sorted([*fitting, fitted], key=amount)
     if not fitting:
         raise PlanningError(
             f"no way to this Jacobian ({task.m} x {task.n}) keeps within {count(limit, 'B')} of temporary memory; the "
             f"least that would do is memory_limit={int(least)} ({count(least, 'B')})."
         )
-    return fitting
+    return fitting, others
 
 
 def _fit(c: Candidate, task, settings, constants, leaves) -> tuple[Candidate | None, float]:

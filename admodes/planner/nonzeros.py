@@ -45,7 +45,7 @@ LARGE = 256  # entries: computing fewer anew costs less than keeping them
 NAMES = """
     broadcast_in_dim concatenate convert_element_type copy cumsum device_put dynamic_slice dynamic_update_slice gather
     layout_constraint optimization_barrier pad reduce_precision reduce_sum reduce_window_sum reshape reshard rev
-    scatter scatter_add select_n sharding_constraint slice split squeeze stack tile transpose unstack
+    scatter scatter-add select_n sharding_constraint slice split squeeze stack tile transpose unstack
 """
 MOVING = frozenset(NAMES.split())
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
+from math import isqrt
 from typing import Any
 
 import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
+from admodes.planner.checkpointed import Checkpointed, depths
+from admodes.rules.binomial import placements
 
 SIGNS = string.digits + string.ascii_letters
 LARGEST = 60  # rows and columns that are drawn one by one
@@ -21,6 +25,8 @@ def picture(method, pattern: SparsityPattern | None, axes: Any = None):
     sizes = getattr(method, "sizes", None)
     if sizes is not None:
         return _chain(method)
+    if isinstance(method, Checkpointed):
+        return "\n".join([f"{method.name}: {method.detail}", *_kept(method)])
     if coloring is not None and max(coloring.pattern.shape) <= LARGEST:
         return _colored(coloring)
     if pattern is not None:
@@ -41,6 +47,24 @@ def _chain(method) -> str:
             how = "carried through" if inner is None else f"{inner.name}, {inner.detail}"
             lines.append(f"  J{k + 1}: {count} equation{'s' * (count != 1)}; {how}")
     return "\n".join([*lines, f"J = {method.order}"])
+
+
+def _kept(method: Checkpointed) -> list[str]:
+    """For each loop its steps from left to right, | where states are kept; for blocks how often each is run again."""
+    schedule = method.schedule
+    if isinstance(schedule, tuple):
+        return ["".join(SIGNS[depth] if depth else "|" for _, depth in depths(schedule)) + " blocks"]
+    lines = []
+    for length in method.lengths:
+        width = min(length, LARGEST)
+        marks = np.full(width, ".")
+        if schedule.policy == "sqrt":
+            kept: Sequence[int] = range(0, length, max(isqrt(length), 1))
+        else:
+            kept = placements(length, schedule.room())
+        marks[np.array(kept) * width // length] = "|"
+        lines.append(f"{''.join(marks)} {length:,} {method.noun}")
+    return lines
 
 
 def entry_colors(coloring) -> np.ndarray:

@@ -15,13 +15,14 @@ import numpy as np
 from admodes.errors import PatternError, PlanningError, StalePlanError
 from admodes.linear.pattern import SparsityPattern
 from admodes.planner.candidates import Candidate, candidate
+from admodes.planner.checkpointed import Checkpointed, restored
 from admodes.planner.decision import Decision, decide
 from admodes.planner.jacobian import finished, settings
 from admodes.planner.machine import machine
 from admodes.planner.picture import picture
 from admodes.planner.report import describe, otherwise, why
 from admodes.planner.request import Call, Request, request
-from admodes.planner.seeded import compressed
+from admodes.planner.seeded import Seeded, compressed, reverse
 from admodes.planner.task import Task
 from admodes.program import jax_compat as jc
 from admodes.sparse.coloring import Coloring
@@ -78,7 +79,7 @@ class Plan:
         return (result, aux) if self.request.has_aux else result
 
     def draw(self, axes: Any = None):
-        """A picture of the plan as text: the chain of cuts, or the nonzeros marked with their colors.
+        """A picture of the plan as text: the chain of cuts, the steps whose states are kept, or the nonzeros by color.
 
         With matplotlib ``axes`` the nonzeros are drawn there, colored by the product that gives them.
         """
@@ -105,6 +106,9 @@ class Plan:
         }
         if coloring is not None:
             header["coloring"] = [coloring.kind, coloring.order, coloring.lower_bound, coloring.substitution]
+        method = self.best.method
+        if isinstance(method, Checkpointed):
+            header["checkpoints"] = [method.plain_schedule, method.saved]
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
 
     @property
@@ -164,8 +168,9 @@ def plan(
     r"""The cheapest way to the Jacobian of ``fun`` at arguments of these shapes, and why.
 
     The candidates: plain forward and reverse mode; products compressed by a coloring of the sparsity pattern, of
-    columns, rows or both; accumulation of the nonzeros from those of the local Jacobians; and, where the Jacobian is
-    full, cuts at the waists of the data-flow graph, with the best bracketing of the parts.
+    columns, rows or both; accumulation of the nonzeros from those of the local Jacobians; where the Jacobian is full,
+    cuts at the waists of the data-flow graph, with the best bracketing of the parts; and, where memory matters (the
+    objective, a limit, a tape of 64 MiB), reverse mode that keeps a part of its tape (:func:`admodes.checkpoint`).
 
     Args:
       fun, args, kwargs: the function and where to plan. Values matter for ``measure`` and ``memory_limit`` only.
@@ -263,14 +268,16 @@ def load_plan(file: str | Path, fun: Callable, *args, **kwargs) -> Plan:
                 "with admodes.plan."
             )
         chosen = settings(**header["settings"])
-        if "coloring" not in header:
+        if "checkpoints" in header:
+            best = _checkpointed(task, header, arrays, chosen)
+        elif "coloring" not in header:
             decision = decide(task, chosen)
             found = [c for c in decision.candidates if c.name == header["method"]]
             if not found:
                 raise StalePlanError(f"the plan in {file} uses {header['method']!r}, which there is not for this task.")
             best = found[0]
         else:
-            best = _candidate(task, header, arrays, chosen)
+            best = candidate(_compressed(task, header, arrays, chosen), task, machine(), chosen.form)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         if isinstance(error, StalePlanError):
             raise
@@ -279,7 +286,15 @@ def load_plan(file: str | Path, fun: Callable, *args, **kwargs) -> Plan:
     return _plan(asked, call, task, decision)
 
 
-def _candidate(task: Task, header: dict, arrays, chosen) -> Candidate:
+def _checkpointed(task: Task, header: dict, arrays, chosen) -> Candidate:
+    """The method of a saved plan that keeps a part of its tape."""
+    colored = "coloring" in header
+    base = _compressed(task, header, arrays, chosen) if colored else reverse(task, chunk=chosen.chunk_size)
+    schedule, saved = header["checkpoints"]
+    return candidate(restored(base, task, schedule, saved, header["method"]), task, machine(), chosen.form)
+
+
+def _compressed(task: Task, header: dict, arrays, chosen) -> Seeded:
     """The compressed method of a saved plan, after its pattern and coloring have been checked."""
     kind, order, lower, substitution = header["coloring"]
     saved = SparsityPattern.build(arrays["rows"], arrays["cols"], tuple(header["shape"]))
@@ -290,7 +305,7 @@ def _candidate(task: Task, header: dict, arrays, chosen) -> Candidate:
             raise StalePlanError("the plan's colors are not one for each column (row).")
     method = compressed(Coloring(saved, kind, columns, rows, order, lower, substitution), chunk=chosen.chunk_size)
     _ = method.tables  # raises ColoringError, a ValueError, if the colors do not determine the entries
-    return candidate(method, task, machine(), chosen.form)
+    return method
 
 
 def _read(file) -> tuple[dict, dict]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from admodes.planner.candidates import Candidate
+from admodes.planner.checkpointed import Checkpointed
 from admodes.planner.decision import OBJECTIVES, Decision
 from admodes.tables import count, plain, seconds, table
 
@@ -36,13 +38,20 @@ def why(decision: Decision) -> str:
     """One sentence on why the first candidate was chosen."""
     winner, *others = decision.candidates
     amount, unit = _amounts(decision)
+    basis = "measured" if not math.isnan(winner.measured_s) and decision.settings.objective == "time" else "predicted"
+    if too_large := _too_large(decision):
+        against, limit = too_large[0], count(decision.settings.memory_limit or 0, "B")
+        return (
+            f"{winner.name} wins within {limit}: {winner.method.detail}, {basis} {unit(amount(winner))}, in "
+            f"{count(winner.measured_bytes, 'B')}; {against.name} ({against.method.detail}), {unit(amount(against))}, "
+            f"needs {count(against.measured_bytes, 'B')}."
+        )
     if not others:
         reason = ": one pass gives the whole Jacobian" if winner.method.passes == 1 else ""
         return f"{winner.name} ({winner.method.detail}) is the only candidate{reason}."
     plain_ones = [c for c in others if c.name in ("forward", "reverse")]
     against = min(plain_ones or others, key=amount)
     ratio = amount(against) / max(amount(winner), 1e-300)
-    basis = "measured" if not math.isnan(winner.measured_s) and decision.settings.objective == "time" else "predicted"
     return (
         f"{winner.name} wins: {winner.method.detail}, {basis} {unit(amount(winner))} against {unit(amount(against))} "
         f"of {against.name} ({against.method.detail}), {ratio:.3g} times as much."
@@ -52,16 +61,39 @@ def why(decision: Decision) -> str:
 def otherwise(decision: Decision) -> str:
     """What would change the choice."""
     winner, *others = decision.candidates
-    if not others:
-        return ""
     amount, _ = _amounts(decision)
-    second = min(others, key=amount)
-    factor = amount(second) / max(amount(winner), 1e-300)
     hint = "" if decision.machine.measured else " The constants of the machine are nominal: `admodes calibrate`."
-    if winner.name in ("forward", "reverse") and second.name in ("forward", "reverse") and factor < math.inf:
-        side, size = ("inputs", decision.n) if winner.name == "forward" else ("outputs", decision.m)
-        return f"With more than about {math.ceil(size * factor)} {side}, {second.name} would win.{hint}"
-    return f"Next best is {second.name} ({second.method.detail}), {factor:.3g} times as much.{hint}"
+    if too_large := _too_large(decision):
+        least = min(too_large, key=lambda c: c.measured_bytes)
+        return f"With memory_limit={int(least.measured_bytes)} or more, {least.name} would win.{hint}"
+    smaller = [c for c in others if isinstance(c.method, Checkpointed) and c.temp_bytes < winner.temp_bytes]
+    others = [c for c in others if c not in smaller]
+    said = []
+    if others:
+        second = min(others, key=amount)
+        factor = amount(second) / max(amount(winner), 1e-300)
+        if winner.name in ("forward", "reverse") and second.name in ("forward", "reverse") and factor < math.inf:
+            side, size = ("inputs", decision.n) if winner.name == "forward" else ("outputs", decision.m)
+            said.append(f"With more than about {math.ceil(size * factor)} {side}, {second.name} would win.")
+        else:
+            said.append(f"Next best is {second.name} ({second.method.detail}), {factor:.3g} times as much.")
+    if smaller:
+        next_ = min(smaller, key=amount)
+        said.append(
+            f"With a memory_limit below about {count(winner.temp_bytes, 'B')}, {next_.name} would win, at "
+            f"{amount(next_) / max(amount(winner), 1e-300):.3g} times as much."
+        )
+    return " ".join(said) + hint if said else ""
+
+
+def _too_large(decision: Decision) -> list[Candidate]:
+    """The candidates, the best first, that would have won but for the memory limit."""
+    amount, _ = _amounts(decision)
+    limit = decision.settings.memory_limit
+    winner, *others = decision.candidates
+    if limit is None:
+        return []
+    return sorted((c for c in others if c.measured_bytes > limit and amount(c) < amount(winner)), key=amount)
 
 
 def _amounts(decision: Decision):

@@ -28,6 +28,16 @@ class Dense:
     array: Any
     transposed: bool = field(default=False, metadata={"static": True})
 
+    @staticmethod
+    def of_columns(parts: Sequence, dtype) -> Dense:
+        """From columns: parts of some rows each, with the columns along a leading axis."""
+        if len(parts) == 1 and parts[0].ndim == 2:
+            return Dense(lax.convert_element_type(parts[0], dtype), transposed=True)
+        # the axes are exchanged as they are: kernels that number them anew divide for each entry
+        rows = [lax.transpose(x, (*range(1, x.ndim), 0)) for x in parts]
+        rows = [lax.convert_element_type(lax.reshape(x, (x.size // x.shape[-1], x.shape[-1])), dtype) for x in rows]
+        return Dense(lax.concatenate(rows, 0) if len(rows) > 1 else rows[0])
+
     @property
     def rows(self):
         return lax.transpose(self.array, (1, 0)) if self.transposed else self.array
@@ -47,6 +57,12 @@ class Dense:
 
     def full(self, shape, places):
         return self.rows
+
+
+def joined(parts: Sequence, dtype):
+    """Arrays with the same leading axis as one matrix with so many rows."""
+    flat = [lax.convert_element_type(lax.reshape(x, (x.shape[0], math.prod(x.shape[1:]))), dtype) for x in parts]
+    return lax.concatenate(flat, 1) if len(flat) > 1 else flat[0]
 
 
 @jax.tree_util.register_dataclass

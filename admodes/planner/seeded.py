@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 
 from admodes.linear.pattern import SparsityPattern
-from admodes.planner.result import Dense, Nonzeros
+from admodes.planner.result import Dense, Nonzeros, joined
 from admodes.planner.task import Task
 from admodes.planner.work import Work, work
 from admodes.program import jax_compat as jc
@@ -79,7 +79,9 @@ class Seeded:
                 total += work(closed(task), batched, at_once).times(math.ceil(count / width))
         if self.coloring is None:
             return total + Work(bytes=2 * task.n * task.m * task.dtype.itemsize, kernels=1)
-        return total + Work(elements=8.0 * self.coloring.pattern.nnz, kernels=1)
+        pushed, pulled = self.products
+        stored = 4.0 * (pushed * task.m + pulled * task.n) * task.dtype.itemsize  # written, copied and read
+        return total + Work(elements=8.0 * self.coloring.pattern.nnz, bytes=stored, kernels=3)
 
     @cached_property
     def tables(self) -> Any:
@@ -91,15 +93,23 @@ class Seeded:
 
     def jacobian(self, task: Task, tables, args) -> tuple[list, Dense | Nonzeros]:
         """The outputs, and the Jacobian: nonzeros if there is a coloring."""
-        outs, (pushed, pulled) = self.compressed(task, tables, args)
         if tables is not None:
-            return outs, Nonzeros(tables[1](*map(_written, (pushed, pulled))))
+            outs, products = self.compressed(task, tables, args)
+            return outs, Nonzeros(tables[1](*map(_written, products)))
+        outs, (pushed, pulled) = self._products(task, tables, args)
         if not self.passes:
             return outs, Dense(jax.numpy.zeros((task.m, task.n), task.dtype))
-        return outs, Dense(pulled) if pushed is None else Dense(pushed, transposed=True)
+        return outs, Dense(joined(pulled, task.dtype)) if pushed is None else Dense.of_columns(pushed, task.dtype)
 
     def compressed(self, task: Task, tables, args) -> tuple[list, tuple]:
         """The outputs, and the products: the rows (J s)ᵀ, and the rows sᵀ J; None where there are none."""
+        outs, sides = self._products(task, tables, args)
+        if not self.passes:  # no entry can be nonzero
+            return outs, (jax.numpy.zeros((0, task.m), task.dtype), None)
+        return outs, tuple(None if parts is None else joined(parts, task.dtype) for parts in sides)
+
+    def _products(self, task: Task, tables, args) -> tuple[list, list]:
+        """The outputs, and the products of both sides, leaf by leaf with a leading axis for the seeds."""
         outs: list = []
         found: list = []
         colors = (None, None) if tables is None else tables[0]
@@ -107,31 +117,26 @@ class Seeded:
         for color, count, (apply, avals) in zip(colors, self.products, sides, strict=True):
 
             def batch(start, width, color=color, apply=apply, avals=avals):
-                outputs, results = apply(args, self._seeds(color, avals, start, width))
-                return outputs, joined(results, width)
+                return apply(args, self._seeds(color, avals, start, width))
 
+            parts = None
             if count:
-                outs, product = self._in_chunks(batch, count)
-                found.append(lax.convert_element_type(product, task.dtype))
-            else:
-                found.append(None)
-        if not self.passes:  # no entry can be nonzero
-            outs = jc.jaxpr_as_fun(task.closed)(*args)
-            found[0] = jax.numpy.zeros((0, task.m), task.dtype)
-        return outs, tuple(found)
+                outs, parts = self._in_chunks(batch, count)
+            found.append(parts)
+        return outs if self.passes else jc.jaxpr_as_fun(task.closed)(*args), found
 
     def _in_chunks(self, batch: Callable, count: int):
         width = self.chunk or count
         if self.mesh is not None:
             width = math.ceil(width / self.mesh.size) * self.mesh.size
         if width >= count:
-            outs, product = batch(0, width)
+            outs, parts = batch(0, width)
         else:
             starts = np.arange(0, count, width, dtype=np.int32)
-            outs, product = lax.map(lambda start: batch(start, width), starts)
+            outs, parts = lax.map(lambda start: batch(start, width), starts)
             outs = [x[0] for x in outs]
-            product = lax.reshape(product, (len(starts) * width, product.shape[2]))
-        return outs, lax.slice_in_dim(product, 0, count)
+            parts = [lax.reshape(x, (len(starts) * width, *x.shape[2:])) for x in parts]
+        return outs, [lax.slice_in_dim(x, 0, count) for x in parts]
 
     def _seeds(self, colors, avals: Sequence, start, width: int) -> list:
         """Seeds number start ... start + width - 1, by leaf: the indicator of each color."""
@@ -166,13 +171,6 @@ def _pushing(task: Task):
 
 def _pulling(task: Task):
     return task.pulling
-
-
-def joined(parts: Sequence, width: int):
-    """Arrays with a leading axis of length ``width`` as one matrix with so many rows."""
-    dtype = jax.dtypes.result_type(*parts) if parts else np.float32
-    flat = [lax.convert_element_type(lax.reshape(x, (width, x.size // max(width, 1))), dtype) for x in parts]
-    return lax.concatenate(flat, 1) if len(flat) != 1 else flat[0]
 
 
 def forward(task: Task, **options) -> Seeded:

@@ -8,6 +8,7 @@ counted p times and the rest once: a constant matrix is read once for all seeds.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,25 +21,28 @@ from admodes.program import jax_compat as jc
 KINDS = {
     "transcendental": "acos acosh asin asinh atan atan2 atanh cbrt cos cosh digamma erf erf_inv erfc exp exp2 expm1 "
     "lgamma log log1p logistic pow rsqrt sin sinh sqrt tan tanh",
-    "free": "broadcast_in_dim convert_element_type copy copy_p iota reshape squeeze stop_gradient",
-    "moving": "dynamic_slice dynamic_update_slice pad rev select_n slice split transpose unstack",
+    "free": "broadcast_in_dim convert_element_type copy iota reshape squeeze stop_gradient",
+    "moving": "dynamic_slice dynamic_update_slice rev select_n slice split transpose unstack",
+    "padding": "pad",
     "joining": "concatenate stack tile",
-    "gathering": "gather take_along_axis",
+    "gathering": "gather",
     "reducing": "argmax argmin cummax cummin cumprod cumsum cumlogsumexp reduce_and reduce_max reduce_min reduce_or "
     "reduce_prod reduce_sum reduce_window_max reduce_window_sum select_and_gather_add",
     "solving": "cholesky eig eigh fft hessenberg householder_product lu qr schur svd triangular_solve "
     "tridiagonal tridiagonal_solve",
-    "scattering": "scatter scatter_add scatter_max scatter_min scatter_mul scatter_sub sort top_k",
+    "scattering": "scatter scatter-add scatter-max scatter-min scatter-mul scatter-sub sort top_k",
 }
 KIND = {name: kind for kind, names in KINDS.items() for name in names.split()}
 FUSED = 0.2  # of a kernel: how much of one an operation is that compilers fuse with its neighbours
+LOOPS = ("scan", "while")
+COPIED = 6.0  # elements of cheap operations: a gathered one, where the place is known from another seed
 UNKNOWN_TRIPS = 16  # how often a while loop is taken to run: nobody knows
 
 
 @dataclass(frozen=True)
 class Work:
     """Counts: elements of cheap operations, of transcendental functions, multiply-adds, elements that are joined
-    (concatenated), gathered and scattered; bytes; kernels that are started (fused operations count as a part of one).
+    (concatenated, padded), gathered and scattered; bytes; kernels that are started (a fused operation is part of one).
 
     ``peak`` is the largest number of bytes that are alive at once, arguments and results aside.
     """
@@ -75,26 +79,39 @@ def work(closed, batched: tuple[bool, ...], seeds: int) -> Work:
     """The work of a jaxpr whose marked inputs come in a batch of ``seeds``."""
     jaxpr = closed.jaxpr
     many = {v for v, on in zip(jaxpr.invars, batched, strict=True) if on}
-    total = Work()
-    last = {v: k for k, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if not isinstance(v, jc.Literal)}
-    kept = {v for v in jaxpr.outvars if not isinstance(v, jc.Literal)}
-    alive = peak = 0.0
-    stored: dict = {}
-    for k, eqn in enumerate(jaxpr.eqns):
+    parts: list[tuple[Work, int]] = []  # of each equation, and in how many copies its results come
+    for eqn in jaxpr.eqns:
         flags = [v in many for v in map(_variable, eqn.invars)]
         if any(flags):
             many.update(eqn.outvars)
-        done = _equation(eqn, flags, seeds)
-        total += done
-        if KIND.get(eqn.primitive.name) != "free" and done.bytes:  # what is fused is not stored
-            for v in eqn.outvars:
-                stored[v] = _bytes(v.aval) * (seeds if any(flags) else 1)
+        parts.append((_equation(eqn, flags, seeds), seeds if any(flags) else 1))
+    return dataclasses.replace(sum((done for done, _ in parts), Work()), peak=_peak(jaxpr, parts))
+
+
+def _peak(jaxpr, parts: Sequence[tuple[Work, int]]) -> float:
+    """The most bytes alive. What is fused is not stored, unless it is read again after the next kernel."""
+    last = {v: k for k, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if not isinstance(v, jc.Literal)}
+    kept = {v for v in jaxpr.outvars if not isinstance(v, jc.Literal)}
+    kernels = [
+        bool(done.bytes) or eqn.primitive.name in LOOPS for eqn, (done, _) in zip(jaxpr.eqns, parts, strict=True)
+    ]
+    following = list(
+        itertools.accumulate(
+            range(len(kernels) - 1, -1, -1), lambda after, k: k if kernels[k] else after, initial=len(kernels)
+        )
+    )[::-1][1:]
+    alive = peak = 0.0
+    stored: dict = {}
+    for k, (eqn, (done, copies)) in enumerate(zip(jaxpr.eqns, parts, strict=True)):
+        for v in eqn.outvars:
+            if kernels[k] or (last.get(v, -1) > following[k] and KIND.get(eqn.primitive.name) != "free"):
+                stored[v] = _bytes(v.aval) * copies
                 alive += stored[v]
         peak = max(peak, alive + done.peak)
         for v in {x for x in [*eqn.invars, *eqn.outvars] if not isinstance(x, jc.Literal)}:
             if last.get(v, -1) <= k and v not in kept:
                 alive -= stored.pop(v, 0.0)
-    return dataclasses.replace(total, peak=peak)
+    return peak
 
 
 def _variable(atom):
@@ -152,10 +169,13 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
         return Work(elements=read, bytes=moved_bytes, kernels=1)
     if kind == "moving":
         return Work(elements=moved, kernels=FUSED)
+    if kind == "padding":
+        return Work(joined=moved, kernels=FUSED)
     if kind == "joining":
         return Work(joined=moved, kernels=1)
     if kind == "gathering":
-        return Work(gathered=moved, bytes=moved_bytes, kernels=1)
+        places = moved if flags[1] else moved / p  # all seeds may be read at the same places
+        return Work(gathered=places, elements=COPIED * (moved - places), bytes=moved_bytes, kernels=1)
     if kind == "transcendental":
         return Work(transcendentals=moved, kernels=FUSED)
     if kind == "solving":  # about n operations an entry

@@ -151,7 +151,9 @@ def _scan(detector, operands, params, avals):
         return _unrolled(walk, carry, xs, length, params["reverse"], avals)
     n = _width(operands)
     if n_carry and length * sum(math.prod(a.shape) for a in closed.out_avals) <= STEPPED:
-        return _unrolled(_step(detector, closed, consts, carry, xs, n), carry, xs, length, params["reverse"], avals)
+        step = _step(detector, closed, consts, carry, xs, n)
+        unknown = [type(x)(x.aval, None, x.reach) for x in xs]
+        return _unrolled(step, carry, unknown, length, params["reverse"], avals)
     reached, ys = _carried(detector, closed, consts, carry, xs, n)
     results = _values(avals[:n_carry], reached, type(operands[0]))
     slices = _interleaved(xs, length, n)
@@ -187,23 +189,53 @@ def _step(detector, closed, consts, carry, xs, n):
 
 
 def _unrolled(step, carry, xs, length, reverse, avals):
+    """Step by step, but for those that find the same carries and slices as the step before them."""
     kind, count = type(carry[0]), len(carry)
-    order = range(length - 1, -1, -1) if reverse else range(length)
-    scanned = any(x.reach is not None or x.known is not None for x in xs)
-    outputs: list = [None] * length
-    for k in order:
-        results = step([*carry, *(_slice(x, k) for x in xs)])
-        same = not scanned and all(map(_unchanged, carry, results[:count]))
-        carry, outputs[k] = results[:count], results[count:]
-        if same:  # so will be every further step
-            outputs = [results[count:] if o is None else o for o in outputs]
-            break
+    order = np.arange(length)[::-1] if reverse else np.arange(length)
+    again = np.all([_repeats(x, length, order) for x in xs], axis=0) if xs else np.ones(length, bool)
+    outputs: list = []  # of the steps that were made
+    which = np.zeros(length, int)  # of these is each step like
+    settled = False
+    for k, repeats in zip(order, again, strict=True):
+        if not (settled and repeats):
+            results = step([*carry, *(_slice(x, k) for x in xs)])
+            settled = all(map(_unchanged, carry, results[:count]))
+            carry = results[:count]
+            outputs.append(results[count:])
+        which[k] = len(outputs) - 1
     stacked = []
     for aval, values in zip(avals[count:], zip(*outputs, strict=True), strict=True):
-        reached = [v.reach for v in values if v.reach is not None]
-        known = np.stack([v.known for v in values]) if all(v.known is not None for v in values) else None
-        stacked.append(kind(aval, known, _stack(values, reached[0].shape[1]) if reached else None))
+        known = np.stack([v.known for v in values])[which] if all(v.known is not None for v in values) else None
+        stacked.append(kind(aval, known, _chosen(values, which)))
     return [kind(aval, v.known, v.reach) for aval, v in zip(avals, carry, strict=False)] + stacked
+
+
+def _chosen(values, which) -> SparsityPattern | None:
+    """The patterns of these values one below the other, as often and in the order that ``which`` says."""
+    width = next((v.reach.shape[1] for v in values if v.reach is not None), None)
+    if width is None:
+        return None
+    size = math.prod(values[0].aval.shape)
+    return _stack(values, width).take_rows((which[:, None] * size + np.arange(size)).ravel())
+
+
+def _repeats(value, length: int, order) -> np.ndarray:
+    """For each step in this order, whether its slice is known to depend on the same as that of the step before it."""
+    if value.known is not None:
+        return np.zeros(length, bool)
+    if value.reach is None:
+        return np.ones(length, bool)
+    size = math.prod(value.aval.shape) // length
+    matrix = value.reach.take_rows((order[:, None] * size + np.arange(size)).ravel()).matrix
+    counts = np.diff(matrix.indptr)
+    rows = np.arange(size, length * size)
+    equal = np.zeros(length * size, bool)
+    equal[rows] = counts[rows] == counts[rows - size]
+    entries = np.flatnonzero(np.repeat(equal, counts))
+    row = np.repeat(np.arange(length * size), counts)[entries]
+    other = entries - matrix.indptr[row] + matrix.indptr[row - size]
+    equal[row[matrix.indices[entries] != matrix.indices[other]]] = False
+    return equal.reshape(length, size).all(axis=1) & (np.arange(length) > 0)
 
 
 def _unchanged(before, after) -> bool:

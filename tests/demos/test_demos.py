@@ -52,6 +52,21 @@ def test_smoke(name, tmp_path, monkeypatch, capsys):
     assert name in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_training_within_a_limit(tmp_path, monkeypatch):
+    setting = ["--depth", "20", "--width", "16", "--batch", "256", "--memory-limit", "300 kB"]
+    assert run("train", tmp_path, monkeypatch, "--smoke", *setting) == 0
+    found = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
+    assert all(claim["holds"] for claim in found["claims"])
+    ours, theirs = found["tables"]["memory"]
+    assert ours["bytes"] <= ours["limit"] == 300_000 < theirs["bytes"]
+
+
+def test_a_limit_that_is_none(tmp_path, monkeypatch, capsys):
+    assert run("train", tmp_path, monkeypatch, "--memory-limit", "much") == 2
+    assert "memory_limit must be" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEMOS)
 def test_every_claim_comes_out(name, tmp_path):

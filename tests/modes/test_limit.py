@@ -1,5 +1,7 @@
 """Gradients within a limit of memory: the limit holds for the compiled program, and the error says what would."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +74,29 @@ def test_loops_keep_less_where_the_blocks_do_not_do():
     value, gradient = program(x)
     np.testing.assert_allclose(value, f(x), rtol=1e-6)
     np.testing.assert_allclose(gradient, jax.grad(f)(x), rtol=1e-4)
+
+
+def test_loops_get_as_many_slots_as_fit():
+    """Less than for √l states and tapes, more than for the fewest slots."""
+    f = lambda x: jnp.sum(lax.scan(lambda c, _: (jnp.sin(c) * 1.1, None), x, None, length=900)[0])
+    x, limit = jnp.linspace(0.0, 1.0, 1000, dtype=jnp.float32), 120_000
+    program = jax.jit(admodes.grad(f, memory_limit=limit)).lower(x).compile()
+    assert 0.7 * limit < temporaries(program) <= limit
+    np.testing.assert_allclose(program(x), jax.grad(f)(x), rtol=1e-4)
+
+
+def test_the_limit_is_made_use_of(plain):
+    """The more is kept, the less is computed again."""
+    limit = int(0.6 * temporaries(plain))
+    assert 0.7 * limit < temporaries(compiled(memory_limit=limit))
+
+
+def test_what_is_fused_is_not_counted():
+    """Of tanh the result is kept; its slope 1 − y² is computed where it is used."""
+    ws, x = [jnp.eye(8)] * 12, jnp.ones((100, 8))
+    f = lambda *ws: jnp.sum(functools.reduce(lambda x, w: jnp.tanh(x @ w), ws, x))
+    costs = Costs.of(chain(trace(f, *ws), most=12))
+    assert max(costs.tapes) <= x.nbytes
 
 
 def test_eager_gradients_use_the_schedule_again():

@@ -13,7 +13,13 @@ from tests.sparse.test_detect import FUNCTIONS
 
 asdex = pytest.importorskip("asdex")
 
-SIZES = {"brusselator": {"n": 5}, "bratu": {"n": 5}, "heat": {"n": 5}, "minimal_surface": {"n": 4}}
+SIZES = {
+    "lorenz_long": {"steps": 20},
+    "brusselator": {"n": 5},
+    "bratu": {"n": 5},
+    "heat": {"n": 5},
+    "minimal_surface": {"n": 4},
+}
 
 
 def of_vectors(fun, args):

@@ -342,3 +342,25 @@ def test_spy():
     assert text[0] == "200 x 200, 200 nonzeros"
     assert {len(line) for line in text[1:]} == {22}
     assert SparsityPattern.empty(0, 3).spy() == "0 x 3, 0 nonzeros"
+
+
+def test_steps_that_find_what_the_step_before_found_are_not_made(monkeypatch):
+    """The scans of a gradient read stacked values: all but a few of their slices depend on the same."""
+    calls, compose = [], SparsityPattern.compose
+
+    def counted(self, other):
+        calls.append(self)
+        return compose(self, other)
+
+    monkeypatch.setattr(SparsityPattern, "compose", counted)
+
+    def orbit(x, us):
+        y, zs = lax.scan(lambda y, u: (y * jnp.roll(y, 1) + u, y[0] * u), x, us)
+        return zs * jnp.sum(y) if us.size > 99 else zs
+
+    x, us = jnp.ones(5), jnp.arange(400.0)
+    assert sparsity(jax.grad(lambda x: jnp.sum(orbit(x, us))), x).is_full
+    assert len(calls) < 200
+    several = sparsity(lambda x: orbit(jnp.ones(5) * x[0], jnp.repeat(x, 3)), x)
+    expected = np.arange(15)[:, None] // 3 >= np.arange(5)
+    assert np.array_equal(several.matrix.toarray(), expected)

@@ -1,0 +1,79 @@
+"""Memory against time: which ways to a Jacobian no other beats in both, and the picture of all of them."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from admodes.tables import count, seconds
+
+if TYPE_CHECKING:
+    from admodes.compare.comparison import Comparison
+
+Points = Mapping[str, tuple[float, float]]  # (bytes, seconds) by name
+WIDTH, HEIGHT = 64, 16  # of the picture as text
+
+
+def front(points: Points) -> tuple[str, ...]:
+    """The names of the points than which no other is at least as good in both and better in one, by memory.
+
+    >>> from admodes.compare.pareto import front
+    >>> front({"a": (1.0, 9.0), "b": (4.0, 2.0), "c": (5.0, 2.0), "d": (2.0, 9.5)})
+    ('a', 'b')
+    """
+
+    def beaten(name):
+        x = points[name]
+        return any(y != x and y[0] <= x[0] and y[1] <= x[1] for y in points.values())
+
+    return tuple(sorted((name for name in points if not beaten(name)), key=lambda name: points[name]))
+
+
+def points_of(comparison: Comparison) -> dict[str, tuple[float, float]]:
+    """Temporary bytes and seconds of each row, JAX's included."""
+    return {row.mode: (row.temp_bytes, row.run_s) for row in (*comparison.rows, *comparison.oracle_rows)}
+
+
+def curve(points: Points) -> str:
+    """The points as text, both axes logarithmic, a letter for each: capital letters are the Pareto front.
+
+    >>> from admodes.compare.pareto import curve
+    >>> print(curve({"frugal": (1e3, 4e-3), "fast": (1e6, 1e-3), "neither": (2e6, 3e-3)}).splitlines()[-1].strip())
+    A frugal   B fast   c neither
+    """
+    best = front(points)
+    places = {name: (max(memory, 1.0), max(time, 1e-12)) for name, (memory, time) in points.items()}
+    logs = np.log(np.array(list(places.values())))
+    low, high = logs.min(0), logs.max(0)
+    spots = np.rint((logs - low) / np.where(high > low, high - low, 1.0) * (WIDTH - 1, HEIGHT - 1)).astype(int)
+    canvas = np.full((HEIGHT, WIDTH), " ")
+    letters = dict(zip(points, string.ascii_lowercase * (1 + len(points) // 26), strict=False))
+    letters |= {name: letters[name].upper() for name in best}
+    for name, (x, y) in reversed(list(zip(points, spots, strict=True))):
+        canvas[HEIGHT - 1 - y, x] = letters[name]
+    (left, bottom), (right, top) = np.exp(low), np.exp(high)
+    sides = [seconds(top), *[""] * (HEIGHT - 2), seconds(bottom)]
+    lines = [f"{side:>10} |{''.join(row)}".rstrip() for side, row in zip(sides, canvas, strict=True)]
+    ends = f"{count(left, 'B')}{count(right, 'B'):>{WIDTH - len(count(left, 'B'))}}"
+    entries = [f"{letters[name]} {name}" for name in points]
+    legend = [f"{'':12}{'   '.join(entries[k : k + 3])}" for k in range(0, len(entries), 3)]
+    title = "time against temporary memory; capitals: no other is better in both"
+    return "\n".join([title, *lines, f"{'':10} +{'-' * WIDTH}", f"{'':12}{ends}", *legend])
+
+
+def draw(points: Points, file: Any, title: str, format: str) -> None:
+    """The points and the Pareto front as a figure in a file (or its binary handle)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    best = [points[name] for name in front(points)]
+    axes.step(*zip(*best, strict=True), where="post", color="0.6", zorder=0, label="Pareto front")
+    for name, (memory, time) in points.items():
+        axes.plot(memory, time, "s" if name.startswith("jax.") else "o", label=name)
+    axes.set(xscale="symlog", yscale="log", xlabel="temporary memory (bytes)", ylabel="time (s)", title=title)
+    axes.legend(fontsize="small")
+    figure.savefig(file, format=format)
