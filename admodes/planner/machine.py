@@ -101,7 +101,7 @@ def calibrate(progress=lambda line: None) -> Machine:
     """
     x = jnp.linspace(0.1, 0.9, 200_000, dtype=jnp.float32)
     indices = jnp.arange(x.size, dtype=jnp.int32) * 7919 % jnp.int32(8192)  # as tables do, near to each other
-    square = jnp.ones((512, 512), jnp.float32)
+    square, rows = jnp.ones((512, 512), jnp.float32), jnp.ones((8, 16384), jnp.float32)
     large = jnp.ones(8_000_000, jnp.float32)
     small = jnp.ones(8, jnp.float32)
 
@@ -109,6 +109,9 @@ def calibrate(progress=lambda line: None) -> Machine:
         for k in range(2):
             x = lax.add(lax.mul(x, jnp.float32(0.9)), jnp.float32(k))
         return x
+
+    def neighbours(s):
+        return jnp.concatenate([s[:, 1:], s[:, :1]], 1) + jnp.concatenate([s[:, -1:], s[:, :-1]], 1)
 
     def transcendental(x):
         return lax.sin(x) + lax.exp(x) + lax.tanh(x) + lax.log(x)
@@ -125,9 +128,9 @@ def calibrate(progress=lambda line: None) -> Machine:
         ("product", lambda a: a @ a, (square,), 512**3),
         (
             "joined",
-            lambda s: jnp.concatenate([s[:, 1:], s[:, :1]], 1) + jnp.concatenate([s[:, -1:], s[:, :-1]], 1),
-            (square,),
-            2 * square.size,
+            lambda s: neighbours(neighbours(s)),
+            (rows,),
+            4 * rows.size,
         ),
         ("gathered", lambda x, i: jnp.sum((x[i] * x[i[::-1]]).reshape(-1, 2), 1), (x, indices), 2 * x.size),
         ("scattered", lambda x, i: jnp.zeros_like(x).at[i].add(x), (x, indices), x.size),
