@@ -80,8 +80,8 @@ class Seeded:
         if self.coloring is None:
             return total + Work(bytes=2 * task.n * task.m * task.dtype.itemsize, kernels=1)
         pushed, pulled = self.products
-        stored = 4.0 * (pushed * task.m + pulled * task.n) * task.dtype.itemsize  # written, copied and read
-        return total + Work(elements=8.0 * self.coloring.pattern.nnz, bytes=stored, kernels=3)
+        moved = 4.0 * (pushed * task.m + pulled * task.n) * task.dtype.itemsize  # written, copied and read
+        return total + Work(elements=8.0 * self.coloring.pattern.nnz, bytes=moved, kernels=3)
 
     @cached_property
     def tables(self) -> Any:
