@@ -11,6 +11,7 @@ import pytest
 from admodes.compare.demos import demos
 
 DEMOS = demos()
+LONG = {"depth", "modes", "optimisers", "regularisation"}  # that compile the most
 
 
 def test_the_demos_are_found_and_the_parts_they_share_are_not():
@@ -37,7 +38,7 @@ def quick_compilation():
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize("name", DEMOS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in DEMOS])
 def test_smoke(name, tmp_path, monkeypatch, capsys):
     assert run(name, tmp_path, monkeypatch, "--smoke") == 0
     found = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
