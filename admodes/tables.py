@@ -123,6 +123,6 @@ def memory_bytes(limit: int | float | str | None) -> int | None:
             number = float(digits)
         except ValueError:
             factor = 0
-    if not factor or not isinstance(number, (int, float)) or not number > 0:
+    if not factor or not isinstance(number, (int, float)) or not 1 <= number * factor < math.inf:
         raise ValueError(f"memory_limit must be a positive number of bytes or a text such as '200MiB', got {limit!r}")
     return int(number * factor)

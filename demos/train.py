@@ -54,7 +54,7 @@ def temporaries(value_and_grad, loss, params, batch, split) -> int:
 
 def tell(s):
     limit = s.options.memory_limit
-    larger = LIMITED if limit else {"batch": BATCH, "width": WIDTH, "epochs": EPOCHS}
+    larger = LIMITED if limit is not None else {"batch": BATCH, "width": WIDTH, "epochs": EPOCHS}
     depth = s.options.depth or s.scaled(4, 100, 100)
     epochs = s.options.epochs or s.scaled(2, larger["epochs"], max(larger["epochs"], 100))
     split = data.SETS[s.options.data](s.rng())
@@ -119,7 +119,7 @@ def tell(s):
     right.set(xlabel="epoch", ylabel="steps per second", title=f"speed beside jax.grad's: {ratio:.2f}")
     right.set_ylim(bottom=0)
     right.legend(loc="lower right")
-    if limit:
+    if limit is not None:
         kept = {n: temporaries(engine, loss, params, order[0, 0], split) for n, engine in engines.items()}
         s.table("memory", [{"engine": n, "bytes": b, "limit": limit} for n, b in kept.items()])
         mine, theirs = (count(b, "B") for b in kept.values())

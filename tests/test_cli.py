@@ -110,6 +110,20 @@ def test_memory_against_time(capsys, tmp_path, monkeypatch):
     assert target.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_figure_needs_matplotlib(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.backend_bases", None)
+    with pytest.raises(SystemExit) as exit:
+        main(["compare", "lecture_graph", "--plot", "x.png"])
+    assert exit.value.code == 2
+    assert "admodes[docs]" in capsys.readouterr().err
+
+
+def test_there_is_no_figure_of_a_benchmark(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "modes", "--workloads", "nothing", "--plot", "x.png"])
+    assert "unrecognized arguments: --plot" in capsys.readouterr().err
+
+
 def test_an_unknown_problem_exits_with_2_and_names_close_ones(capsys):
     for command in ("compare", "explain", "draw"):
         assert main([command, "roe_flx"]) == 2
@@ -141,6 +155,7 @@ def test_an_unknown_problem_exits_with_2_and_names_close_ones(capsys):
         ["bench", "sparsity", "--problems", "nothing"],
         ["bench", "checkpointing", "--parts", "nothing"],
         ["demo", "depth", "--memory-limit", "1MiB"],
+        ["demo", "depth", "--memory-limit", ""],
     ],
 )
 def test_wrong_commands_exit_with_2(command, capsys):

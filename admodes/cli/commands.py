@@ -171,9 +171,9 @@ def run_demos(options: argparse.Namespace) -> int:
         return 0
     size = ["--full"] if options.full else ["--smoke"] if options.smoke else []
     arguments = [*size, "--seed", str(options.seed)]
-    if options.memory_limit and options.demo != "train":
+    if options.memory_limit is not None and options.demo != "train":
         raise SystemExit(fail("--memory-limit is for the demo train", 2))
-    if options.memory_limit:
+    if options.memory_limit is not None:
         arguments += ["--memory-limit", options.memory_limit]
     if options.all:
         statuses = gallery(found, Path(options.out), arguments, progress_line)

@@ -51,10 +51,13 @@ def opened(path: str | None) -> AbstractContextManager[TextIO]:
 
 
 def opened_figure(path: str | None) -> AbstractContextManager[BinaryIO | None]:
-    """The file for a figure, opened before the work; None for None. A path or suffix that is wrong ends the command."""
+    """The file for a figure, opened before the work; None for None. What stands in its way ends the command."""
     if path is None:
         return nullcontext(None)
-    from matplotlib.backend_bases import FigureCanvasBase
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ModuleNotFoundError:
+        raise SystemExit(fail("figures need matplotlib (pip install 'admodes[docs]')", 2)) from None
 
     known = FigureCanvasBase.get_supported_filetypes()
     if Path(path).suffix[1:] not in known:

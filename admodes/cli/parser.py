@@ -156,12 +156,9 @@ def make_parser() -> argparse.ArgumentParser:
         ),
         within=suites,
     )
-    sub.add_argument("--workloads", nargs="+", metavar="NAME", help="only these programs")
-    sub.add_argument("--plot", type=file_name, metavar="FILE", help="draw time against memory into FILE (.png, .svg)")
+    add_sampling(sub, "workloads", repeat=30)
     sub.add_argument("--modes", nargs="+", metavar="MODE", help="only these of jvp, vjp, grad, hvp")
-    sub.add_argument("--repeat", type=positive, default=30, metavar="N", help="run time samples (default: 30)")
     sub.add_argument("--builds", type=positive, default=3, metavar="N", help="compile time samples (default: 3)")
-    add_json(sub)
     sub = command(
         "jacobians",
         do.bench_jacobians_suite,
@@ -169,12 +166,10 @@ def make_parser() -> argparse.ArgumentParser:
         "admodes bench jacobians --problems arrowhead hourglass",
         within=suites,
     )
-    sub.add_argument("--problems", nargs="+", metavar="NAME", help="only these problems")
+    add_sampling(sub, "problems", repeat=10)
     sub.add_argument("--format", choices=["dense", "bcoo"], help="of all Jacobians (default: what suits each)")
-    sub.add_argument("--repeat", type=positive, default=10, metavar="N", help="run time samples (default: 10)")
     sub.add_argument("--builds", type=positive, default=2, metavar="N", help="samples of first calls (default: 2)")
     add_dtype(sub, "float64")
-    add_json(sub)
     sub = command(
         "costs",
         do.bench_costs_suite,
@@ -182,10 +177,8 @@ def make_parser() -> argparse.ArgumentParser:
         "admodes bench costs --problems heat collocation",
         within=suites,
     )
-    sub.add_argument("--problems", nargs="+", metavar="NAME", help="only these problems")
-    sub.add_argument("--repeat", type=positive, default=10, metavar="N", help="run time samples (default: 10)")
+    add_sampling(sub, "problems", repeat=10)
     add_dtype(sub, "float64")
-    add_json(sub)
     sub = command(
         "sparsity",
         do.bench_sparsity_suite,
@@ -193,8 +186,7 @@ def make_parser() -> argparse.ArgumentParser:
         "admodes bench sparsity --problems line",
         within=suites,
     )
-    sub.add_argument("--problems", nargs="+", metavar="NAME", help="only these problems")
-    add_json(sub)
+    add_sampling(sub, "problems")
     sub = command(
         "checkpointing",
         do.bench_checkpointing_suite,
@@ -202,10 +194,17 @@ def make_parser() -> argparse.ArgumentParser:
         "admodes bench checkpointing --parts steps nets",
         within=suites,
     )
-    sub.add_argument("--parts", nargs="+", metavar="NAME", help="only these of steps, nets, whiles, stored, long")
-    sub.add_argument("--repeat", type=positive, default=10, metavar="N", help="run time samples (default: 10)")
-    add_json(sub)
+    add_sampling(sub, "parts", repeat=10)
     return parser
+
+
+def add_sampling(parser: argparse.ArgumentParser, cases: str, repeat: int | None = None) -> None:
+    """The options of every benchmark: which cases, how many samples (None: it has no choice), and the JSON."""
+    parser.add_argument(f"--{cases}", nargs="+", metavar="NAME", help=f"only these {cases}")
+    if repeat:
+        help = f"run time samples (default: {repeat})"
+        parser.add_argument("--repeat", type=positive, default=repeat, metavar="N", help=help)
+    add_json(parser)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

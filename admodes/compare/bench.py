@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +19,20 @@ WITHOUT_ASDEX = "asdex is not installed (pip install 'admodes[bench]'): its colu
 def asdex_is_installed() -> bool:
     """Whether there is the other library of sparse Jacobians to compare with."""
     return importlib.util.find_spec("asdex") is not None
+
+
+def failure_of(error: Exception) -> str:
+    """The ``failure`` of a case: an error in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def worst(values: Iterable[float]) -> float:
+    """The largest, where one that is not known is as bad as it can be.
+
+    >>> worst([1.0, 3.0]), worst([1.0, math.nan]), worst([math.nan, 1.0])
+    (3.0, inf, inf)
+    """
+    return max(math.inf if math.isnan(value) else value for value in values)
 
 
 @dataclass(frozen=True)

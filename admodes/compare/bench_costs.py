@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
 from admodes import problems
-from admodes.compare.bench import Benchmark, Goal
+from admodes.compare.bench import Benchmark, Goal, failure_of
 from admodes.compare.bench_jacobians import SUBJECTS, Subject
 from admodes.compare.measure import interleave
+from admodes.errors import AdmodesError
 from admodes.planner.decision import Settings, compiled, decide
 from admodes.planner.request import request
 from admodes.tables import seconds
@@ -25,10 +27,10 @@ class Case:
     """A candidate for the Jacobian of a problem, in seconds."""
 
     name: str
-    candidate: str
-    detail: str
-    predicted: float
-    measured: float
+    candidate: str = ""
+    detail: str = ""
+    predicted: float = math.nan
+    measured: float = math.nan
     failure: str = ""
 
 
@@ -58,13 +60,16 @@ class CostsBenchmark(Benchmark):
 
 
 def run_cases(name: str, subject: Subject, *, dtype: str, rounds: int) -> list[Case]:
-    """Predict and measure every candidate for one Jacobian."""
+    """Predict and measure every candidate for one Jacobian; a case that says so if that fails."""
     fun, args = problems.get(subject.problem).make(dtype, **subject.sizes)
     call = request("bench costs", fun, 0, False, False).call(tuple(args), {})
-    task = call.task()
-    found = decide(task, Settings(form=subject.format)).candidates
-    runs = {str(k): partial(compiled(task, c, subject.format), call.leaves) for k, c in enumerate(found)}
-    samples = interleave(runs, rounds, RUN_SECONDS)
+    try:
+        task = call.task()
+        found = decide(task, Settings(form=subject.format)).candidates
+        runs = {str(k): partial(compiled(task, c, subject.format), call.leaves) for k, c in enumerate(found)}
+        samples = interleave(runs, rounds, RUN_SECONDS)
+    except AdmodesError as failure:
+        return [Case(name, failure=failure_of(failure))]
     return [
         Case(name, c.name, c.method.detail, c.seconds, statistics.median(samples[str(k)])) for k, c in enumerate(found)
     ]

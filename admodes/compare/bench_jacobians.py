@@ -15,7 +15,15 @@ import numpy as np
 
 import admodes
 from admodes import problems
-from admodes.compare.bench import WITHOUT_ASDEX, Benchmark, Goal, asdex_is_installed, geometric_mean
+from admodes.compare.bench import (
+    WITHOUT_ASDEX,
+    Benchmark,
+    Goal,
+    asdex_is_installed,
+    failure_of,
+    geometric_mean,
+    worst,
+)
 from admodes.compare.check import errors
 from admodes.compare.measure import Measurement, measure, paired_ratio, size_ratio
 from admodes.errors import AdmodesError
@@ -120,7 +128,7 @@ class JacobiansBenchmark(Benchmark):
             ]
         if self.measured:
             tolerance = TOLERANCE[self.measured[0].dtype]
-            found.append(Goal("relative error, worst", max(c.error for c in self.measured), tolerance))
+            found.append(Goal("relative error, worst", worst(c.error for c in self.measured), tolerance))
         return found
 
     def line(self, case: Case) -> list[str]:
@@ -139,7 +147,7 @@ def _means(name: str, cases, figure: str, target: float) -> list[Goal]:
 
 def _worst(name: str, cases, figure: str, target: float) -> list[Goal]:
     values = [case.ratios[figure] for case in cases if figure in case.ratios]
-    return [Goal(name, max(values), target)] if values else []
+    return [Goal(name, worst(values), target)] if values else []
 
 
 def contenders(fun: Callable, args, format: Any) -> dict[str, Callable[[], Callable]]:
@@ -179,7 +187,7 @@ def run_case(name: str, subject: Subject, *, format: str | None, dtype: str, rou
                 run_seconds=RUN_SECONDS,
             )
         except AdmodesError as failure:
-            return Case(name, failure=f"{type(failure).__name__}: {failure}".splitlines()[0])
+            return Case(name, failure=failure_of(failure))
         run = {who: each.seconds("run") for who, each in found.items()}
         plain = min(PLAIN, key=run.__getitem__)
         first = _first_calls({who: makers[who] for who in makers if who not in PLAIN or who == plain}, args, builds)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import admodes
-from admodes.compare.bench import Benchmark, Goal
+from admodes.compare.bench import Benchmark, Goal, failure_of
 from admodes.compare.check import errors
 from admodes.compare.measure import interleave, measure, paired_ratio, size_ratio
 from admodes.compare.workloads import WORKLOADS, Workload
@@ -117,7 +117,7 @@ def run_case(workload: Workload, mode: str, *, rounds: int, builds: int, eager_r
     try:
         both = measure(functions, args, rounds=rounds, builds=builds, traces=TRACES)
     except AdmodesError as failure:
-        return Case(workload.name, mode, failure=f"{type(failure).__name__}: {failure}".splitlines()[0])
+        return Case(workload.name, mode, failure=failure_of(failure))
     ours, theirs = both["admodes"], both["jax"]
     stages = ("run", "trace", "lower", "compile")
     times = {stage: ours.seconds(stage) for stage in stages}

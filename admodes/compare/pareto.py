@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,16 +15,25 @@ if TYPE_CHECKING:
     from admodes.compare.comparison import Comparison
 
 Points = Mapping[str, tuple[float, float]]  # (bytes, seconds) by name
+TITLE = "time against temporary memory"
 WIDTH, HEIGHT = 64, 16  # of the picture as text
+
+
+def measured(points: Points) -> Points:
+    """The points of which both are known: a mode that was not measured has a NaN."""
+    return {name: point for name, point in points.items() if all(map(math.isfinite, point))}
 
 
 def front(points: Points) -> tuple[str, ...]:
     """The names of the points than which no other is at least as good in both and better in one, by memory.
 
+    A point that is not finite is on no front.
+
     >>> from admodes.compare.pareto import front
     >>> front({"a": (1.0, 9.0), "b": (4.0, 2.0), "c": (5.0, 2.0), "d": (2.0, 9.5)})
     ('a', 'b')
     """
+    points = measured(points)
 
     def beaten(name):
         x = points[name]
@@ -38,12 +48,15 @@ def points_of(comparison: Comparison) -> dict[str, tuple[float, float]]:
 
 
 def curve(points: Points) -> str:
-    """The points as text, both axes logarithmic, a letter for each: capital letters are the Pareto front.
+    """The finite points as text, both axes logarithmic, a letter for each: capital letters are the Pareto front.
 
     >>> from admodes.compare.pareto import curve
     >>> print(curve({"frugal": (1e3, 4e-3), "fast": (1e6, 1e-3), "neither": (2e6, 3e-3)}).splitlines()[-1].strip())
     A frugal   B fast   c neither
     """
+    points = measured(points)
+    if not points:
+        return f"{TITLE}: nothing measured"
     best = front(points)
     places = {name: (max(memory, 1.0), max(time, 1e-12)) for name, (memory, time) in points.items()}
     logs = np.log(np.array(list(places.values())))
@@ -60,18 +73,19 @@ def curve(points: Points) -> str:
     ends = f"{count(left, 'B')}{count(right, 'B'):>{WIDTH - len(count(left, 'B'))}}"
     entries = [f"{letters[name]} {name}" for name in points]
     legend = [f"{'':12}{'   '.join(entries[k : k + 3])}" for k in range(0, len(entries), 3)]
-    title = "time against temporary memory; capitals: no other is better in both"
+    title = f"{TITLE}; capitals: no other is better in both"
     return "\n".join([title, *lines, f"{'':10} +{'-' * WIDTH}", f"{'':12}{ends}", *legend])
 
 
 def draw(points: Points, file: Any, title: str, format: str) -> None:
-    """The points and the Pareto front as a figure in a file (or its binary handle)."""
+    """The finite points and the Pareto front as a figure in a file (or its binary handle)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    best = [points[name] for name in front(points)]
-    axes.step(*zip(*best, strict=True), where="post", color="0.6", zorder=0, label="Pareto front")
+    points = measured(points)
+    best = np.reshape([points[name] for name in front(points)], (-1, 2))
+    axes.step(*best.T, where="post", color="0.6", zorder=0, label="Pareto front" if points else "nothing measured")
     for name, (memory, time) in points.items():
         axes.plot(memory, time, "s" if name.startswith("jax.") else "o", label=name)
     axes.set(xscale="symlog", yscale="log", xlabel="temporary memory (bytes)", ylabel="time (s)", title=title)

@@ -8,10 +8,10 @@ import jax
 
 from admodes.modes.flat import wraps
 from admodes.program import jax_compat as jc
-from admodes.rules.checkpoints import Checkpoints
+from admodes.rules.checkpoints import DEFAULT_SLOTS, Checkpoints
 
 
-def checkpoint(fun: Callable, policy: str = "revolve", *, slots: int | None = None) -> Callable:
+def checkpoint(fun: Callable, policy: str = "revolve", *, slots: int = DEFAULT_SLOTS) -> Callable:
     r"""``fun``, of which reverse mode keeps less and computes the rest again.
 
     The policy is for the loops of ``fun`` (``lax.scan``, ``lax.fori_loop``, outermost ones); where it has none, the
@@ -31,8 +31,8 @@ def checkpoint(fun: Callable, policy: str = "revolve", *, slots: int | None = No
       policy: "revolve", "sqrt", "every" or "none". A function without loops is one step for "every": only its
         arguments are kept.
       slots: how many states "revolve" keeps; also for each ``lax.while_loop`` and ``lax.fori_loop`` with traced bounds,
-        under any policy, and without :func:`checkpoint`. None: as many as fit in 32 KiB, and at least 100, with which
-        up to 5,151 steps are run at most twice more.
+        under any policy, and without :func:`checkpoint`. With 100 slots, up to 5,151 steps are run at most twice
+        more.
 
     Returns:
       A function with the values and derivatives of ``fun``. ``jax.checkpoint`` carries the policy: in JAX's own

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 from jax.tree_util import tree_leaves, tree_structure, tree_unflatten
@@ -15,6 +15,8 @@ from admodes.modes.budget import Costs, Schedules
 from admodes.modes.interpreter import INTERPRETER
 from admodes.program import jax_compat as jc
 from admodes.program.blocks import Chain, chain, is_loop
+from admodes.program.evaluate import evaluate
+from admodes.program.identity import callbacks, digest, has_rules
 from admodes.program.ir import Program, from_jaxpr
 from admodes.rules.checkpoints import Checkpoints
 from admodes.tables import count
@@ -28,13 +30,16 @@ def within(limit: int, fun: Callable, args: tuple) -> Callable:
     """``fun`` such that its gradient needs at most ``limit`` bytes, for ``args`` of these types.
 
     What counts are the temporaries of the compiled gradient, beside its arguments and results. The schedule that is
-    found serves for all programs of the same text.
+    found serves for all programs that are the same.
     """
     closed, shape = jax.make_jaxpr(fun, return_shape=True)(*args)
     program = from_jaxpr(jc.without_references(closed))
     slots, values = zip(*program.constants, strict=True) if program.constants else ((), ())
     opened = Program((*program.inputs, *slots), program.outputs, (), program.equations, program.avals)
-    scheduled = _fitting(_Task(str(closed.jaxpr), opened, len(program.inputs)), limit)
+    n, avals = len(program.inputs), opened.in_avals
+    whole = _gradient(partial(evaluate, opened), avals, n)
+    sweeps = [from_jaxpr(jc.trace_flat(whole, avals, "gradient"))] if has_rules(program) else []
+    scheduled = _fitting(_Task((digest(opened, *sweeps), callbacks(program)), opened, n), limit)
     return lambda *args: tree_unflatten(tree_structure(shape), scheduled(*tree_leaves(args), *values))
 
 
@@ -45,9 +50,9 @@ def limited(limit: int) -> Callable:
 
 @dataclass(frozen=True)
 class _Task:
-    """A program of which the first ``n`` inputs are differentiated; equal to others of the same text."""
+    """A program of which the first ``n`` inputs are differentiated; equal to others of the same key."""
 
-    text: str
+    key: tuple
     program: Program = field(compare=False)
     n: int
 
@@ -143,17 +148,19 @@ class _Search:
         """The bytes that the compiled gradient needs beside arguments and results."""
         key = steps.loops, nest
         if key not in self.measured:
-            self.measured[key] = _temporaries(steps, nest, self.n)
+            avals = steps.program.in_avals
+            gradient = _gradient(lambda *xs: steps.evaluate(nest, xs), avals, self.n)
+            self.measured[key] = jc.temporary_bytes(gradient, *avals)
         return self.measured[key]
 
 
-def _temporaries(steps: Chain, nest: tuple, n: int) -> int:
-    """What the compiler says that the gradient in the first ``n`` inputs needs."""
-    avals = steps.program.in_avals
+def _gradient(fun: Callable, avals: Sequence, n: int) -> Callable:
+    """Of a function of arrays of these types the value, and its gradient in the first ``n`` arguments."""
     active = [k < n and jc.is_differentiable(a) for k, a in enumerate(avals)]
 
     def gradient(*args):
-        (value, *aux), tape = INTERPRETER.record_function(lambda *xs: steps.evaluate(nest, xs), args, active)
-        return value, aux, tape.pull((jc.one(value), *(None for _ in aux)))
+        (value, *aux), tape = INTERPRETER.record_function(fun, args, active)
+        cts = tape.pull((jc.one(value), *(None for _ in aux)))
+        return [value, *aux, *(ct for ct in cts if ct is not None)]
 
-    return jc.temporary_bytes(gradient, *avals)
+    return gradient

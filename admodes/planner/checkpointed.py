@@ -12,7 +12,7 @@ into the race too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isqrt
 
@@ -42,11 +42,11 @@ class Checkpointed(Seeded):
 
     Beside plain reverse mode it runs ``steps`` steps again, the work ``again`` in each sweep back (for each row in a
     nest of blocks: what is computed again there depends on the seed), and holds ``saved`` bytes less. ``lengths`` are
-    those of the loops, or the number of blocks.
+    those of the loops (None if known at run time only: then ``steps`` is a guess), or the number of blocks.
     """
 
     schedule: Checkpoints | tuple = KEEP_ALL
-    lengths: tuple[int, ...] = ()
+    lengths: tuple[int | None, ...] = ()
     steps: int = 0
     again: Work = field(default_factory=Work)
     saved: float = 0.0
@@ -58,7 +58,8 @@ class Checkpointed(Seeded):
 
     @property
     def detail(self) -> str:
-        return f"{super().detail}; {self.steps:,} {self.noun} computed again"
+        about = "about " if None in self.lengths else ""
+        return f"{super().detail}; {about}{self.steps:,} {self.noun} computed again"
 
     @property
     def plain_schedule(self) -> dict | tuple:
@@ -94,8 +95,13 @@ def _live(closed):
 # -- which there are ---------------------------------------------------------------------------------
 
 
-def checkpointed(base: Seeded, task: Task, nests: bool = False) -> Iterator[Checkpointed]:
-    """The schedules for ``base``, which pulls rows: policies, and, with ``nests``, nests of blocks for some budgets."""
+def checkpointed(
+    base: Seeded, task: Task, nests: bool = False, least_saved: float = LEAST_SAVED
+) -> Iterator[Checkpointed]:
+    """The schedules for ``base``, which pulls rows: policies, and, with ``nests``, nests of blocks for some budgets.
+
+    Those that are expected to save less than a part of the memory are left out.
+    """
     if task.symmetric or jc.has_side_effects(task.closed):  # a Hessian's gradient holds its own tape
         return
     if not has_loops(task.closed) and base.passes > 1:
@@ -104,13 +110,13 @@ def checkpointed(base: Seeded, task: Task, nests: bool = False) -> Iterator[Chec
     if nests:
         found += _nests(base, task)
     held = base.work(task).peak
-    yield from (method for method in found if method.saved > LEAST_SAVED * held)
+    yield from (method for method in found if method.saved > least_saved * held)
 
 
 def by_policy(base: Seeded, task: Task, policy: Checkpoints) -> Checkpointed:
     """``base`` under a policy of :func:`admodes.checkpoint`."""
     blocks = not has_loops(task.closed)
-    steps = (_blocks if blocks else _outermost)(task.closed, task.active)
+    steps = _blocks(task.closed, task.active) if blocks else _outermost(task.closed)
     again, count, saved = Work(), 0, 0.0
     for s in steps:
         more = s.again(policy) - s.again(KEEP_ALL)
@@ -118,7 +124,7 @@ def by_policy(base: Seeded, task: Task, policy: Checkpoints) -> Checkpointed:
         count += more
         saved += s.kept(KEEP_ALL) - s.kept(policy)
     slots = f" {policy.slots}" if policy.policy == "revolve" else ""
-    lengths = tuple(s.length for s in steps)
+    lengths = tuple(None if s.is_open else s.length for s in steps)
     return _made(base, f"{base.name} ({policy.policy}{slots})", policy, lengths, count, again, saved, blocks)
 
 
@@ -185,40 +191,39 @@ def depths(nest: tuple, depth: int = 0) -> Iterator[tuple[int, int]]:
 class Steps:
     """Steps of a loop, or blocks of a program without: bytes of a state and of a step's tape, and the work of a step.
 
-    ``carry`` are the types of a loop's state. Of a loop that ends by a condition, ``is_open``, a fixed number of states
-    is kept under any policy. ``copied`` are the bytes of arguments and constants of a block, of which there are copies
-    wherever it is computed again (``rules/again.py``), in about √l blocks at a time.
+    Of a loop that ends by a condition, ``is_open``, a fixed number of states is kept under any policy. ``copied`` are
+    the bytes of arguments and constants of a block, of which there are copies wherever it is computed again
+    (``rules/again.py``), in about √l blocks at a time.
     """
 
     length: int
     state: float
     tape: float
     once: Work
-    carry: Sequence = ()
     is_open: bool = False
     copied: float = 0.0
 
     def kept(self, policy: Checkpoints) -> float:
         """The bytes that are held."""
         if self.is_open:
-            return (policy.room(self.carry) + 1) * self.state + self.tape
+            return (policy.slots + 1) * self.state + self.tape
         if policy.policy == "none":
             return self.length * self.tape
         width = isqrt(self.length)
         if policy.policy == "revolve":
-            slots = min(policy.room(self.carry), self.length)
+            slots = min(policy.slots, self.length)
             return (slots + 1) * self.state + self.tape + width * self.copied
         return width * (self.state + self.tape + self.copied)
 
     def again(self, policy: Checkpoints) -> int:
         """How many steps are run beside those of plain reverse mode."""
         if self.is_open or policy.policy == "revolve":
-            return fewest_steps(self.length, policy.room(self.carry))
+            return fewest_steps(self.length, policy.slots)
         return 0 if policy.policy == "none" else self.length
 
 
 @jc.weak_cache
-def _outermost(closed, active: tuple) -> tuple[Steps, ...]:
+def _outermost(closed) -> tuple[Steps, ...]:
     """The outermost loops of a program."""
     return tuple(_loops(_live(closed)))
 
@@ -246,7 +251,7 @@ def _steps(body, length: int, first: int, n_carry: int, is_open: bool = False) -
     held |= {("output", k): a for k, a in enumerate(body.out_avals[:n_carry])}
     held |= {("residual", k): a for k, a in enumerate(recording.residual_avals)}
     tape = sum(aval_bytes(held[source]) for source in set(recording.sources) if source in held)
-    return Steps(length, sum(map(aval_bytes, carry)), tape, in_loop(_forward(body)), carry, is_open)
+    return Steps(length, sum(map(aval_bytes, carry)), tape, in_loop(_forward(body)), is_open)
 
 
 @jc.weak_cache

@@ -19,7 +19,7 @@ import numpy as np
 from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
 from admodes.planner.candidates import Candidate, candidate, candidates
-from admodes.planner.checkpointed import checkpointed
+from admodes.planner.checkpointed import LEAST_SAVED, checkpointed
 from admodes.planner.machine import Machine, machine
 from admodes.planner.measured import recall, remember, seconds_of
 from admodes.planner.result import places, positions
@@ -87,7 +87,7 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
     ``leaves`` are arguments to measure with; without them nothing is measured.
     """
     constants = machine()
-    key = (task.fingerprint, settings, constants)
+    key = (task.key, settings, constants)
     if key in _DECISIONS:
         return _DECISIONS[key]
     if settings.memory_limit is not None and leaves is None:
@@ -96,14 +96,22 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
             "plan first, outside of jit and vmap (plan = admodes.plan(f, x, memory_limit=...)), then use plan.jacobian."
         )
     found = list(candidates(task, constants, settings.form, settings.options, settings.objective == "multiplications"))
-    found += _checkpointed(found, task, constants, settings)
+    plain = found
+    found = [*plain, *_checkpointed(plain, task, constants, settings)]
     known = recall(task.fingerprint, settings.form)
     found = [dataclasses.replace(c, measured_s=known.get(label(c), c.measured_s)) for c in found]
     amount = OBJECTIVES[settings.objective]
     found.sort(key=lambda c: (settings.objective == "time" and bool(known) and math.isnan(c.measured_s), amount(c)))
     others: list[Candidate] = []
     if settings.memory_limit is not None:
+        tried = {label(c) for c in found}
         found, others = _within(found, task, settings, constants, leaves)
+        if not found:  # whatever the model says of memory: it is only measured that counts
+            rest = [c for c in _checkpointed(plain, task, constants, settings, every=True) if label(c) not in tried]
+            found, more = _within(rest, task, settings, constants, leaves)
+            others += more
+        if not found:
+            raise _nothing_fits(others, task, settings)
     if settings.measure and leaves is not None:
         found = _measured(found, task, settings, leaves)
     decision = Decision(task.fingerprint, task.n, task.m, task.known_pattern, settings, constants, (*found, *others))
@@ -113,17 +121,19 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
     return decision
 
 
-def _checkpointed(found: list[Candidate], task: Task, constants: Machine, settings: Settings) -> list[Candidate]:
-    """The cheapest way by rows with less of its tape kept, where memory matters."""
+def _checkpointed(
+    found: list[Candidate], task: Task, constants: Machine, settings: Settings, every: bool = False
+) -> list[Candidate]:
+    """The cheapest way by rows with less of its tape kept, where memory matters; ``every`` schedule, or likely ones."""
     pulled: Any = [c for c in found if isinstance(c.method, Seeded) and c.method.columns is None]
     base = min(pulled, key=lambda c: c.seconds, default=None)
     if base is None or task.is_varying:
         return []
     limit = settings.memory_limit
-    if limit is None and base.temp_bytes < (SMALL if settings.objective == "memory" else LARGE):
+    if not every and limit is None and base.temp_bytes < (SMALL if settings.objective == "memory" else LARGE):
         return []
-    nests = limit is not None and base.temp_bytes > limit
-    less = checkpointed(base.method, task, nests)
+    nests = every or (limit is not None and base.temp_bytes > limit)
+    less = checkpointed(base.method, task, nests, -math.inf if every else LEAST_SAVED)
     return [candidate(c, task, constants, settings.form) for c in less]
 
 
@@ -150,7 +160,6 @@ def _within(found: list[Candidate], task, settings: Settings, constants, leaves)
 
     Then those that do not, with what they need, and those that are no better and were not compiled.
     """
-    limit, least = settings.memory_limit or 0, math.inf
     amount = OBJECTIVES[settings.objective]
     fitting: list[Candidate] = []
     others: list[Candidate] = []
@@ -159,17 +168,19 @@ def _within(found: list[Candidate], task, settings: Settings, constants, leaves)
             others += found[k:]
             break
         fitted, needs = _fit(c, task, settings, constants, leaves)
-        least = min(least, needs)
         if fitted is None:
             others.append(dataclasses.replace(c, measured_bytes=needs))
         else:
             fitting = sorted([*fitting, fitted], key=amount)
-    if not fitting:
-        raise PlanningError(
-            f"no way to this Jacobian ({task.m} x {task.n}) keeps within {count(limit, 'B')} of temporary memory; the "
-            f"least that would do is memory_limit={int(least)} ({count(least, 'B')})."
-        )
     return fitting, others
+
+
+def _nothing_fits(tried: list[Candidate], task: Task, settings: Settings) -> PlanningError:
+    least = min(c.measured_bytes for c in tried)
+    return PlanningError(
+        f"no way to this Jacobian ({task.m} x {task.n}) keeps within {count(settings.memory_limit or 0, 'B')} of "
+        f"temporary memory; the least that would do is memory_limit={int(least)} ({count(least, 'B')})."
+    )
 
 
 def _fit(c: Candidate, task, settings, constants, leaves) -> tuple[Candidate | None, float]:

@@ -169,7 +169,7 @@ class Planned:
     def _plan(self, call: Call, value: bool, traced: bool):
         task = call.task()
         known = not task.has_unknown_constants
-        key = (task.fingerprint, call.in_tree, call.result.tree, call.result.aux_tree)
+        key = (task.key, call.in_tree, call.result.tree, call.result.aux_tree)
         if known and key in self._by_task:
             return self._by_task[key]
         chosen = self.choose(task, None if traced else call.leaves)

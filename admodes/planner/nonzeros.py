@@ -340,7 +340,7 @@ def _colored(patterns: dict, side: int) -> dict[int, np.ndarray]:
     for key in patterns:
         groups.setdefault(key[side], []).append(patterns[key] if side else patterns[key].transpose)
     return {
-        k: color_columns(SparsityPattern.stack(stack).matrix, ("natural", "largest first"), COLORING_SECONDS)[0]
+        k: color_columns(SparsityPattern.stack(stack).matrix, ("natural", "largest_first"), COLORING_SECONDS)[0]
         for k, stack in groups.items()
     }
 

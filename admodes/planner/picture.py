@@ -56,12 +56,15 @@ def _kept(method: Checkpointed) -> list[str]:
         return ["".join(SIGNS[depth] if depth else "|" for _, depth in depths(schedule)) + " blocks"]
     lines = []
     for length in method.lengths:
+        if length is None:
+            lines.append(f"{method.noun}: known at run time only")
+            continue
         width = min(length, LARGEST)
         marks = np.full(width, ".")
         if schedule.policy == "sqrt":
             kept: Sequence[int] = range(0, length, max(isqrt(length), 1))
         else:
-            kept = placements(length, schedule.room())
+            kept = placements(length, schedule.slots)
         marks[np.array(kept) * width // length] = "|"
         lines.append(f"{''.join(marks)} {length:,} {method.noun}")
     return lines

@@ -97,7 +97,7 @@ class Seeded:
             outs, products = self.compressed(task, tables, args)
             return outs, Nonzeros(tables[1](*map(_written, products)))
         outs, (pushed, pulled) = self._products(task, tables, args)
-        if not self.passes:
+        if not pushed and not pulled:  # no rows, or no columns
             return outs, Dense(jax.numpy.zeros((task.m, task.n), task.dtype))
         return outs, Dense(joined(pulled, task.dtype)) if pushed is None else Dense.of_columns(pushed, task.dtype)
 

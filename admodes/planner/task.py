@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +16,8 @@ from admodes.linear.pattern import SparsityPattern
 from admodes.modes.interpreter import INTERPRETER
 from admodes.program import jax_compat as jc
 from admodes.program.host import is_known
-from admodes.program.ir import Const, Program, from_jaxpr
+from admodes.program.identity import callbacks, content, digest, has_rules, hashed
+from admodes.program.ir import Program, from_jaxpr
 from admodes.rules.derived import instantiate, keep, merge, pushed
 from admodes.sparse.detect import pattern_of_program
 
@@ -105,7 +104,8 @@ class Task:
     def with_pattern(self, pattern: SparsityPattern) -> Task:
         """The same task with a pattern that covers the one that would be detected."""
         copy = replace(self)
-        copy.__dict__.update(pattern=pattern, fingerprint=f"{self.fingerprint} {_content(pattern.matrix.indices)}")
+        given = content(pattern.rows), content(pattern.cols)
+        copy.__dict__.update(pattern=pattern, fingerprint=hashed(self.fingerprint, *given))
         return copy
 
     # -- the two sweeps, as programs ---------------------------------------------------------------------
@@ -140,37 +140,17 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal for tasks that one plan serves: the same equations on the same types, with the same known constants."""
-        digest = hashlib.sha256()
+        """Equal for tasks that one plan serves: the same equations on the same types, with the same known constants.
 
-        def enter(x):
-            digest.update(str(x).encode() + b"\0")
+        Rules of the user's are told apart by the equations of the forward sweep.
+        """
+        sweeps = [from_jaxpr(self.pushing)] if has_rules(self.program) else []
+        return hashed(digest(self.program, *sweeps), self.active, self.differentiated, self.symmetric)
 
-        program = self.program
-        enter((self.active, self.differentiated, self.symmetric, program.inputs))
-        enter([_operand(o) for o in program.outputs])
-        for slot, value in program.constants:
-            enter((slot, _content(value)))
-        for equation in program.equations:
-            enter((equation.primitive.name, list(map(_operand, equation.inputs)), equation.outputs))
-            enter(ADDRESS.sub("", str(sorted(equation.params.items()))))
-        enter([(str(a), a.weak_type if hasattr(a, "weak_type") else None) for a in program.avals])
-        return digest.hexdigest()
-
-
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-
-
-def _operand(x) -> Any:
-    return _content(x.value) if isinstance(x, Const) else x
-
-
-def _content(value) -> Any:
-    """What tells one constant from another: its entries, if a plan may use them."""
-    if not is_known(value):
-        return "unknown", str(jc.typeof(value))
-    array = np.asarray(value)
-    return str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).hexdigest()
+    @cached_property
+    def key(self) -> tuple:
+        """As the fingerprint, with the Python functions that the program calls, which have no text."""
+        return self.fingerprint, callbacks(self.program)
 
 
 def _batched(closed, args, seeds, n_outputs) -> tuple[list, list]:

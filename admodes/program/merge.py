@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from admodes.program import jax_compat as jc
 from admodes.program.evaluate import live_equations
+from admodes.program.host import is_known
+from admodes.program.identity import content
 from admodes.program.ir import Const, Equation, Program
 
 COMMUTATIVE = {"add", "add_any", "mul", "max", "min"}
@@ -47,6 +46,5 @@ def _key(equation: Equation):
 
 def _operand_key(operand) -> tuple:
     if not isinstance(operand, Const):
-        return ("slot", operand, "")
-    value = np.asarray(operand.value)
-    return ("value", value.tobytes(), f"{value.dtype}{value.shape}{jc.typeof(operand.value).weak_type}")
+        return "slot", operand
+    return ("value", *content(operand.value)) if is_known(operand.value) else ("tracer", id(operand.value))

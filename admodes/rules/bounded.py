@@ -50,10 +50,10 @@ def _int(x):
 def online(advance: Callable, going: Callable, carry: Arrays, slots: int) -> tuple[tuple, Trail]:
     """Run ``while going(carry): carry = advance(carry)``, keeping states as it goes: (carry, trail).
 
-    Slots are ranked by the age of their states, the latest state is always kept, and levels do not rise with the rank.
-    When all slots are full, the level of the last rises; the states before it of lower level are then overwritten, the
-    latest first, and the new states have level 0 (Wang, Moin and Iaccarino 2009, algorithm 1): the ranks from
-    there on turn round. Between two such promotions, a step costs one write.
+    Slots are ranked by the age of their states, and levels do not rise with the rank. When all slots are full, the
+    level of the last rises, and the latest state moves on in it; the states before it of lower level are then
+    overwritten, the latest first, and the new states have level 0 (Wang, Moin and Iaccarino 2009, algorithm 1): the
+    ranks from there on turn round. Between two such promotions, a step costs one write.
     """
     n = slots + 1
     ranks: Any = np.arange(n, dtype=np.int32)

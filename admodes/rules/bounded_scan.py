@@ -79,8 +79,7 @@ class BoundedScan(LinearMap):
         carry_ct, ys_ct = cotangents[: loop.n_carry], cotangents[loop.n_carry :]
         cts = keep(carry_on, instantiate(carry_ct, self.codomain[: loop.n_carry], carry_on))
         args = [*consts, *xs, *self.states, *cts, *keep(present(ys_ct), ys_ct)]
-        room = _room(self.interpreter, loop, params["jaxpr"])
-        key = self.interpreter, loop, room, self.active, self.linear, present(ys_ct)
+        key = self.interpreter, loop, self.interpreter.checkpoints.slots, self.active, self.linear, present(ys_ct)
         flat = jc.compiled(_pull_program(params["jaxpr"], *key, tuple(map(jc.typeof, args))))(*args)
         const_cts, carry_cts, x_cts = split_at(flat, sum(const_on), sum(carry_on))
         return merge(const_on, const_cts) + merge(carry_on, carry_cts) + merge(x_on, x_cts)
@@ -140,11 +139,6 @@ def _pull_program(body, interpreter, loop: Loop, slots: int, active: tuple, line
         return [*sums, *carry_ct, *x_sums]
 
     return jc.trace_flat(walk, avals, "scan")
-
-
-def _room(interpreter, loop: Loop, body) -> int:
-    """How many states of the loop are kept beside the working one."""
-    return interpreter.checkpoints.room(body.out_avals[: loop.n_carry])
 
 
 def _within(interpreter):
@@ -224,7 +218,7 @@ class PolicyScanRule(ScanRule):
 
         carry_on = fixed_point(carry_on, lambda on: found(on)[: loop.n_carry])
         avals = tuple(map(jc.typeof, primals))
-        flat = jc.compiled(_sweep_program(body, loop, _room(interpreter, loop, body), avals))(*primals)
+        flat = jc.compiled(_sweep_program(body, loop, interpreter.checkpoints.slots, avals))(*primals)
         n = len(body.out_avals)
         outs = flat[:n]
         linear = BoundedScan(

@@ -31,7 +31,7 @@ def _nest(n: int, checkpoints: Checkpoints) -> tuple:
     if checkpoints.policy == "sqrt":
         width = max(isqrt(n), 1)
         return tuple(tuple(range(k, min(k + width, n))) for k in range(0, n, width))
-    return _binomial(0, n, checkpoints.room())
+    return _binomial(0, n, checkpoints.slots)
 
 
 def _binomial(start: int, stop: int, slots: int) -> tuple:

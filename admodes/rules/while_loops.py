@@ -172,8 +172,7 @@ class WhileRule(HigherOrderRule):
             return primitive.bind(*primals, **params), [None] * len(carry_on)
         if jc.has_side_effects(loop.body) or jc.has_side_effects(loop.cond):
             raise SideEffectError("lax.while_loop", jc.current_place())
-        room = interpreter.checkpoints.room(loop.body.out_avals)
-        program = _online_program(loop.body, loop.cond, loop.n_cond, loop.n_body, room)
+        program = _online_program(loop.body, loop.cond, loop.n_cond, loop.n_body, interpreter.checkpoints.slots)
         flat = jc.compiled(program)(*primals)
         n = len(carry_on)
         linear = While(

@@ -75,4 +75,14 @@ def test_a_limit_that_is_not_met_is_reported(monkeypatch):
         raise admodes.errors.MemoryLimitError("too little")
 
     monkeypatch.setitem(bench.PARTS, "long", refuse)
-    assert "long: MemoryLimitError: too little" in str(bench_checkpointing(["long"]))
+    result = bench_checkpointing(["long"])
+    assert "long: MemoryLimitError: too little" in str(result)
+    assert [(goal.value, goal.met) for goal in result.goals()] == [(math.inf, False)] * 2
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_is_not_known_is_no_success(order):
+    cases = (Case("while", "a", temp_bytes=(1, 2), time_ratio=math.nan), Case("while", "b", time_ratio=0.5))
+    assert [goal.value for goal in CheckpointingBenchmark(cases[::order]).goals()] == [math.inf] * 2
+    half = (Case("net at equal memory", "a", time_ratio=1.0), Case("nets", "nets", failure="too little"))
+    assert [goal.met for goal in CheckpointingBenchmark(half[::order]).goals()] == [False] * 4

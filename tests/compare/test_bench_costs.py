@@ -5,6 +5,7 @@ import math
 from admodes.compare import bench_costs
 from admodes.compare.bench_costs import Case, CostsBenchmark
 from admodes.compare.bench_jacobians import Subject
+from admodes.errors import PlanningError
 
 
 def test_only_pairs_that_are_apart_count():
@@ -23,3 +24,12 @@ def test_every_candidate_is_measured(monkeypatch):
     assert {"forward", "reverse", "bidirectional", "accumulation"} <= {case.candidate for case in result.cases}
     assert all(case.measured > 0 and case.predicted > 0 for case in result.cases)
     assert "bidirectional" in str(result)
+
+
+def test_a_problem_that_fails_is_reported(monkeypatch):
+    def refuse(task, settings):
+        raise PlanningError("no way")
+
+    monkeypatch.setattr(bench_costs, "decide", refuse)
+    monkeypatch.setattr(bench_costs, "SUBJECTS", {"small": Subject("arrowhead", "sparse", "bcoo", {"n": 20})})
+    assert "small: PlanningError: no way" in str(bench_costs.bench_costs(["small"], dtype="float32", rounds=1))

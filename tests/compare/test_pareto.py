@@ -1,11 +1,13 @@
 """Memory against time: who is on the Pareto front, and the pictures."""
 
+import math
+
 import jax.numpy as jnp
 import pytest
 from jax import lax
 
 from admodes.compare import compare
-from admodes.compare.pareto import curve, front
+from admodes.compare.pareto import curve, draw, front
 from admodes.compare.planned import strategies
 
 POINTS = {"fast": (8e6, 1e-3), "frugal": (1e3, 5e-3), "middle": (1e5, 2e-3), "slow": (1e5, 3e-3), "large": (9e6, 1e-3)}
@@ -19,6 +21,7 @@ POINTS = {"fast": (8e6, 1e-3), "frugal": (1e3, 5e-3), "middle": (1e5, 2e-3), "sl
         ({"a": (0.0, 1.0), "b": (1.0, 2.0)}, ("a",)),
         ({"a": (2.0, 1.0), "b": (1.0, 1.0)}, ("b",)),
         ({}, ()),
+        ({"a": (math.nan, 1.0), "b": (1.0, math.inf), "c": (2.0, 2.0)}, ("c",)),
     ],
 )
 def test_the_front(points, expected):
@@ -39,6 +42,14 @@ def test_the_picture_as_text():
 
 def test_one_point_and_no_memory():
     assert "A only" in curve({"only": (0.0, 1e-3)})
+
+
+@pytest.mark.parametrize("points", [{}, {"lost": (1e3, math.nan)}])
+def test_what_was_not_measured_is_not_drawn(points, tmp_path):
+    assert curve(points) == "time against temporary memory: nothing measured"
+    assert curve({**points, "only": (1.0, 1.0)}).splitlines()[-1].strip() == "A only"
+    draw(points, tmp_path / "none.svg", "none", "svg")
+    assert "nothing measured" in (tmp_path / "none.svg").read_text()
 
 
 def test_checkpointed_schedules_are_compared(tmp_path):

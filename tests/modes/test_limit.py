@@ -167,3 +167,17 @@ def test_blocks_are_cut_where_little_crosses():
     x, last = sample((50,), np.float64), tuple(range(2, len(steps)))
     for nest in (tuple(range(len(steps))), ((0, (1,)), last)):
         np.testing.assert_allclose(steps.evaluate(nest, [x])[0], f(x))
+
+
+def test_programs_of_one_text_that_do_different_things():
+    def make(c):
+        @jax.custom_jvp
+        def g(x):
+            return jnp.sin(x)
+
+        g.defjvp(lambda primals, tangents: (g(primals[0]), c * tangents[0]))
+        return lambda x: jnp.sum(g(x))
+
+    for c in (1.0, 5.0):
+        gradient = admodes.grad(make(c), memory_limit="1MiB")(jnp.ones(2))
+        np.testing.assert_allclose(gradient, c * np.ones(2))

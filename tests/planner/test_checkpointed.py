@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ from jax.experimental import io_callback
 import admodes
 from admodes.errors import PlanningError, StalePlanError
 from admodes.planner import decision
-from admodes.planner.checkpointed import Checkpointed, Steps, checkpointed, depths
+from admodes.planner.checkpointed import Checkpointed, Steps, by_policy, checkpointed, depths, restored
+from admodes.planner.picture import picture
 from admodes.planner.request import request
 from admodes.planner.seeded import reverse
 from admodes.planner.work import Work
@@ -171,6 +173,24 @@ def test_pictures():
     assert plan.best.name in head
     assert line.endswith("2,000 steps")
     assert 2 < line.count("|") <= 30
+
+
+def test_steps_that_nobody_knows_are_not_drawn_as_a_number():
+    x = X[:3]
+    task = task_of(newton, x)
+    policy = Checkpoints("revolve", 3)
+    method = by_policy(reverse(task), task, policy)
+    assert f"; about {method.steps} steps computed again" in method.detail
+    head, line = picture(method, None).splitlines()
+    assert "about" in head
+    assert line == "steps: known at run time only"
+    both = lambda x: newton(x) + orbit(x)
+    task = task_of(both, x)
+    method = by_policy(reverse(task), task, policy)
+    assert "; about " in method.detail
+    assert [line.split()[-2] for line in picture(method, None).splitlines()[1:]] == ["time", "2,000"]
+    saved = json.loads(json.dumps(method.plain_schedule))
+    assert restored(reverse(task), task, saved, method.saved, method.name).lengths == method.lengths == (None, STEPS)
 
 
 def test_saved_and_loaded(tmp_path):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from jax.tree_util import tree_leaves, tree_map, tree_structure
 
 import admodes
@@ -270,3 +271,42 @@ def test_explicit_sharding():
         x = jax.device_put(jnp.arange(8.0), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("i")))
         fun = lambda x: jnp.sin(x) * x
         np.testing.assert_allclose(admodes.jacobian(fun)(x), jax.jacfwd(fun)(x), rtol=1e-12)
+
+
+def with_rule(c):
+    @jax.custom_jvp
+    def g(x):
+        return jnp.sin(x)
+
+    g.defjvp(lambda primals, tangents: (g(primals[0]), c * tangents[0]))
+    return lambda x: g(x[1:]) * x[:-1]
+
+
+def with_callback(c):
+    def g(x):
+        return jax.pure_callback(lambda y: np.asarray(c * y), x, lax.stop_gradient(x))
+
+    return lambda x: g(x[1:]) * x[:-1]
+
+
+@pytest.mark.parametrize("make", [with_rule, with_callback])
+def test_programs_of_one_text_that_do_different_things(make):
+    x = jnp.linspace(0.1, 1.0, 40)
+    for c in (1.0, 5.0):
+        np.testing.assert_allclose(admodes.jacobian(make(c))(x), jax.jacfwd(make(c))(x), rtol=1e-12)
+
+
+def test_a_random_key_is_a_constant_like_others():
+    key, x = jax.random.key(3), jnp.ones(60)
+    f = lambda x: jnp.sin(x) * jax.random.normal(key, x.shape)
+    np.testing.assert_allclose(admodes.jacobian(f)(x), jax.jacfwd(f)(x), rtol=1e-12)
+
+
+def test_a_step_whose_matrix_is_not_colored_in_natural_order():
+    table = np.random.default_rng(0).random((60, 60)) < 0.05
+    f = lambda x: lax.scan(lambda c, _: (jnp.sin(jnp.asarray(table, x.dtype) @ c), None), x, None, length=1)[0]
+    np.testing.assert_allclose(admodes.jacobian(f)(jnp.ones(60)), jax.jacfwd(f)(jnp.ones(60)), atol=1e-14)
+
+
+def test_no_outputs():
+    assert admodes.jacobian(lambda x: {})(jnp.ones(3)) == {}

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -139,7 +140,7 @@ def test_measured_times_are_remembered():
 
 def test_text_and_numbers_of_bytes():
     assert memory_bytes("200MiB") == 200 * 2**20
-    for bad in ("many", "-1kB", 0, -5, "5 parsecs", []):
+    for bad in ("many", "-1kB", "0.5 B", 0, -5, math.inf, "5 parsecs", []):
         with pytest.raises(ValueError, match="memory_limit"):
             memory_bytes(bad)
 
