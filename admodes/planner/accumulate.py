@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
+from admodes.planner.edges import Split, search_edges
 from admodes.planner.elimination import Rule, accumulate
 from admodes.planner.graph import Linearised, scalar_graph
 from admodes.planner.nonzeros import Local, TooLarge, local_jacobians
@@ -36,6 +37,7 @@ from admodes.program.merge import merge_common
 __all__ = ["Accumulation", "TooLarge", "accumulation"]
 
 MOST_PRODUCTS = 4_000_000
+FOR_EDGES = 0.1  # of the time of a search: what edge eliminations may add to it
 MOST_SCALARS = 20_000  # nonzeros of the local Jacobians, each an edge of the graph that is searched
 
 
@@ -104,9 +106,10 @@ def accumulation(
     best = None
     if order == "scalar":
         linearised = scalar_graph(program, active, min(most_products, MOST_SCALARS))
-        best, local = search(linearised.graph, rule, seconds=seconds), linearised.local
-        formulas = Formulas(sum(local.sizes))
-        entries = _eliminated(linearised, best.order, formulas)
+        vertices = search(linearised.graph, rule, seconds=(1 - FOR_EDGES) * seconds)
+        split, best = search_edges(linearised.graph, vertices, rule, seconds=FOR_EDGES * seconds)
+        local, formulas = linearised.local, Formulas(sum(linearised.local.sizes))
+        entries = _eliminated(linearised, split, best.order, formulas)
     else:
         local = local_jacobians(merge_common(program), active, most_products)
         formulas = Formulas(sum(local.sizes))
@@ -132,15 +135,16 @@ def _dtype(program: Program, active: Sequence[bool]) -> np.dtype:
     return jax.dtypes.result_type(*(outs or ins or [np.float32]))
 
 
-def _eliminated(linearised: Linearised, order: Sequence[int], formulas: Formulas) -> Entries:
-    """The Jacobian by eliminating the vertices of a scalar graph."""
-    partials: list = []
-    for value, terms in zip(linearised.values, linearised.terms, strict=True):
+def _eliminated(linearised: Linearised, split: Split, order: Sequence[int], formulas: Formulas) -> Entries:
+    """The Jacobian by eliminating the vertices of a scalar graph, some of them split."""
+    partials: dict = {}
+    for (u, w, _), value, terms in zip(linearised.graph.edges, linearised.values, linearised.terms, strict=True):
         known = {(KNOWN, KNOWN): value} if value else {}
         sums = known | {(number, KNOWN): coef for coef, number in terms}
-        partials.append(Formula(formulas, sums) if terms else value)
+        partials[u, w] = Formula(formulas, sums) if terms else value
+    values = [partials[split.origin[u], split.origin[w]] for u, w, _ in split.graph.edges]
     nonzeros: dict[int, list] = {}
-    for (w, u), value in accumulate(linearised.graph, order, partials).items():
+    for (w, u), value in accumulate(split.graph, order, values).items():
         coef, root = value.entry if isinstance(value, Formula) else (value, KNOWN)
         nonzeros.setdefault(w, []).append((u, coef, root))  # the vertices of the inputs are the columns
     rows = np.concatenate([np.zeros(0, int), *linearised.rows]).tolist()

@@ -192,16 +192,16 @@ class Annealer:
     def _cost(self, v: int, before: Neighbours, after: Neighbours) -> int:
         return self.sizes[v] * self.weigh(before[1]) * self.weigh(after[1])
 
-    def run(self, moves: int, enough: int, end: float) -> int:
+    def run(self, moves: int, enough: int, end: float, hot: float = HOT) -> int:
         """Cool down in so many moves, unless ``enough`` is reached or the CPU clock shows ``end``; the moves made."""
         unit = self.total / (4 * len(self.order)) if self.scaled else 1.0  # a vertex costs about 4 in scalar graphs
-        temperature, rate = HOT, math.log(COLD / HOT) / moves
+        temperature, rate = hot, math.log(COLD / hot) / moves
         uniform, log, n = self.rng.random, math.log, len(self.order)
         for move in range(moves):
             if not move & 127:
                 if self.best <= enough or time.process_time() > end:
                     return move
-                temperature = HOT * unit * math.exp(rate * move)
+                temperature = hot * unit * math.exp(rate * move)
             propose = self._later if uniform() < 0.5 else self._earlier
             proposal = propose(int(uniform() * n), 1 + int(uniform() * FARTHEST))
             if proposal is not None:
