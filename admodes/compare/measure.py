@@ -1,13 +1,14 @@
 """What a compiled function costs: time to trace, lower, compile and run; flops, bytes and peak temporary memory.
 
 Everything that is to be compared is measured interleaved: each round takes one sample of every function, in an order
-that alternates. A machine that slows down for a second then slows all of them, and the ratio of two samples of one
+of its own. A machine that slows down for a second then slows all of them, and the ratio of two samples of one
 round is worth more than the ratio of two times taken a minute apart. Ratios are medians over those pairs.
 """
 
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,15 +94,18 @@ def _sampler(call: Callable[[], Any]) -> Callable[[], float]:
 def interleave(
     calls: Mapping[str, Callable[[], Any]], rounds: int, seconds: float = float("inf")
 ) -> dict[str, tuple[float, ...]]:
-    """Seconds per call, one sample of every function per round; after ``seconds`` no round but the first is begun."""
+    """Seconds per call, one sample of every function per round; after ``seconds`` no round but the first is begun.
+
+    Each round has an order of its own: what a call leaves of caches and of the allocator's memory, the next one finds.
+    """
     samplers = {name: _sampler(call) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
-    deadline = time.perf_counter() + seconds
+    deadline, order = time.perf_counter() + seconds, random.Random(0)
     with _no_garbage_collection():
         for k in range(rounds):
             if k and time.perf_counter() > deadline:
                 break
-            for name in list(calls)[:: 1 if k % 2 == 0 else -1]:
+            for name in order.sample(list(calls), len(calls)):
                 samples[name].append(samplers[name]())
     return {name: tuple(s) for name, s in samples.items()}
 

@@ -82,7 +82,8 @@ def _block_costs(chain: Chain, k: int, entering: frozenset, before: frozenset) -
     widest = max((sum(aval_bytes(avals[s]) for s in e.outputs) for e in part.equations), default=0)
     types = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in part.in_avals]  # wherever they are laid out
     cost = jax.jit(jc.jaxpr_as_fun(closed)).lower(*types).cost_analysis() or {}
-    time = cost.get("flops", 0.0) + BYTES_PER_FLOP * cost.get("bytes accessed", 0.0)
+    flops, moved = (max(cost.get(name, 0.0), 0.0) for name in ("flops", "bytes accessed"))  # negative: unknown
+    time = flops + BYTES_PER_FLOP * moved
     return (tape, sum(aval_bytes(avals[s]) for s in inputs), tape + 2 * widest, time), outputs
 
 
@@ -117,11 +118,13 @@ class Schedules:
 
     def everything(self) -> float:
         """The bytes in which nothing is computed again."""
-        return self.unit * int(np.argmax(self.held[0, self.n] == 0.0))
+        held = self.held[0, self.n]
+        return self.unit * int(np.argmax(held == held.min()))
 
     def least(self) -> float:
         """The fewest bytes that a schedule fits with at most SWEEPS further sweeps."""
-        return self.unit * int(np.argmax(self.held[0, self.n] <= SWEEPS * self.costs.times.sum()))
+        held = self.held[0, self.n]
+        return self.unit * int(np.argmax(held <= max(held.min(), SWEEPS * self.costs.times.sum())))
 
     def nest(self, limit: float) -> tuple:
         """The fastest nest (``program/blocks.py``) that fits ``limit`` bytes by the model, or else the least one."""

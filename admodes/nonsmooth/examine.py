@@ -23,6 +23,7 @@ from admodes.modes.interpreter import Interpreter
 from admodes.modes.record import Recorded
 from admodes.modes.tape import Entry, Recorder
 from admodes.program import jax_compat as jc
+from admodes.program.trace import UNTRACEABLE
 from admodes.rules.custom import known_tangent, recording_linear, rule_tangents
 from admodes.rules.derived import instantiate, merge, present
 from admodes.rules.scan import Loop
@@ -159,7 +160,7 @@ def examine(fun: Callable, args: Sequence) -> Log:
     values = list(map(Recorded, leaves, slots))
     try:
         closed = jc.without_references(jax.make_jaxpr(flat)(*leaves))
-    except jax.errors.ConcretizationTypeError:
+    except UNTRACEABLE:
         outs = record.continue_function(examiner, recorder, flat, values)
     else:
         outs = examiner.walk(recorder, closed, values)

@@ -149,7 +149,7 @@ def kinds(task: Task) -> list[str]:
     found.append("column")
     if task.rows_allowed:
         found.append("row")
-        if min(wide, tall) > 4 * max(1, math.ceil(pattern.nnz / max(pattern.shape))):
+        if min(wide, tall) > 4 * max(1, math.ceil(pattern.nnz / max(1, *pattern.shape))):
             found.append("bidirectional")
     return found
 

@@ -22,7 +22,7 @@ from admodes.planner.work import Work, work
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate
 from admodes.program.ir import Const, Program
-from admodes.rules.derived import keep
+from admodes.rules.derived import instantiate, keep
 
 
 def part(program: Program, stage: Stage) -> Task:
@@ -148,20 +148,22 @@ def _multiply(b: Bracket, linear: Sequence) -> Dense:
         columns = matrix.columns
         for k in _rest(b):
             inner, tape = linear[k]
-            columns = _carry(tape.push, columns, inner.in_avals, inner.active, inner.differentiated)
+            sides = (inner.closed.in_avals, inner.active), (inner.closed.out_avals, inner.differentiated)
+            columns = _carry(tape.push, columns, *sides)
         return Dense(columns, transposed=True)
     rows = matrix.rows
     for k in reversed(_rest(b)):
         inner, tape = linear[k]
-        rows = _carry(tape.pull, rows, inner.out_avals, inner.differentiated, inner.active)
+        sides = (inner.closed.out_avals, inner.differentiated), (inner.closed.in_avals, inner.active)
+        rows = _carry(tape.pull, rows, *sides)
     return Dense(rows)
 
 
-def _carry(apply: Callable, matrix, avals, given: Sequence[bool], wanted: Sequence[bool]):
-    """Each row of a matrix, as (co)tangents of types ``avals`` at the given places, through a map."""
+def _carry(apply: Callable, matrix, given: tuple, wanted: tuple):
+    """Each row of a matrix, as (co)tangents, through a map; both sides of which are given as types and which count."""
     count = matrix.shape[0]
     seeds, at = [], 0
-    for aval in avals:
+    for aval in keep(given[1], given[0]):
         size = math.prod(aval.shape)
         piece = lax.reshape(lax.slice_in_dim(matrix, at, at + size, axis=1), (count, *aval.shape))
         seeds.append(lax.convert_element_type(piece, aval.dtype))
@@ -169,8 +171,8 @@ def _carry(apply: Callable, matrix, avals, given: Sequence[bool], wanted: Sequen
 
     def one(*parts):
         values = iter(parts)
-        results = apply(tuple(next(values) if on else None for on in given))
-        return keep(wanted, results)
+        results = apply(tuple(next(values) if on else None for on in given[1]))
+        return keep(wanted[1], instantiate(results, *wanted))
 
     parts = jax.vmap(one)(*seeds)
     return joined(parts, jax.dtypes.result_type(*parts))

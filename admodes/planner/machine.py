@@ -40,16 +40,15 @@ class Machine:
     measured: bool = False
 
     def seconds(self, work: Work) -> float:
-        """How long that work takes: compute or memory, whichever is longer, for each kind, and the kernels."""
+        """How long that work takes: compute or memory, whichever is longer, then single elements, and the kernels."""
         compute = (
             work.elements * self.element
             + work.transcendentals * self.transcendental
             + work.products * self.product
             + work.joined * self.joined
-            + work.gathered * self.gathered
-            + work.scattered * self.scattered
         )
-        return max(compute, work.bytes * self.byte) + work.kernels * self.kernel
+        single = work.gathered * self.gathered + work.scattered * self.scattered
+        return max(compute, work.bytes * self.byte) + single + work.kernels * self.kernel
 
 
 NOMINAL = Machine()

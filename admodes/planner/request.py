@@ -14,6 +14,7 @@ from admodes.modes import checks
 from admodes.modes.flat import Result, flat_function
 from admodes.planner.task import Task, task_of
 from admodes.program import jax_compat as jc
+from admodes.program.identity import has_rules
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, float, complex)
 
@@ -42,6 +43,7 @@ class Request:
         in_tree: Any = tree_structure(example)
         n_active = in_tree.num_leaves
         for leaf in leaves[:n_active]:
+            checks.differentiable_argument(self.name, leaf, args)
             checks.forward_input(self.name, self.holomorphic, leaf)
         arrays = tuple(k < n_active or isinstance(leaf, ARRAYS) for k, leaf in enumerate(leaves))
         fixed = tuple(None if array else leaf for leaf, array in zip(leaves, arrays, strict=True))
@@ -94,8 +96,9 @@ class Call:
           TypeError: an output that has no Jacobian (an integer, say).
           PlanningError: it cannot be traced.
         """
-        task = task_of(self.flat, self.leaves, self.active, self._rows)
-        if self.request.symmetric and [a.shape for a in task.out_avals] == [a.shape for a in task.in_avals]:
+        task = task_of(self._arrays, self.leaves, self.active, self._rows)
+        square = [a.shape for a in task.out_avals] == [a.shape for a in task.in_avals]
+        if self.request.symmetric and square and not has_rules(task.program):  # which need not be derivatives
             task = replace(task, symmetric=True)
         for aval in task.out_avals:
             if not jc.is_differentiable(aval):
@@ -109,6 +112,13 @@ class Call:
                     f"{aval.dtype.name}."
                 )
         return task
+
+    def _arrays(self, *leaves) -> list:
+        """The flat results: arrays, auxiliary data too."""
+        outs = self.flat(*leaves)
+        for x in outs[self._rows() :]:
+            checks.traced_output(x)
+        return outs
 
     def _rows(self) -> int:
         return self.result.tree.num_leaves

@@ -78,10 +78,12 @@ class Seeded:
                 at_once = min(count, width) if self.mesh is None else math.ceil(min(count, width) / self.mesh.size)
                 total += work(closed(task), batched, at_once).times(math.ceil(count / width))
         if self.coloring is None:
-            return total + Work(bytes=2 * task.n * task.m * task.dtype.itemsize, kernels=1)
+            passed = 2 if self.columns is None else 4  # columns come as rows: the matrix is transposed
+            return total + Work(bytes=passed * task.n * task.m * task.dtype.itemsize, kernels=1)
         pushed, pulled = self.products
         moved = 4.0 * (pushed * task.m + pulled * task.n) * task.dtype.itemsize  # written, copied and read
-        return total + Work(elements=8.0 * self.coloring.pattern.nnz, bytes=moved, kernels=3)
+        apart = 2.0 if pushed else 1.0  # row by row out of columns, or out of rows
+        return total + Work(gathered=apart * self.coloring.pattern.nnz, bytes=moved, kernels=3)
 
     @cached_property
     def tables(self) -> Any:
@@ -144,11 +146,14 @@ class Seeded:
         offsets = [0, *itertools.accumulate(sizes)]
         seeds = []
         for aval, size, offset in zip(avals, sizes, offsets, strict=False):
-            number = lax.broadcasted_iota(np.int32, (width, size), 0) + start
+            kind = np.int64 if aval.dtype == np.float64 else np.int32  # of equal width: loops are vectorised
+            number = lax.broadcasted_iota(kind, (width, size), 0) + start
             if colors is None:
-                color = lax.broadcasted_iota(np.int32, (width, size), 1) + np.int32(offset)
+                color = lax.broadcasted_iota(kind, (width, size), 1) + kind(offset)
             else:
-                color = lax.broadcast_in_dim(jax.numpy.asarray(colors)[offset : offset + size], (width, size), (1,))
+                color = lax.broadcast_in_dim(
+                    jax.numpy.asarray(colors, kind)[offset : offset + size], (width, size), (1,)
+                )
             flat = lax.convert_element_type(lax.eq(number, color), aval.dtype)
             seeds.append(self._shared(jc.batch_of(flat, aval)))
         return seeds

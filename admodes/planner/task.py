@@ -11,13 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
 from admodes.modes.interpreter import INTERPRETER
+from admodes.planner.batches import batched
 from admodes.program import jax_compat as jc
 from admodes.program.host import is_known
 from admodes.program.identity import callbacks, content, digest, has_rules, hashed
 from admodes.program.ir import Program, from_jaxpr
+from admodes.program.trace import closed_jaxpr
 from admodes.rules.derived import instantiate, keep, merge, pushed
 from admodes.sparse.detect import pattern_of_program
 
@@ -130,11 +131,16 @@ class Task:
 
     def push(self, args: Sequence, tangents: Sequence) -> tuple[list, list]:
         """(outputs, tangents of the rows), the tangents with a leading axis over seeds."""
-        return _batched(self.pushing, args, tangents, len(self.closed.out_avals))
+        return self._batched(self.pushing, args, tangents)
 
     def pull(self, args: Sequence, cotangents: Sequence) -> tuple[list, list]:
         """(outputs, active cotangents), the cotangents with a leading axis over seeds."""
-        return _batched(self.pulling, args, cotangents, len(self.closed.out_avals))
+        return self._batched(self.pulling, args, cotangents)
+
+    def _batched(self, closed, args: Sequence, seeds: Sequence) -> tuple[list, list]:
+        placed = self.is_laid_out or self.is_varying
+        seed = None if placed else next((x for x in keep(self.active, args) if x.size), None)
+        return batched(from_jaxpr(closed), args, seeds, len(self.closed.out_avals), seed)
 
     # -- identity ------------------------------------------------------------------------------------------
 
@@ -153,29 +159,12 @@ class Task:
         return self.fingerprint, callbacks(self.program)
 
 
-def _batched(closed, args, seeds, n_outputs) -> tuple[list, list]:
-    fun = jc.jaxpr_as_fun(closed)
-
-    def one(*seeds):
-        flat = fun(*args, *seeds)
-        return flat[:n_outputs], flat[n_outputs:]
-
-    return jax.vmap(one, out_axes=(None, 0))(*seeds)
-
-
 def task_of(fun: Callable, leaves: Sequence, active: Sequence[bool], rows: Callable[[], int]) -> Task:
     """The task of a function of flat arrays that returns a flat list, of which the first ``rows()`` are rows.
 
     Raises:
       PlanningError: the function decides on the values of its arguments in Python, so that it is no one program.
     """
-    try:
-        closed = jc.without_references(jax.make_jaxpr(fun)(*leaves))
-    except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
-        raise PlanningError(
-            "a plan needs a function that can be traced, as jax.jit does, but this one uses the values of its "
-            f"arguments in Python:\n{error}\nUse jax.lax.cond or jnp.where in it, or admodes.jacfwd or "
-            "admodes.jacrev, which run it on the values."
-        ) from error
+    closed = closed_jaxpr(fun, *leaves)
     n_rows = rows()
     return Task(closed, tuple(active), tuple(j < n_rows for j in range(len(closed.out_avals))))

@@ -138,7 +138,11 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
     size = sum(map(_size, outs)) * p
     if name == "scan":
         body = work(jc.close_jaxpr(params["jaxpr"]), tuple(_carried(flags, params, outs)), seeds)
-        return in_loop(body).times(params["length"])
+        kept, carry = params["num_consts"] + params["num_carry"], params["num_carry"]
+        stacked = [v.aval for v, on in zip(eqn.invars[kept:], flags[kept:], strict=True) if on]
+        stacked += outs[carry:] if any(flags) else []
+        turned = 2.0 * p * sum(map(_bytes, stacked))  # steps come first inside of a loop, seeds outside
+        return in_loop(body).times(params["length"]) + Work(bytes=turned)
     if name == "while":
         step = jc.close_jaxpr(params["body_jaxpr"])
         return in_loop(work(step, (any(flags),) * len(step.in_avals), seeds)).times(UNKNOWN_TRIPS)

@@ -6,8 +6,16 @@ from collections.abc import Callable
 
 import jax
 
+from admodes.errors import PlanningError
 from admodes.program import jax_compat as jc
 from admodes.program.ir import Program, from_jaxpr
+
+UNTRACEABLE = (  # what make_jaxpr raises for functions that use values
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 def trace(fun: Callable, *args, **kwargs) -> Program:
@@ -18,4 +26,20 @@ def trace(fun: Callable, *args, **kwargs) -> Program:
     >>> [e.primitive.name for e in trace(lambda x: jnp.sin(x) * x, 1.0).equations]
     ['sin', 'mul']
     """
-    return from_jaxpr(jc.without_references(jax.make_jaxpr(fun)(*args, **kwargs)))
+    return from_jaxpr(closed_jaxpr(fun, *args, **kwargs))
+
+
+def closed_jaxpr(fun: Callable, *args, **kwargs) -> jc.ClosedJaxpr:
+    """The jaxpr of ``fun``, its mutable references replaced by values.
+
+    Raises:
+      PlanningError: the function decides on the values of its arguments in Python, so that it is no one program.
+    """
+    try:
+        return jc.without_references(jax.make_jaxpr(fun)(*args, **kwargs))
+    except UNTRACEABLE as error:
+        raise PlanningError(
+            "this needs a function that can be traced, as jax.jit does, but it uses the values of its arguments in "
+            f"Python:\n{error}\nUse jax.lax.cond or jnp.where in it, or a derivative that runs it on the values: "
+            "admodes.jacfwd, jacrev, or grad without memory_limit."
+        ) from error

@@ -24,6 +24,7 @@ from jax import lax
 from admodes.errors import UnsupportedPrimitiveError
 from admodes.linear.maps import Function, Linear, LinearMap
 from admodes.linear.pattern import SparsityPattern
+from admodes.modes.checks import ensure_index, positional
 from admodes.modes.interpreter import Interpreter
 from admodes.modes.reverse import grad
 from admodes.program import jax_compat as jc
@@ -239,7 +240,8 @@ def batched_blocks(domain, codomain, core: int) -> dict:
 def sparsity(fun: Callable, *args, argnums: int | Sequence[int] = 0, fixed_argnums: int | Sequence[int] = ()):
     r"""The sparsity pattern of the Jacobian of ``fun``, valid for every input of the shapes of ``args``.
 
-    Rows are the entries of the outputs, columns those of the arguments ``argnums``, both flattened leaf by leaf.
+    Rows are the entries of the outputs, columns those of the arguments ``argnums``, in the order in which these are
+    named; both flattened leaf by leaf.
 
     Args:
       fun: a function of pytrees of arrays that returns a pytree of arrays.
@@ -251,6 +253,8 @@ def sparsity(fun: Callable, *args, argnums: int | Sequence[int] = 0, fixed_argnu
       A :class:`~admodes.linear.pattern.SparsityPattern`: a superset of the nonzeros of the Jacobian at every input.
 
     Raises:
+      TypeError, ValueError: ``argnums`` or ``fixed_argnums`` name no argument, or one twice.
+      PlanningError: the function decides on the values of its arguments in Python.
       UnsupportedPrimitiveError: a differentiated value reaches a primitive that has no rule.
 
     >>> import admodes, jax.numpy as jnp
@@ -262,8 +266,20 @@ def sparsity(fun: Callable, *args, argnums: int | Sequence[int] = 0, fixed_argnu
 
     Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., section 7.1.
     """
-    chosen = _numbers(argnums, len(args))
-    return pattern_of_program(trace(fun, *args), *_marked(args, chosen, _numbers(fixed_argnums, len(args))))
+    chosen = _places(argnums, args)
+    fixed = _places(fixed_argnums, args) if np.size(fixed_argnums) else []
+    order = [*chosen, *(k for k in range(len(args)) if k not in chosen)]  # columns come in the order of argnums
+
+    def ordered(*given):
+        return fun(*(given[order.index(k)] for k in range(len(args))))
+
+    active: list[bool] = []
+    known: list = []
+    for k in order:
+        leaves = jax.tree_util.tree_leaves(args[k])
+        active += [k in chosen] * len(leaves)
+        known += leaves if k in fixed and k not in chosen else [None] * len(leaves)
+    return pattern_of_program(trace(ordered, *(args[k] for k in order)), active, known)
 
 
 def hessian_sparsity(fun: Callable, *args, argnums: int | Sequence[int] = 0, fixed_argnums=()) -> SparsityPattern:
@@ -281,19 +297,11 @@ def hessian_sparsity(fun: Callable, *args, argnums: int | Sequence[int] = 0, fix
     return pattern.union(pattern.transpose)
 
 
-def _numbers(argnums, count) -> set[int]:
-    return {k % count for k in np.atleast_1d(np.asarray(argnums, int)).tolist()}
-
-
-def _marked(args, chosen, fixed):
-    """For each leaf: whether it is differentiated, and its value if that is known."""
-    active: list[bool] = []
-    known: list = []
-    for k, arg in enumerate(args):
-        leaves = jax.tree_util.tree_leaves(arg)
-        active += [k in chosen] * len(leaves)
-        known += leaves if k in fixed - chosen else [None] * len(leaves)
-    return active, known
+def _places(argnums, args) -> list[int]:
+    """The arguments that are named, in this order."""
+    argnums = ensure_index(argnums)
+    positional(argnums, args)
+    return [k % len(args) for k in ((argnums,) if isinstance(argnums, int) else argnums)]
 
 
 def pattern_of_program(program: Program, active: Sequence[bool], known: Sequence | None = None) -> SparsityPattern:
