@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 import admodes
-from admodes.errors import MemoryLimitError
+from admodes.errors import MemoryLimitError, PlanningError
 from admodes.modes.budget import Costs, Schedules
 from admodes.program.blocks import chain
 from admodes.program.trace import trace
@@ -56,12 +56,19 @@ def test_a_limit_that_cannot_be_met_names_one_that_can(plain):
     assert temporaries(compiled(memory_limit=least)) <= least
 
 
-@pytest.mark.parametrize("limit", [0, -1, "much", "3 parsecs"], ids=str)
+@pytest.mark.parametrize("limit", [0, -1, True, "much", "3 parsecs"], ids=str)
 def test_bad_limits(limit):
     with pytest.raises(ValueError, match="memory_limit must be"):
         admodes.grad(net, memory_limit=limit)
     with pytest.raises(ValueError, match="lexicographic"):
         admodes.grad(net, memory_limit=1000, ties="lexicographic")
+
+
+def test_functions_that_a_limit_cannot_be_for():
+    with pytest.raises(PlanningError, match=r"lax\.cond .*without memory_limit"):
+        admodes.grad(lambda x: x if x > 0 else -x, memory_limit="1MB")(1.0)
+    with pytest.raises(TypeError, match=r"has_aux=True.* returned 'text', of type str.* without memory_limit"):
+        admodes.grad(lambda x: (x, "text"), has_aux=True, memory_limit="1MB")(1.0)
 
 
 def test_loops_keep_less_where_the_blocks_do_not_do():
@@ -181,3 +188,23 @@ def test_programs_of_one_text_that_do_different_things():
     for c in (1.0, 5.0):
         gradient = admodes.grad(make(c), memory_limit="1MiB")(jnp.ones(2))
         np.testing.assert_allclose(gradient, c * np.ones(2))
+
+
+def test_blocks_of_unknown_cost_are_planned():
+    """XLA counts what a triangular solve does as -1."""
+
+    def f(x):
+        for k in range(6):
+            x = jnp.exp(jnp.sin(x + k) / 8)
+        x = jax.scipy.linalg.solve_triangular(jnp.eye(64) + 0.01 * jnp.tril(jnp.outer(x[:64], x[:64])), x.reshape(64, -1))
+        for k in range(6):
+            x = jnp.exp(jnp.sin(x + k) / 8)
+        return jnp.sum(x)
+
+    x = jnp.linspace(0.0, 1.0, 64 * 64)
+    steps = chain(trace(f, x))
+    costs = Costs.of(steps)
+    assert (costs.times >= 0).all()
+    schedules = Schedules(costs)
+    assert 0 < schedules.least() <= schedules.everything()
+    np.testing.assert_allclose(admodes.grad(f, memory_limit="1MB")(x), jax.grad(f)(x), rtol=1e-9)

@@ -9,7 +9,7 @@ from jax.tree_util import tree_leaves
 
 import admodes
 from admodes import problems
-from admodes.errors import UnsupportedPrimitiveError
+from admodes.errors import PlanningError, UnsupportedPrimitiveError
 from admodes.linear.pattern import SparsityPattern
 from admodes.rules import index_patterns
 from admodes.sparse import hessian_sparsity, sparsity
@@ -271,6 +271,29 @@ def test_several_arguments_and_fixed_ones():
     fixed = sparsity(fun, x, index, y, argnums=(0, 2), fixed_argnums=1)
     assert np.array_equal(np.argwhere(fixed.to_dense()), [[0, 4], [0, 5], [1, 0], [1, 6], [2, 7]])
     assert sparsity(fun, x, index, y, argnums=-1).nnz == 3
+
+
+def test_columns_come_in_the_order_in_which_arguments_are_named():
+    def f(x, y):
+        return x[:2] * y[0]
+
+    x, y = jnp.ones(3), jnp.ones(2)
+    pattern = sparsity(f, x, y, argnums=(1, 0))
+    np.testing.assert_array_equal(pattern.to_dense(), [[1, 0, 1, 0, 0], [1, 0, 0, 1, 0]])
+    assert admodes.plan(f, x, y, argnums=(1, 0), pattern=pattern).jacobian(x, y)[1].shape == (2, 3)
+    whole = hessian_sparsity(lambda x, y: x[0] * y[0] + y[1] ** 3, x, y, argnums=(1, 0)).to_dense()
+    np.testing.assert_array_equal(np.argwhere(whole), [[0, 2], [1, 1], [2, 0]])
+
+
+@pytest.mark.parametrize("argnums", [2, -3, 1.5, (0, 0), ()])
+def test_arguments_that_are_not_there_are_refused(argnums):
+    with pytest.raises((TypeError, ValueError), match="argnums"):
+        sparsity(lambda x, y: x * y, jnp.ones(3), jnp.ones(3), argnums=argnums)
+
+
+def test_functions_that_use_values_are_refused():
+    with pytest.raises(PlanningError, match="can be traced"):
+        sparsity(lambda x: x if x.sum() > 0 else -x, jnp.ones(2))
 
 
 def test_under_jit_unknown_values_stay_unknown():
