@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import numbers
+import operator
 from typing import Any
 
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
@@ -123,6 +125,23 @@ def memory_bytes(limit: int | float | str | None) -> int | None:
             number = float(digits)
         except ValueError:
             factor = 0
-    if not factor or not isinstance(number, (int, float)) or not 1 <= number * factor < math.inf:
+    real = isinstance(number, numbers.Real) and not isinstance(number, bool)
+    if not factor or not real or not 1 <= number * factor < math.inf:
         raise ValueError(f"memory_limit must be a positive number of bytes or a text such as '200MiB', got {limit!r}")
     return int(number * factor)
+
+
+def whole_number(name: str, value: Any) -> int:
+    """The argument ``name``, a whole number that is at least 1.
+
+    >>> from admodes.tables import whole_number
+    >>> whole_number("chunk_size", 3)
+    3
+    """
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
+    return number

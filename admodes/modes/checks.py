@@ -6,16 +6,20 @@ import operator
 
 import jax
 import numpy as np
+from jax.tree_util import keystr, tree_leaves_with_path
 
 from admodes.program import jax_compat as jc
 
 
 def ensure_index(argnums):
-    """``argnums`` as an int or a tuple of ints."""
+    """``argnums`` as an int or a tuple of ints; TypeError if it is neither."""
     try:
         return operator.index(argnums)
     except TypeError:
-        return tuple(map(operator.index, argnums))
+        try:
+            return tuple(map(operator.index, argnums))
+        except TypeError:
+            raise TypeError(f"argnums must be an int or a sequence of ints, got {argnums!r}") from None
 
 
 def positional(argnums, args) -> None:
@@ -36,6 +40,42 @@ def positional(argnums, args) -> None:
         )
     if len({place % len(args) for place in places}) < len(places):
         raise ValueError(f"{argnums=} names an argument twice: their derivatives are one; differentiate by it once")
+
+
+def place(leaf, args) -> str:
+    """Which of the arguments ``leaf`` is (in), in words."""
+    paths = ((k, path) for k, x in enumerate(args) for path, y in tree_leaves_with_path(x) if y is leaf)
+    k, path = next(paths)
+    return f"argument {k}" + (f" (at {keystr(path)})" if path else "")
+
+
+def differentiable_argument(name: str, leaf, args) -> None:
+    """Raise TypeError unless ``leaf``, which is in ``args``, is an array or a number, or at least its type is known."""
+    if not jc.is_value(leaf):
+        raise TypeError(
+            f"{name} differentiates with respect to arrays and numbers, but {place(leaf, args)} is {leaf!r}, of type "
+            f"{type(leaf).__name__}, which is not a valid JAX type. Set argnums to others, or make it an array."
+        )
+
+
+def values(name: str, leaves, args) -> None:
+    """Raise TypeError if one of the ``leaves`` of ``args`` is a type (``jax.ShapeDtypeStruct``), not a value."""
+    for leaf in leaves:
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise TypeError(
+                f"{name} computes with values, but {place(leaf, args)} is a {leaf}: pass an array. "
+                "(Types are enough for admodes.plan.)"
+            )
+
+
+def traced_output(x) -> None:
+    """Raise TypeError unless ``x``, which a function that is traced returned, is an array or a number."""
+    if not jc.is_value(x):
+        raise TypeError(
+            "a function that is traced must return arrays and numbers, in its auxiliary data (has_aux=True) too, but "
+            f"this one returned {x!r}, of type {type(x).__name__}. Leave it out; or use admodes.jacrev, or "
+            "admodes.grad without memory_limit, which return auxiliary data as they are."
+        )
 
 
 def not_a_reference(x) -> None:

@@ -31,12 +31,7 @@ def flat_function(fun: Callable, in_tree, has_aux: bool) -> tuple[Callable, Resu
         out = fun(*tree_unflatten(in_tree, leaves))
         aux: list = []
         if has_aux:
-            if not isinstance(out, (tuple, list)) or len(out) != 2:
-                raise TypeError(
-                    "with has_aux=True, the function must return a pair (output, auxiliary_data), "
-                    f"but got {_describe(out)}"
-                )
-            out, auxiliary = out
+            out, auxiliary = pair(out)
             aux, result.aux_tree = tree_flatten(auxiliary)
         outs, result.tree = tree_flatten(out)
         for x in outs:
@@ -45,6 +40,15 @@ def flat_function(fun: Callable, in_tree, has_aux: bool) -> tuple[Callable, Resu
         return [*outs, *aux]
 
     return flat, result
+
+
+def pair(out):
+    """What a function with auxiliary data returned; TypeError unless it is (output, auxiliary data)."""
+    if not isinstance(out, (tuple, list)) or len(out) != 2:
+        raise TypeError(
+            f"with has_aux=True, the function must return a pair (output, auxiliary_data), but got {_describe(out)}"
+        )
+    return out
 
 
 def _describe(out) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
 import jax
-from jax.tree_util import tree_leaves, tree_structure, tree_unflatten
+from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from admodes.errors import MemoryLimitError
+from admodes.modes import checks
 from admodes.modes.budget import Costs, Schedules
 from admodes.modes.interpreter import INTERPRETER
 from admodes.program import jax_compat as jc
@@ -18,6 +19,7 @@ from admodes.program.blocks import Chain, chain, is_loop
 from admodes.program.evaluate import evaluate
 from admodes.program.identity import callbacks, digest, has_rules
 from admodes.program.ir import Program, from_jaxpr
+from admodes.program.trace import closed_jaxpr
 from admodes.rules.checkpoints import Checkpoints
 from admodes.tables import count
 
@@ -32,15 +34,24 @@ def within(limit: int, fun: Callable, args: tuple) -> Callable:
     What counts are the temporaries of the compiled gradient, beside its arguments and results. The schedule that is
     found serves for all programs that are the same.
     """
-    closed, shape = jax.make_jaxpr(fun, return_shape=True)(*args)
-    program = from_jaxpr(jc.without_references(closed))
+    leaves, in_tree = tree_flatten(args)
+    structure: list = []
+
+    def flat(*leaves):
+        outs, tree = tree_flatten(fun(*tree_unflatten(in_tree, leaves)))
+        structure.append(tree)
+        for x in outs:
+            checks.traced_output(x)
+        return outs
+
+    program = from_jaxpr(closed_jaxpr(flat, *leaves))
     slots, values = zip(*program.constants, strict=True) if program.constants else ((), ())
     opened = Program((*program.inputs, *slots), program.outputs, (), program.equations, program.avals)
     n, avals = len(program.inputs), opened.in_avals
     whole = _gradient(partial(evaluate, opened), avals, n)
     sweeps = [from_jaxpr(jc.trace_flat(whole, avals, "gradient"))] if has_rules(program) else []
     scheduled = _fitting(_Task((digest(opened, *sweeps), callbacks(program)), opened, n), limit)
-    return lambda *args: tree_unflatten(tree_structure(shape), scheduled(*tree_leaves(args), *values))
+    return lambda *args: tree_unflatten(structure[0], scheduled(*tree_leaves(args), *values))
 
 
 def limited(limit: int) -> Callable:

@@ -183,6 +183,7 @@ def grad(
 
     Raises:
       TypeError: the output is not a real scalar, or an input is an integer without ``allow_int``.
+      admodes.errors.PlanningError: with ``memory_limit``, the function branches on values.
       admodes.errors.MemoryLimitError: (when it is called) nothing fits ``memory_limit``; it names the least that does.
 
     >>> import admodes, jax.numpy as jnp

@@ -50,10 +50,8 @@ class Settings:
     form: str = "dense"
 
     def __post_init__(self):
-        if self.objective not in OBJECTIVES:
+        if self.objective not in tuple(OBJECTIVES):
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
-        if self.chunk_size is not None and self.chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1, got {self.chunk_size}")
 
     @property
     def options(self) -> dict:
@@ -84,12 +82,14 @@ _DECISIONS: dict = {}
 def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> Decision:
     """The decision for a task: one that was made before for such a task, or a new one.
 
-    ``leaves`` are arguments to measure with; without them nothing is measured.
+    ``leaves`` are arguments to measure with; without them nothing is measured, but what was measured before is used.
     """
     constants = machine()
     key = (task.key, settings, constants)
     if key in _DECISIONS:
         return _DECISIONS[key]
+    if settings.measure and leaves is None:
+        return decide(task, dataclasses.replace(settings, measure=False))
     if settings.memory_limit is not None and leaves is None:
         raise PlanningError(
             "a memory limit is met by measuring, which cannot be done while the function is being traced: make the "
@@ -112,7 +112,8 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
             others += more
         if not found:
             raise _nothing_fits(others, task, settings)
-    if settings.measure and leaves is not None:
+    if settings.measure:
+        assert leaves is not None
         found = _measured(found, task, settings, leaves)
     decision = Decision(task.fingerprint, task.n, task.m, task.known_pattern, settings, constants, (*found, *others))
     while len(_DECISIONS) >= MOST_PLANS:

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from admodes.modes.flat import wraps
+from admodes.modes import checks
+from admodes.modes.flat import pair, wraps
 from admodes.modes.reverse import grad, jacrev
 from admodes.planner.candidates import Candidate
 from admodes.planner.decision import Run, Settings, compiled, decide
@@ -19,7 +20,7 @@ from admodes.planner.task import Task
 from admodes.program import jax_compat as jc
 from admodes.sparse.coloring import Coloring
 from admodes.sparse.compress import decompression
-from admodes.tables import memory_bytes
+from admodes.tables import memory_bytes, whole_number
 
 
 def jacobian(
@@ -117,8 +118,11 @@ def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool =
     jc.check_callable(fun)
 
     def gradient(*args, **kwargs):
-        out = jax.eval_shape(fun, *args, **kwargs)
-        scalar = getattr(out[0] if has_aux else out, "shape", None) == ()
+        def value():
+            out = fun(*args, **kwargs)
+            return pair(out)[0] if has_aux else out
+
+        scalar = getattr(jax.eval_shape(value), "shape", None) == ()
         return (grad if scalar else jacrev)(fun, argnums, has_aux, holomorphic)(*args, **kwargs)
 
     planned = Planned(request("hessian", gradient, argnums, has_aux, holomorphic, symmetric=True), settings(**options))
@@ -139,7 +143,8 @@ def settings(
         raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, got {format!r}")
     if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
         raise TypeError(f"mesh must be a jax.sharding.Mesh, got {type(mesh).__name__}")
-    return Settings(objective, memory_bytes(memory_limit), measure, chunk_size, mesh, format)
+    size = None if chunk_size is None else whole_number("chunk_size", chunk_size)
+    return Settings(objective, memory_bytes(memory_limit), measure, size, mesh, format)
 
 
 class Planned:
@@ -153,6 +158,7 @@ class Planned:
     def __call__(self, args, kwargs, value: bool):
         """(outputs, Jacobian, auxiliary data); outputs are None if ``value`` is false."""
         call = self.request.call(args, kwargs)
+        checks.values(self.request.name, call.leaves, args)
         traced = jc.is_staging() or any(isinstance(x, jc.Tracer) for x in call.leaves)
         found = None if traced or not call.hashable else self._by_key.get(call.key)
         if found is None:
@@ -169,7 +175,8 @@ class Planned:
     def _plan(self, call: Call, value: bool, traced: bool):
         task = call.task()
         known = not task.has_unknown_constants
-        key = (task.key, call.in_tree, call.result.tree, call.result.aux_tree)
+        measured = self.settings.measure and not traced
+        key = (task.key, call.in_tree, call.result.tree, call.result.aux_tree, measured)
         if known and key in self._by_task:
             return self._by_task[key]
         chosen = self.choose(task, None if traced else call.leaves)
@@ -185,7 +192,8 @@ def finished(task, chosen, form: str, call: Call, value: bool) -> tuple[Run, Cal
     def finish(outs, entries):
         outputs, aux = call.outputs(outs)
         if form == "dense":
-            entries = blocks(entries, task.out_avals, task.in_avals, call.result.tree, call.in_tree)
+            pulled = not call.request.symmetric
+            entries = blocks(entries, task.out_avals, task.in_avals, call.result.tree, call.in_tree, pulled)
         return (outputs if value else None), entries, aux
 
     run = compiled(task, chosen, form, finish)
@@ -226,8 +234,8 @@ class CompressedJacobian:
 
     >>> import admodes, jax.numpy as jnp
     >>> J = admodes.jacobian(lambda x: x**2, format="compressed")(jnp.array([1.0, 2.0]))
-    >>> J.columns.tolist(), J.values().tolist()
-    ([[2.0, 4.0]], [2.0, 4.0])
+    >>> J.coloring.number, J.values().tolist()
+    (1, [2.0, 4.0])
     """
 
     columns: Any

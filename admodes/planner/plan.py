@@ -11,9 +11,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import tree_structure, treedef_is_leaf
 
 from admodes.errors import PatternError, PlanningError, StalePlanError
 from admodes.linear.pattern import SparsityPattern
+from admodes.modes import checks
 from admodes.planner.candidates import Candidate, candidate
 from admodes.planner.checkpointed import Checkpointed, restored
 from admodes.planner.decision import Decision, decide
@@ -25,9 +27,9 @@ from admodes.planner.request import Call, Request, request
 from admodes.planner.seeded import Seeded, compressed, reverse
 from admodes.planner.task import Task
 from admodes.program import jax_compat as jc
-from admodes.sparse.coloring import Coloring
+from admodes.sparse.coloring import Coloring, check_pattern
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +70,17 @@ class Plan:
         return otherwise(self.decision)
 
     def jacobian(self, *args, **kwargs):
-        """The Jacobian at arguments of the planned shapes, as ``admodes.jacobian`` returns it.
+        """The Jacobian at arguments of the planned types, as ``admodes.jacobian`` returns it.
+
+        Where the plan is for a dtype, a weakly typed value of it is taken for one that is not.
 
         Raises:
-          StalePlanError: arguments of another structure, shape or dtype.
+          StalePlanError: arguments of another structure, shape or dtype, or not weakly typed as those planned for.
+          TypeError: a type instead of a value.
         """
         call = self.request.call(args, kwargs)
-        check_shapes(self.key, call)
-        _, result, aux = self._run(call.leaves)
+        checks.values("plan.jacobian", call.leaves, args)
+        _, result, aux = self._run(fitted(self.key, call))
         return (result, aux) if self.request.has_aux else result
 
     def draw(self, axes: Any = None):
@@ -86,7 +91,7 @@ class Plan:
         return picture(self.best.method, self.pattern, axes)
 
     def save(self, file: str | Path) -> None:
-        """Write the plan to a file (numpy's ``.npz``) for :func:`load_plan`."""
+        """Write the plan to a file of this name (in numpy's format ``.npz``) for :func:`load_plan`."""
         coloring = getattr(self.best.method, "coloring", None)
         arrays = {}
         if coloring is not None:
@@ -102,14 +107,15 @@ class Plan:
             "method": self.best.name,
             "settings": {"format": chosen.form, "objective": chosen.objective, "chunk_size": self.chunk_size},
             "request": [self.request.argnums, self.request.has_aux, self.request.holomorphic],
-            "types": [[list(shape), str(dtype), weak] for shape, dtype, weak in self.key[3]],
+            "arguments": array_arguments(self.request, self.key),
         }
         if coloring is not None:
             header["coloring"] = [coloring.kind, coloring.order, coloring.lower_bound, coloring.substitution]
         method = self.best.method
         if isinstance(method, Checkpointed):
             header["checkpoints"] = [method.plain_schedule, method.saved]
-        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+        with Path(file).open("wb") as out:
+            np.savez_compressed(out, header=np.array(json.dumps(header)), **arrays)
 
     @property
     def chunk_size(self) -> int | None:
@@ -132,22 +138,56 @@ class Plan:
         return describe(self.decision)
 
 
-def check_shapes(key: tuple, call: Call) -> None:
-    """Raise StalePlanError unless a call is of the kind that ``key`` was planned for."""
-    if call.key[0] != key[0] or call.key[3] != key[3]:
+def array_arguments(asked: Request, key: tuple) -> list | None:
+    """[shape, dtype, whether weakly typed] of each argument, in order; None unless all are positional and arrays."""
+    tree, are_arrays, _, types, _ = key
+    chosen, others, keywords = tree.children()
+    parts = [*chosen.children(), *others.children()]
+    single = all(map(treedef_is_leaf, parts)) and keywords == tree_structure({}) and all(are_arrays)
+    if not single or any(jc.is_extended(dtype) or dtype == jc.float0 for _, dtype, _ in types):
+        return None
+    numbers = (asked.argnums,) if isinstance(asked.argnums, int) else asked.argnums
+    places = [k % len(parts) for k in numbers]
+    places += [k for k in range(len(parts)) if k not in places]
+    described = {k: [list(shape), str(dtype), weak] for k, (shape, dtype, weak) in zip(places, types, strict=True)}
+    return [described[k] for k in range(len(parts))]
+
+
+def fitted(key: tuple, call: Call) -> list:
+    """The arrays of a call of the kind that ``key`` was planned for, in the planned types.
+
+    Weak types become the planned ones, but not the reverse: what is computed with weak ones may be less precise.
+
+    Raises:
+      StalePlanError: the call is of another kind.
+    """
+    planned, given = key[3], call.key[3]
+    same = call.key[0] == key[0] and [t[:2] for t in given] == [t[:2] for t in planned]
+    if not same or any(weak and not now for (*_, weak), (*_, now) in zip(planned, given, strict=True)):
 
         def types(k):
-            return ", ".join(f"{dtype}{list(shape)}" for shape, dtype, _ in k[3])
+            named = (f"{dtype}{list(shape)}{' (weakly typed)' if weak else ''}" for shape, dtype, weak in k[3])
+            return ", ".join(named)
 
         raise StalePlanError(
             f"the plan is for arguments {key[0]} of types {types(key)}, but was given {call.key[0]} of types "
             f"{types(call.key)}. Make a plan for these with admodes.plan."
         )
-    if call.key != key:
+    if (*call.key[:3], planned, *call.key[4:]) != key:
         raise StalePlanError(
             "the plan is for other values of the arguments that are fixed (integers, booleans, strings), or other "
             "settings of JAX. Make a plan for these with admodes.plan."
         )
+    return [
+        x if now == then else jc.convert_like(x, typed(then))
+        for x, now, then in zip(call.leaves, given, planned, strict=True)
+    ]
+
+
+def typed(described: Sequence) -> jax.ShapeDtypeStruct:
+    """A type from its shape, its dtype, and whether it is weak."""
+    shape, dtype, weak = described
+    return jax.ShapeDtypeStruct(tuple(shape), dtype, weak_type=weak)
 
 
 def plan(
@@ -184,6 +224,7 @@ def plan(
     Raises:
       PlanningError: the function cannot be traced, or nothing fits the memory limit; the message says what would.
       PatternError: the pattern that was given does not cover the Jacobian.
+      TypeError: an argument that cannot be differentiated, or a ``pattern`` that is none.
 
     >>> import admodes, jax.numpy as jnp
     >>> plan = admodes.plan(lambda x: x[1:] * x[:-1], jnp.ones(1000), format="bcoo")
@@ -196,14 +237,18 @@ def plan(
     Sci. Comput. 19 (1998); Griewank and Naumann, Math. Program. 95 (2003).
     """
     asked = request("plan", fun, argnums, has_aux, holomorphic)
+    chosen = settings(format, objective, memory_limit, measure, chunk_size, mesh)
+    if pattern is not None:
+        check_pattern(pattern)
     call = asked.call(args, kwargs)
+    if measure:
+        checks.values("plan(measure=True)", call.leaves, args)
     if jc.is_staging() or any(isinstance(x, jc.Tracer) for x in call.leaves):
         raise PlanningError(
             "admodes.plan was called while the function around it is traced (jit, vmap, grad); make the plan outside, "
             "or call admodes.jacobian, which plans where it is."
         )
     task = call.task()
-    chosen = settings(format, objective, memory_limit, measure, chunk_size, mesh)
     if pattern is not None:
         task = with_pattern(task, pattern)
     return _plan(asked, call, task, decide(task, chosen, call.leaves))
@@ -242,9 +287,10 @@ def load_plan(file: str | Path, fun: Callable, *args, **kwargs) -> Plan:
     Args:
       file: what :meth:`Plan.save` wrote.
       fun: the function.
-      args, kwargs: its arguments; only types matter. May be left out if all arguments are arrays.
+      args, kwargs: its arguments; only types matter. May be left out if all are arrays (or floats) by position.
 
     Raises:
+      TypeError: the arguments were left out, but are needed.
       StalePlanError: the file cannot be read, or is for another function, other shapes or another version.
 
     >>> import admodes, jax.numpy as jnp, tempfile, os
@@ -255,10 +301,15 @@ def load_plan(file: str | Path, fun: Callable, *args, **kwargs) -> Plan:
     (4, 5)
     """
     header, arrays = _read(file)
+    if not args and not kwargs and header.get("arguments") is None:
+        raise TypeError(
+            f"the plan in {file} is for arguments that are not all arrays, each for itself, by position: pass the "
+            "arguments to load_plan, as in admodes.load_plan(file, fun, x)."
+        )
     try:
         argnums, has_aux, holomorphic = header["request"]
         if not args and not kwargs:
-            args = tuple(jax.numpy.zeros(shape, dtype) for shape, dtype, _ in header["types"])
+            args = tuple(_zeros(typed(described)) for described in header["arguments"])
         asked = request("plan", fun, argnums if isinstance(argnums, int) else tuple(argnums), has_aux, holomorphic)
         call = asked.call(args, kwargs)
         task = call.task()
@@ -284,6 +335,10 @@ def load_plan(file: str | Path, fun: Callable, *args, **kwargs) -> Plan:
         raise StalePlanError(f"the plan in {file} does not fit this function: {error}") from error
     decision = Decision(task.fingerprint, task.n, task.m, task.known_pattern, chosen, machine(), (best,))
     return _plan(asked, call, task, decision)
+
+
+def _zeros(aval: jax.ShapeDtypeStruct) -> jax.Array:
+    return jc.convert_like(jax.numpy.zeros(aval.shape, aval.dtype), aval)
 
 
 def _checkpointed(task: Task, header: dict, arrays, chosen) -> Candidate:

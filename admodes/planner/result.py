@@ -110,8 +110,11 @@ def places(pattern: SparsityPattern) -> np.ndarray | OneEach:
     return positions(pattern)
 
 
-def blocks(matrix, out_avals: Sequence, in_avals: Sequence, out_tree, in_tree):
-    """An m x n array as JAX gives Jacobians: the structure of the outputs, in each leaf that of the inputs."""
+def blocks(matrix, out_avals: Sequence, in_avals: Sequence, out_tree, in_tree, pulled: bool):
+    """An m x n array as JAX gives Jacobians: the structure of the outputs, in each leaf that of the inputs.
+
+    Blocks have the dtype of the input if they are to be as if ``pulled``, else that of the output.
+    """
     row_cuts = [0, *itertools.accumulate(math.prod(a.shape) for a in out_avals)]
     col_cuts = [0, *itertools.accumulate(math.prod(a.shape) for a in in_avals)]
     leaves = []
@@ -119,5 +122,13 @@ def blocks(matrix, out_avals: Sequence, in_avals: Sequence, out_tree, in_tree):
         rows = lax.slice_in_dim(matrix, a, b)
         parts = [lax.slice_in_dim(rows, c, d, axis=1) for c, d in itertools.pairwise(col_cuts)]
         shaped = [lax.reshape(p, (*out.shape, *x.shape)) for p, x in zip(parts, in_avals, strict=True)]
-        leaves.append(tree_unflatten(in_tree, [jc.convert_like(p, out) for p in shaped]))
+        own = [x if pulled and _holds(x, out) else out for x in in_avals]
+        leaves.append(tree_unflatten(in_tree, [jc.convert_like(p, a) for p, a in zip(shaped, own, strict=True)]))
     return tree_unflatten(out_tree, leaves)
+
+
+def _holds(x, out) -> bool:
+    """Whether derivatives of ``out`` keep their imaginary part in the type of ``x``."""
+    return jax.dtypes.issubdtype(x.dtype, np.complexfloating) or not jax.dtypes.issubdtype(
+        out.dtype, np.complexfloating
+    )

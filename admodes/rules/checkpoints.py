@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from admodes.tables import whole_number
+
 DEFAULT_SLOTS = 100
 POLICIES = ("revolve", "sqrt", "every", "none")
 
@@ -22,10 +24,7 @@ class Checkpoints:
     def __post_init__(self):
         if self.policy not in POLICIES:
             raise ValueError(f"unknown policy {self.policy!r}: there are {', '.join(map(repr, POLICIES))}")
-        if not isinstance(self.slots, int) or isinstance(self.slots, bool) or self.slots < 1:
-            raise ValueError(
-                f"slots must be a whole number, at least 1 (the state that a loop starts from); got {self.slots!r}"
-            )
+        object.__setattr__(self, "slots", whole_number("slots", self.slots))  # one: the state that a loop starts from
 
     def __call__(self, primitive, *avals, **params) -> bool:
         return self.policy == "none"

@@ -104,6 +104,7 @@ def coloring(
 
     References: Curtis, Powell and Reid 1974; Coleman and Moré 1983, 1984; Gebremedhin, Manne and Pothen 2005.
     """
+    check_pattern(pattern)
     if kind not in KINDS:
         raise ValueError(f"the kind of a coloring is one of {', '.join(KINDS)}, not {kind!r}")
     orders = ORDERS if order is None else (order,) if isinstance(order, str) else tuple(order)
@@ -123,6 +124,15 @@ def coloring(
     colors, name, lower = color_columns(matrix, orders, budget, () if given else shapes, arithmetic=not given)
     columns, rows = (colors, None) if kind == "column" else (None, colors)
     return Coloring(pattern, kind, columns, rows, name, lower)
+
+
+def check_pattern(pattern) -> None:
+    """Raise TypeError unless the argument ``pattern`` is one."""
+    if not isinstance(pattern, SparsityPattern):
+        raise TypeError(
+            f"pattern must be a SparsityPattern, got {type(pattern).__name__}: admodes.sparsity(f, x) detects that of "
+            "a Jacobian, admodes.linear.pattern.SparsityPattern.build(rows, cols, shape) makes one."
+        )
 
 
 def color_columns(matrix, orders, budget=0.5, shapes=(), arithmetic=True) -> tuple[np.ndarray, str, int]:

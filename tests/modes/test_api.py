@@ -158,6 +158,13 @@ def test_argument_named_twice(derive, argnums):
         derive(lambda x, y: x * y, argnums=argnums)(1.0, 2.0)
 
 
+@pytest.mark.parametrize("derive", [admodes.grad, admodes.jacfwd, admodes.jacobian, admodes.hessian])
+@pytest.mark.parametrize("argnums", ["a", None, 1.5, (0, "a")], ids=str)
+def test_argnums_that_are_no_integers(derive, argnums):
+    with pytest.raises(TypeError, match="argnums must be an int or a sequence of ints"):
+        derive(lambda x, y: x * y, argnums=argnums)
+
+
 @pytest.mark.parametrize("x", [1.0, 1 + 2j, np.float64(1), ONES], ids=lambda x: type(x).__name__)
 def test_values_that_pass_through_stay_python_objects(x):
     def both(m):

@@ -143,7 +143,11 @@ def test_jax_differentiates_a_checkpointed_function():
     np.testing.assert_allclose(jax.jvp(f, (X,), (X,))[1], admodes.jvp(f, (X,), (X,))[1], rtol=1e-13)
 
 
-@pytest.mark.parametrize("options", [{"policy": "revolver"}, {"slots": 0}, {"slots": -1}, {"slots": 2.5}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"policy": "revolver"}, {"slots": 0}, {"slots": -1}, {"slots": 2.5}, {"slots": True}, {"slots": "a"}],
+    ids=str,
+)
 def test_bad_options(options):
     with pytest.raises(ValueError, match=r"policy|slots"):
         admodes.checkpoint(jnp.sin, **options)
@@ -160,7 +164,7 @@ def test_side_effects_are_refused():
     assert admodes.grad(admodes.checkpoint(f, "none"))(X).shape == (3,)
 
 
-@pytest.mark.parametrize(("length", "slots"), [(1, 1), (10, 3), (100, 5), (100, 200)])
+@pytest.mark.parametrize(("length", "slots"), [(1, 1), (10, np.int64(3)), (100, 5), (100, 200)])
 def test_a_scan_runs_the_fewest_steps(length, slots):
     """t(l, s), the last one of the first sweep, and each once more where it is differentiated."""
     seen = []

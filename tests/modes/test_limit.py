@@ -196,7 +196,9 @@ def test_blocks_of_unknown_cost_are_planned():
     def f(x):
         for k in range(6):
             x = jnp.exp(jnp.sin(x + k) / 8)
-        x = jax.scipy.linalg.solve_triangular(jnp.eye(64) + 0.01 * jnp.tril(jnp.outer(x[:64], x[:64])), x.reshape(64, -1))
+        x = jax.scipy.linalg.solve_triangular(
+            jnp.eye(64) + 0.01 * jnp.tril(jnp.outer(x[:64], x[:64])), x.reshape(64, -1)
+        )
         for k in range(6):
             x = jnp.exp(jnp.sin(x + k) / 8)
         return jnp.sum(x)

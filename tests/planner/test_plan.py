@@ -19,6 +19,7 @@ from admodes.linear.pattern import SparsityPattern
 from admodes.planner import candidates as ways
 from admodes.planner import machine as machines
 from admodes.planner.measured import recall
+from admodes.planner.plan import VERSION
 from admodes.tables import memory_bytes
 
 X = jnp.linspace(0.3, 1.4, 40)
@@ -140,7 +141,8 @@ def test_measured_times_are_remembered():
 
 def test_text_and_numbers_of_bytes():
     assert memory_bytes("200MiB") == 200 * 2**20
-    for bad in ("many", "-1kB", "0.5 B", 0, -5, math.inf, "5 parsecs", []):
+    assert [memory_bytes(x) for x in (np.int64(10**6), np.float32(2.5))] == [10**6, 2]
+    for bad in ("many", "-1kB", "0.5 B", 0, -5, math.inf, "5 parsecs", [], True):
         with pytest.raises(ValueError, match="memory_limit"):
             memory_bytes(bad)
 
@@ -152,6 +154,73 @@ def test_save_and_load(tmp_path):
         loaded = admodes.load_plan(tmp_path / "p.npz", fun)
         assert loaded.best.name == plan.best.name
         np.testing.assert_array_equal(loaded.jacobian(x), plan.jacobian(x))
+
+
+SAVED_WITHOUT_ARGUMENTS = {
+    "second argument": (lambda a, b: a[0] * b, (X, jnp.ones(3)), 1),
+    "exchanged": (lambda a, b: a[0] * b, (X, jnp.ones(3)), (-1, 0)),
+    "floats": (lambda a, b: jnp.sin(a) * b * jnp.arange(3, dtype=np.float32), (2.0, 3.0), 0),
+    "an index": (lambda a, k: a[k : k + 1] if isinstance(k, int) else a[k] ** 2, (X, np.int32(2)), 0),
+}
+
+
+@pytest.mark.parametrize("name", SAVED_WITHOUT_ARGUMENTS)
+def test_arrays_need_not_be_given_to_load(name, tmp_path):
+    fun, args, argnums = SAVED_WITHOUT_ARGUMENTS[name]
+    plan = admodes.plan(fun, *args, argnums=argnums)
+    plan.save(tmp_path / "p")
+    loaded = admodes.load_plan(tmp_path / "p", fun)
+    for ours, theirs in zip(*map(jax.tree.leaves, (loaded.jacobian(*args), plan.jacobian(*args))), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.weak_type == theirs.weak_type
+
+
+@pytest.mark.parametrize(
+    ("fun", "args", "kwargs"),
+    [
+        (lambda d: d["a"] * 2, ({"a": X},), {}),
+        (lambda x, k: x * k, (X, 3), {}),
+        (lambda x, key: x * jax.random.normal(key, x.shape), (X, jax.random.key(1)), {}),
+        (lambda x, *, b: x * b, (X,), {"b": X}),
+        (lambda x, *, b: x, (X,), {"b": None}),
+    ],
+    ids=["dict", "fixed", "key", "keyword", "None"],
+)
+def test_other_arguments_are_to_be_given_to_load(fun, args, kwargs, tmp_path):
+    admodes.plan(fun, *args, **kwargs).save(tmp_path / "p.npz")
+    with pytest.raises(TypeError, match="pass the arguments to load_plan"):
+        admodes.load_plan(tmp_path / "p.npz", fun)
+    loaded = admodes.load_plan(tmp_path / "p.npz", fun, *args, **kwargs)
+    assert loaded.jacobian(*args, **kwargs) is not None
+
+
+def test_a_plan_is_saved_under_its_name_or_not_at_all(tmp_path):
+    plan = admodes.plan(sparse, X)
+    plan.save(tmp_path / "plan")
+    assert [file.name for file in tmp_path.iterdir() if "plan" in file.name] == ["plan"]
+    with pytest.raises(IsADirectoryError):
+        plan.save(tmp_path)
+
+
+def test_weak_types_become_the_planned_ones_but_not_the_reverse():
+    fun, weak = (lambda x: x * jnp.float32(3.0)), jnp.full(4, 2.0)
+    strong = admodes.plan(fun, jnp.ones(4))
+    assert weak.weak_type
+    assert strong.jacobian(weak).dtype == np.float64
+    np.testing.assert_array_equal(strong.jacobian(weak), 3 * np.eye(4))
+    with pytest.raises(StalePlanError, match=r"float64\[4\] \(weakly typed\), but was given .* float64\[4\]\."):
+        admodes.plan(fun, weak).jacobian(jnp.ones(4))
+
+
+def test_what_is_decided_in_a_trace_is_measured_later():
+    fun = lambda x: sparse(x) * jnp.tanh(x[0])
+    jacobian = admodes.jacobian(fun, measure=True)
+    fingerprint = admodes.plan(fun, X).decision.fingerprint
+    jax.jit(jacobian)(X)
+    jax.vmap(jacobian)(X[None])
+    assert not recall(fingerprint, "dense")
+    jacobian(X)
+    assert len(recall(fingerprint, "dense")) == 3
 
 
 def test_plans_that_do_not_fit_are_refused(tmp_path):
@@ -170,7 +239,7 @@ def test_plans_that_do_not_fit_are_refused(tmp_path):
         {"color_columns": np.zeros_like(arrays["color_columns"])},
         {"color_columns": arrays["color_columns"][:-1]},
         {"rows": arrays["rows"][2:], "cols": arrays["cols"][2:]},
-        {"header": np.array(str(arrays["header"]).replace('"version": 1', '"version": 0'))},
+        {"header": np.array(str(arrays["header"]).replace(f'"version": {VERSION}', '"version": 0'))},
         {"header": np.array("not json")},
     ):
         np.savez(file, **(arrays | damage))
@@ -192,6 +261,21 @@ def test_patterns_that_are_given_must_cover():
         admodes.plan(sparse, X, pattern=SparsityPattern.identity(39, 40))
     with pytest.raises(PatternError, match="40 x 40"):
         admodes.plan(sparse, X, pattern=SparsityPattern.identity(40))
+
+
+@pytest.mark.parametrize("pattern", ["x", np.eye(4), 3])
+def test_patterns_are_patterns(pattern):
+    with pytest.raises(TypeError, match=r"pattern must be .*admodes\.sparsity"):
+        admodes.plan(sparse, X, pattern=pattern)
+
+
+def test_types_are_enough_to_plan_but_not_to_compute():
+    types = jax.ShapeDtypeStruct(X.shape, X.dtype)
+    plan = admodes.plan(sparse, types)
+    np.testing.assert_allclose(plan.jacobian(X), jax.jacfwd(sparse)(X))
+    for compute in (plan.jacobian, lambda x: admodes.plan(sparse, x, measure=True)):
+        with pytest.raises(TypeError, match=r"argument 0 is a ShapeDtypeStruct"):
+            compute(types)
 
 
 def test_plans_are_made_outside_of_traces():

@@ -49,3 +49,21 @@ def test_cuts_go_past_inputs_that_are_not_used():
 def test_a_compressed_jacobian_of_nothing():
     found = admodes.jacobian(lambda v: v**2, format="compressed")(jnp.zeros(0))
     assert found.coloring.number == 0
+
+
+def test_blocks_have_the_dtypes_that_jax_gives_them():
+    x = jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.float32)
+
+    def f(x):
+        return x[0].astype("float32") * x[1], x[0] * 2
+
+    def dtypes(blocks):
+        return [block.dtype for block in jax.tree.leaves(blocks)]
+
+    assert dtypes(admodes.jacobian(f)(x)) == dtypes(jax.jacobian(f)(x))
+
+    def scalar(x):
+        return jnp.sum(f(x)[0] ** 2)
+
+    assert dtypes(admodes.hessian(scalar)(x)) == dtypes(jax.hessian(scalar)(x))
+    assert admodes.jacobian(lambda x: x * jnp.exp(1j * x))(x[1]).dtype == jnp.complex64

@@ -303,6 +303,12 @@ def test_bad_arguments_are_named():
         coloring(pattern_of(np.eye(2)), "symmetric", structure="tree")
 
 
+@pytest.mark.parametrize("kind", ["column", "bidirectional", "symmetric"])
+def test_what_is_colored_is_a_pattern(kind):
+    with pytest.raises(TypeError, match=r"pattern must be .* got ndarray: admodes\.sparsity"):
+        coloring(np.eye(3), kind)
+
+
 def test_the_result_says_what_it_is():
     assert repr(coloring(pattern_of(banded(6, 1)))) == "Coloring(column, 3 colors, optimal, natural)"
     result = coloring(pattern_of(cycle(5, True)), "symmetric")
