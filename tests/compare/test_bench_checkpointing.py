@@ -32,6 +32,7 @@ def test_the_nets_are_one_net():
         np.testing.assert_allclose(value, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_net_at_given_memory():
     cases = list(bench.nets(1, layers=16, batch=256, units=16, part=4))
     assert [case.part for case in cases].count("net at equal memory") == 4

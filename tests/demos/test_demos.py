@@ -11,7 +11,7 @@ import pytest
 from admodes.compare.demos import demos
 
 DEMOS = demos()
-LONG = {"depth", "modes", "optimisers", "regularisation"}  # that compile the most
+LONG = {"depth", "modes", "optimisers", "regularisation", "relu_kinks", "samples"}  # that compile the most
 
 
 def test_the_demos_are_found_and_the_parts_they_share_are_not():

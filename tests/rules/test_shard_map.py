@@ -64,3 +64,61 @@ def test_replicated_output_and_second_order(mesh):
     np.testing.assert_allclose(ours, 2 * jnp.cos(2 * X), rtol=1e-10)
     _, push = admodes.linearize(sharded, X)
     np.testing.assert_allclose(push(v), jnp.sum(jnp.sin(2 * X)), rtol=1e-11)
+
+
+@pytest.fixture(scope="module")
+def plane():
+    return jax.make_mesh((2, 2), ("i", "j"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("jit", [False, True])
+def test_body_that_closes_over_what_is_differentiated(plane, jit, check_vma):
+    def loss(w):
+        local = lambda x: jnp.sin(x * w["a"]) + jnp.sum(w["b"]) * lax.psum(x, "i")
+        shard = jax.shard_map(local, mesh=plane, in_specs=P("i"), out_specs=P("i"), check_vma=check_vma)
+        return jnp.sum(shard(X * w["a"]) * jnp.arange(8.0))
+
+    at, direction = {"a": 1.3, "b": jnp.arange(2.0)}, {"a": 0.5, "b": jnp.ones(2)}
+    wrap = jax.jit if jit else lambda f: f
+    gradient = lambda lib: wrap(lib.grad(loss))(at)
+    push = lambda lib: wrap(lambda w: lib.jvp(loss, (w,), (direction,)))(at)
+    twice = lambda lib: wrap(lambda w: lib.jvp(lib.grad(loss), (w,), (direction,))[1])(at)
+    for derivative in (gradient, push, twice):
+        for a, b in zip(*map(jax.tree.leaves, (derivative(admodes), derivative(jax))), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-11)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_body_that_returns_what_it_closes_over(plane, check_vma):
+    def loss(w):
+        shard = jax.shard_map(lambda x: w * 1.0, mesh=plane, in_specs=P("i"), out_specs=P(), check_vma=check_vma)
+        return shard(X)
+
+    assert admodes.grad(loss)(2.0) == 1.0
+
+
+def test_body_that_branches_on_a_value_that_is_the_same_on_all_devices(mesh):
+    def local(x):
+        return -x**2 if lax.psum(jnp.sum(x), "i") < 100 else x
+
+    loss = lambda x: jnp.sum(jax.shard_map(local, mesh=mesh, in_specs=P("i"), out_specs=P("i"))(x))
+    np.testing.assert_array_equal(admodes.grad(loss)(X), -2 * X)
+    np.testing.assert_array_equal(admodes.jvp(loss, (X,), (X,))[1], -2 * jnp.sum(X**2))
+
+
+def test_residuals_without_replication_tracking_differ_by_device(plane):
+    # residuals that are declared equal on all devices are wrong as soon as they are differentiated, or looked at
+    shard = jax.shard_map(
+        lambda x, w: (x * w) ** 2, mesh=plane, in_specs=(P("i"), P()), out_specs=P("i"), check_vma=False
+    )
+    loss = lambda w: jnp.sum(shard(X, w))
+    np.testing.assert_allclose(admodes.grad(admodes.grad(loss))(2.0), 2 * jnp.sum(X**2), rtol=1e-12)
+    residuals = jax.tree.leaves(admodes.vjp(loss, 2.0)[1])
+    assert max(r.size for r in residuals) >= 2 * X.size
+
+
+def test_output_that_is_too_small_for_its_spec(mesh):
+    shard = jax.shard_map(jnp.sum, mesh=mesh, in_specs=P("i"), out_specs=P("i"))
+    with pytest.raises(ValueError, match="has rank 0"):
+        admodes.grad(lambda x: jnp.sum(shard(x)))(X)
