@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, tree_unflatten
 
 from admodes.modes import checks
 from admodes.modes.flat import flat_function, select_arguments, std_basis, wraps
@@ -49,18 +49,17 @@ def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = Fa
             "primal and tangent arguments to admodes.jvp must be tuples or lists; "
             f"found {type(primals).__name__} and {type(tangents).__name__}."
         )
-    flat, tree = tree_flatten(tuple(primals))
-    flat_ts, ts_tree = tree_flatten(tuple(tangents))
-    if tree != ts_tree:  # type: ignore[operator]
+    (flat, given_tree), (flat_ts, ts_tree) = tree_flatten(primals), tree_flatten(tangents)
+    if given_tree != ts_tree:  # type: ignore[operator]
         raise TypeError(
             "primal and tangent arguments to admodes.jvp must have the same tree structure; primals have tree "
-            f"structure {tree} whereas tangents have tree structure {ts_tree}."
+            f"structure {given_tree} whereas tangents have tree structure {ts_tree}."
         )
     for p, t in zip(flat, flat_ts, strict=True):
         checks.tangent(p, t)
     flat = list(map(jc.canonicalize, flat))
     ts = [None if jc.dtype_of(t) == jc.float0 else jc.canonicalize(t) for t in flat_ts]
-    flat_fun, result = flat_function(fun, tree, has_aux)
+    flat_fun, result = flat_function(fun, tree_structure(tuple(primals)), has_aux)
     outs, out_ts = interpreter_for(nan_safe).push_function(flat_fun, flat, ts)
     n = result.tree.num_leaves
     out_ts = [jc.zeros(jc.typeof(o)) if t is None else jc.untyped(t) for o, t in zip(outs[:n], out_ts[:n], strict=True)]

@@ -57,7 +57,7 @@ class Pullback:
         flat = list(map(jc.canonicalize, flat))
         for aval, g in zip(self.out_avals, flat, strict=True):
             checks.cotangent(aval, g)
-        gs = tuple(None if jc.dtype_of(g) == jc.float0 else g for g in flat)
+        gs = tuple(g if jc.is_differentiable(a) else None for a, g in zip(self.out_avals, flat, strict=True))
         cts = self.tape.pull(gs)
         dense = [jc.zeros(a) if ct is None else ct for a, ct in zip(self.tape.domain, cts, strict=True)]
         return tree_unflatten(self.in_tree, dense)

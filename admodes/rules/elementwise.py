@@ -35,7 +35,8 @@ def _without_zeros(x):
 
 
 def _pow_base(out, x, y):
-    """∂(xʸ)/∂x = y xʸ⁻¹; for whole y = 0 it is zero even where x⁻¹ is not finite."""
+    """∂(xʸ)/∂x = y xʸ⁻¹, of strong type; for whole y = 0 it is zero even where x⁻¹ is not finite."""
+    x = lax.convert_element_type(x, x.dtype)
     whole = not jc.is_differentiable(jc.typeof(y))
     y = lax.convert_element_type(y, x.dtype) if whole else y
     power = lax.pow(x, lax.sub(y, weak(1, y)))

@@ -41,9 +41,9 @@ class ShardMapRule(HigherOrderRule):
         def local(*args):
             outs, tape = interpreter.record_function(fun, args, active)
             residuals, tree = jax.tree_util.tree_flatten(tape)
-            specs = [mesh.per_device_spec(r) for r in residuals]
-            found.update(tree=tree, specs=specs, scalars=[r.ndim == 0 for r in residuals], active=present(tape.outputs))
-            lifted = [lax.broadcast(r, (1,)) if r.ndim == 0 else r for r in residuals]
+            specs, scalars = [mesh.per_device_spec(r) for r in residuals], [jc.typeof(r).ndim == 0 for r in residuals]
+            found.update(tree=tree, specs=specs, scalars=scalars, active=present(tape.outputs))
+            lifted = [lax.broadcast(r, (1,)) if scalar else r for r, scalar in zip(residuals, scalars, strict=True)]
             return [*outs, *lifted], [*fun.out_specs, *specs]
 
         flat = mesh.bind(local, primals, mesh.in_specs)

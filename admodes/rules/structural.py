@@ -17,7 +17,7 @@ from admodes.rules.table import LinearRule, elementwise, linear, register, zero
 
 def zeros_like(x):
     """Zeros of the type of ``x``, which is a type or an array."""
-    return lax.full(x.shape, 0, x.dtype, sharding=getattr(x, "sharding", None))
+    return jc.fill_zeros(x) if isinstance(x, jc.Aval) else lax.full_like(x, 0)
 
 
 # -- one operand, one result --------------------------------------------------------------------------
@@ -51,7 +51,8 @@ linear(lax.broadcast_in_dim_p, _pull_broadcast_in_dim, pattern=pattern_by_push)
 
 def _pull_tile(g, x, *, reps):
     split = [k for pair in zip(reps, x.shape, strict=True) for k in pair]
-    return lax.reduce_sum(lax.reshape(g, split), range(0, len(split), 2))
+    layout = jc.sharding_of_axes(x, [axis for d in range(len(x.shape)) for axis in (None, d)])
+    return lax.reduce_sum(lax.reshape(g, split, out_sharding=layout), range(0, len(split), 2))
 
 
 linear(lax.tile_p, _pull_tile, pattern=pattern_by_push)
@@ -135,7 +136,7 @@ linear(lax.select_n_p, _pull_select_n, places=None, pattern=pattern_of_select)
 
 def _pull_split(gs, x, *, sizes, axis):
     def zeros(size):
-        return lax.full((*x.shape[:axis], size, *x.shape[axis + 1 :]), 0, x.dtype)
+        return zeros_like(x.update(shape=(*x.shape[:axis], size, *x.shape[axis + 1 :])))
 
     return lax.concatenate([zeros(n) if g is None else g for g, n in zip(gs, sizes, strict=True)], axis)
 
@@ -144,7 +145,7 @@ linear(lax.split_p, _pull_split, pattern=pattern_by_push)
 
 
 def _pull_unstack(gs, x, *, axis):
-    nothing = lax.full((*x.shape[:axis], *x.shape[axis + 1 :]), 0, x.dtype)
+    nothing = zeros_like(next(g for g in gs if g is not None))
     return lax.stack_p.bind(*(nothing if g is None else g for g in gs), axis=axis)
 
 

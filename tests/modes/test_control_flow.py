@@ -247,6 +247,33 @@ def test_custom_jvp_inside_control_flow():
     check(lambda x: lax.cond(x[0] > 0, lambda: doubled_sin(x, x), lambda: x), [X], fd=False)
 
 
+def scaled_by(w):
+    @jax.custom_jvp
+    def scaled(x):
+        return x * w
+
+    scaled.defjvp(lambda primals, tangents: (scaled(*primals), tangents[0] * w))
+    return scaled
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize(
+    "fun",
+    [
+        lambda w: lax.scan(lambda c, _: (scaled_by(w)(c), None), 1.0, None, length=2)[0],
+        lambda w: lax.cond(w > 0, lambda: scaled_by(w)(w), lambda: 1.0),
+        lambda w: jax.checkpoint(lambda x: scaled_by(w)(x))(w),
+    ],
+    ids=["scan", "cond", "checkpoint"],
+)
+def test_custom_jvp_rule_that_closes_over_a_differentiated_value(fun, jit):
+    """Its derivative by that value would be lost in silence."""
+    with pytest.raises(jax.errors.UnexpectedTracerError):
+        jit(admodes.grad(fun))(2.0)
+    with pytest.raises(jax.errors.UnexpectedTracerError, match="make that value an argument of the function"):
+        jit(lambda w: admodes.jvp(fun, (w,), (1.0,)))(2.0)
+
+
 def test_custom_vjp_rule_is_the_derivative():
     check(clipped, [X, 0.1], argnums=0, modes=["vjp"], fd=False)
     check(linear_back, [X, W], modes=["vjp"], fd=False, order=1)

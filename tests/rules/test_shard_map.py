@@ -100,7 +100,7 @@ def test_body_that_returns_what_it_closes_over(plane, check_vma):
 
 def test_body_that_branches_on_a_value_that_is_the_same_on_all_devices(mesh):
     def local(x):
-        return -x**2 if lax.psum(jnp.sum(x), "i") < 100 else x
+        return -(x**2) if lax.psum(jnp.sum(x), "i") < 100 else x
 
     loss = lambda x: jnp.sum(jax.shard_map(local, mesh=mesh, in_specs=P("i"), out_specs=P("i"))(x))
     np.testing.assert_array_equal(admodes.grad(loss)(X), -2 * X)

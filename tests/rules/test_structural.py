@@ -172,6 +172,27 @@ def test_explicit_sharding():
         np.testing.assert_allclose(expected, found)
 
 
+EXPLICIT = {
+    "where": lambda x: jnp.sum(jnp.where(x > 3, x, 0.0)),
+    "relu": lambda x: jnp.sum(jax.nn.relu(x)),
+    "split": lambda x: jnp.sum(jnp.split(x, 2, axis=1)[0] ** 2),
+    "unstack": lambda x: jnp.sum(jnp.unstack(x, axis=1)[1] ** 2),
+    "tile": lambda x: jnp.sum(jnp.tile(x, (1, 2)) ** 2),
+}
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("fun", EXPLICIT.values(), ids=EXPLICIT)
+def test_transposes_of_what_is_spread_over_devices(fun, jit):
+    mesh = jax.make_mesh((4,), ("a",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(jnp.arange(32.0).reshape(8, 4), jax.sharding.PartitionSpec("a", None))
+        wrap = jax.jit if jit else lambda f: f
+        found, expected = (wrap(library.grad(fun))(x) for library in (admodes, jax))
+        assert jax.typeof(expected) == jax.typeof(found)
+        np.testing.assert_allclose(expected, found)
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3)])
 def test_small_shapes(shape):
     x = sample(shape, "float64")

@@ -22,9 +22,18 @@ jaxpr_as_fun = core.jaxpr_as_fun
 
 
 def trace_flat(fun: Callable, avals: Sequence, name: str) -> ClosedJaxpr:
-    """Trace a function from flat arguments of these types to a flat list into a jaxpr."""
+    """Trace a function from flat arguments of these types to a flat list into a jaxpr.
+
+    Raises UnexpectedTracerError where it closes over a tracer of a trace that is just being applied.
+    """
     debug_info = api_util.debug_info(name, fun, tuple(avals), {})
     jaxpr, _, consts = pe.trace_to_jaxpr_dynamic(lu.wrap_init(fun, debug_info=debug_info), list(avals))
+    for x in consts:
+        if isinstance(x, core.Tracer) and getattr(x._trace, "is_applying", False):
+            raise jax.errors.UnexpectedTracerError(
+                f"a function with its own derivative rule (custom_jvp, custom_vjp) closes over {x}, a value that is "
+                "differentiated: make that value an argument of the function."
+            )
     return ClosedJaxpr(jaxpr, consts)
 
 
@@ -140,13 +149,16 @@ def has_side_effects(closed: ClosedJaxpr) -> bool:
 
 
 def sharding_of_axes(aval, axes):
-    """How an array with these axes of ``aval`` must be laid out, if the type says so (explicit sharding), else None."""
+    """How an array with these axes of ``aval`` must be laid out, if the type says so (explicit sharding), else None.
+
+    An axis None is a new one, whole on every device.
+    """
     sharding = aval.sharding
     if sharding.mesh.empty:
         if jax.sharding.get_abstract_mesh().empty:
             return None
         return core.get_cur_mesh_sharding(jax.sharding.PartitionSpec(*(None for _ in axes)))
-    partitions = tuple(sharding.spec.partitions[axis] for axis in axes)
+    partitions = tuple(None if axis is None else sharding.spec.partitions[axis] for axis in axes)
     return sharding.update(spec=sharding.spec.update(partitions=partitions))
 
 

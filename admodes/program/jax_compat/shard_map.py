@@ -41,13 +41,15 @@ class ShardMap:
     in_specs: tuple
     check_vma: bool
     newly_manual_axes: frozenset
+    names: tuple  # the mesh axes that become manual: known outside of the per-device function only
     debug_info: Any = field(compare=False)
 
     @staticmethod
     def of(params) -> ShardMap:
         info = params["debug_info"].with_unknown_names()
-        specs = tuple(params["in_specs"])
-        return ShardMap(params["mesh"], specs, params["check_vma"], params["newly_manual_axes"], info)
+        mesh, manual = params["mesh"], params["newly_manual_axes"]
+        names = shard_map._all_newly_manual_mesh_names(mesh, manual)
+        return ShardMap(mesh, tuple(params["in_specs"]), params["check_vma"], manual, names, info)
 
     def bind(self, fun, args, in_specs) -> list:
         """Run ``fun``, which returns (flat list, specs of its entries), on each device."""
@@ -69,9 +71,7 @@ class ShardMap:
 
     def per_device_spec(self, x):
         """The spec that lays values that differ by device along a leading axis."""
-        return typeof(x).nospec(
-            self.mesh, self.check_vma, shard_map._all_newly_manual_mesh_names(self.mesh, self.newly_manual_axes)
-        )
+        return typeof(x).nospec(self.mesh, self.check_vma, self.names)
 
     def _copies(self, spec) -> tuple:
         """The mesh axes along which a value with this spec is replicated."""

@@ -9,6 +9,7 @@ from jax._src import ad_util, core, source_info_util
 from jax._src.interpreters import partial_eval as pe
 from jax.custom_derivatives import SymbolicZero
 
+from admodes.program.jax_compat.jaxprs import trace_flat
 from admodes.program.jax_compat.values import tangent_aval
 
 Trace = core.Trace
@@ -49,13 +50,18 @@ class DerivativeTrace(Trace):
         super().__init__()
         self.parent_trace = parent_trace
         self.requires_low = False
+        self.is_applying = False  # what runs then is below this trace, and must not meet its tracers
 
     def apply(self, primitive, args, params) -> list:
         raise NotImplementedError
 
     def process_primitive(self, primitive, args, params, /):
-        with core.set_current_trace(self.parent_trace):
-            outs = self.apply(primitive, args, params)
+        self.is_applying = True
+        try:
+            with core.set_current_trace(self.parent_trace):
+                outs = self.apply(primitive, args, params)
+        finally:
+            self.is_applying = False
         return outs if primitive.multiple_results else outs[0]
 
     def stage_value(self, value):
@@ -75,15 +81,38 @@ class DerivativeTrace(Trace):
         return self.process_primitive(primitive, args, params)
 
     def process_shard_map(self, primitive, fun, args, **params):
+        """The body is traced first: what it closes over comes out as operands, and may then be tracers of ours.
+
+        A body that branches on values (the same on all devices) cannot be traced, and runs as it is.
+        """
         structure: list = []
+
+        def bind(*xs):
+            structure[:] = [primitive.bind(*xs, subfuns=(fun,), **params)]
+            return list(structure[0])
 
         def local(*xs):
             result = fun(*xs)
             structure[:] = [result.unpack_aux()[0]]
             return result
 
-        outs = self.process_primitive(primitive, args, dict(params, subfuns=(local,)))
+        try:
+            with core.set_current_trace(self):
+                closed = trace_flat(bind, list(map(core.typeof, args)), "shard_map")
+        except (core.ConcretizationTypeError, core.TracerIntegerConversionError):
+            params["subfuns"] = (local,)
+        else:
+            args, params = _only_equation(closed, args)
+        outs = self.process_primitive(primitive, args, params)
         return structure[0].update(outs)
+
+
+def _only_equation(closed, args) -> tuple[list, dict]:
+    """The operands of the one equation of a jaxpr, and the parameters to bind it with."""
+    (equation,) = closed.jaxpr.eqns
+    known = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*closed.consts, *args], strict=True))
+    operands = [v.val if isinstance(v, core.Literal) else known[v] for v in equation.invars]
+    return operands, equation.primitive.get_bind_params(equation.params)
 
 
 def is_staging() -> bool:
