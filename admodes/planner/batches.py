@@ -16,7 +16,7 @@ from admodes.program.evaluate import bind, run
 from admodes.program.ir import Const, Program
 from admodes.rules.again import stored
 
-MANY = 2048  # values that take long, or are added up: fewer are computed as fast as they are stored
+MANY = 4000  # values that take long, or are added up: fewer are computed as fast as they are stored
 FEWER = 4  # entries to a sum, at least: longer results are as good as what they come from
 KERNELS = frozenset({"reducing", "solving", "scattering", "gathering"})
 OPAQUE = frozenset({"dot_general", "conv_general_dilated", "scan", "while", "cond"})
