@@ -18,9 +18,11 @@ from typing import Any
 
 import jax
 
-# A sample is the best of a few bursts: the scheduler interrupts some of them, hardly all.
+# A sample is the best of a few bursts in a row: the scheduler interrupts some of them, hardly all, and the first finds
+# what the call before it has left in caches and in the allocator.
 BURST_SECONDS = 4e-4  # a burst repeats its call until it lasts about this long
-BURSTS = 5  # in a sample, fewer where one call takes longer than a burst
+BURSTS = 5  # in a sample
+SAMPLE_SECONDS = 2.5e-2  # with fewer bursts where they would take longer than this together
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _sampler(call: Callable[[], Any]) -> Callable[[], float]:
     jax.block_until_ready(call())
     once = max(_seconds(call), 1e-7)
     times = max(1, round(BURST_SECONDS / once))
-    bursts = min(BURSTS, max(1, round(BURSTS * BURST_SECONDS / (times * once))))
+    bursts = min(BURSTS, max(1, round(SAMPLE_SECONDS / (times * once))))
     return lambda: min(_seconds(call, times) for _ in range(bursts))
 
 
