@@ -92,7 +92,7 @@ def _residual_bytes(recording: Recording) -> int:
     program = from_jaxpr(recording.program)
     fused = {slot for e in program.equations if e.primitive in FUSED for slot in e.outputs}
     held = {"input": program.inputs, "output": program.outputs}
-    residuals = program.outputs[recording.n_outputs :]
+    residuals = [slot for slot in program.outputs[recording.n_outputs :] if not isinstance(slot, Const)]
     known = {held[kind][k] for kind, k in recording.sources if kind in held}
     known |= {slot for slot, _ in program.constants} | (set(residuals) - fused)
     for e in program.equations:

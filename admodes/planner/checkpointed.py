@@ -42,7 +42,8 @@ class Checkpointed(Seeded):
 
     Beside plain reverse mode it runs ``steps`` steps again, the work ``again`` in each sweep back (for each row in a
     nest of blocks: what is computed again there depends on the seed), and holds ``saved`` bytes less. ``lengths`` are
-    those of the loops (None if known at run time only: then ``steps`` is a guess), or the number of blocks.
+    those of the loops (None if known at run time only: then ``steps`` is a guess), or the number of blocks;
+    ``stretches`` says for each how many are walked back at once.
     """
 
     schedule: Checkpoints | tuple = KEEP_ALL
@@ -51,6 +52,7 @@ class Checkpointed(Seeded):
     again: Work = field(default_factory=Work)
     saved: float = 0.0
     by_rows: bool = False
+    stretches: tuple[int, ...] = ()
 
     @property
     def noun(self) -> str:
@@ -125,7 +127,8 @@ def by_policy(base: Seeded, task: Task, policy: Checkpoints) -> Checkpointed:
         saved += s.kept(KEEP_ALL) - s.kept(policy)
     slots = f" {policy.slots}" if policy.policy == "revolve" else ""
     lengths = tuple(None if s.is_open else s.length for s in steps)
-    return _made(base, f"{base.name} ({policy.policy}{slots})", policy, lengths, count, again, saved, blocks)
+    stretches = tuple(s.stretch(policy) for s in steps)
+    return _made(base, f"{base.name} ({policy.policy}{slots})", policy, lengths, count, again, saved, blocks, stretches)
 
 
 def by_nest(base: Seeded, task: Task, nest: tuple, saved: float, name: str) -> Checkpointed:
@@ -202,24 +205,30 @@ class Steps:
     once: Work
     is_open: bool = False
     copied: float = 0.0
+    is_loop: bool = True
 
     def kept(self, policy: Checkpoints) -> float:
         """The bytes that are held."""
         if self.is_open:
-            return (policy.slots + 1) * self.state + self.tape
+            return (policy.slots + 1) * self.state + self.stretch(policy) * self.tape
         if policy.policy == "none":
             return self.length * self.tape
         width = isqrt(self.length)
         if policy.policy == "revolve":
             slots = min(policy.slots, self.length)
-            return (slots + 1) * self.state + self.tape + width * self.copied
+            return (slots + 1) * self.state + self.stretch(policy) * self.tape + width * self.copied
         return width * (self.state + self.tape + self.copied)
 
     def again(self, policy: Checkpoints) -> int:
         """How many steps are run beside those of plain reverse mode."""
         if self.is_open or policy.policy == "revolve":
-            return fewest_steps(self.length, policy.slots)
+            width = self.stretch(policy)
+            return width * fewest_steps(-(-self.length // width), policy.slots)
         return 0 if policy.policy == "none" else self.length
+
+    def stretch(self, policy: Checkpoints) -> int:
+        """How many steps are walked back at once."""
+        return min(policy.stretch(self.state, self.tape), self.length) if self.is_loop else 1
 
 
 @jc.weak_cache
@@ -264,7 +273,7 @@ def _blocks(closed, active: tuple) -> tuple[Steps, ...]:
     states = [sum(aval_bytes(steps.program.avals[s]) for s in steps.entering(k)) for k in range(1, n)]
     given = sum(aval_bytes(steps.program.avals[s]) for s in _given(steps.program))
     tape, once = _tape(closed, active) / n, _forward(closed).times(1 / n)
-    return (Steps(n, sum(states) / len(states), tape, once, copied=given / n),)
+    return (Steps(n, sum(states) / len(states), tape, once, copied=given / n, is_loop=False),)
 
 
 def _given(program: Program) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
 from math import isqrt
 from typing import Any
 
@@ -55,17 +54,17 @@ def _kept(method: Checkpointed) -> list[str]:
     if isinstance(schedule, tuple):
         return ["".join(SIGNS[depth] if depth else "|" for _, depth in depths(schedule)) + " blocks"]
     lines = []
-    for length in method.lengths:
+    for length, stretch in zip(method.lengths, method.stretches, strict=True):
         if length is None:
             lines.append(f"{method.noun}: known at run time only")
             continue
         width = min(length, LARGEST)
         marks = np.full(width, ".")
         if schedule.policy == "sqrt":
-            kept: Sequence[int] = range(0, length, max(isqrt(length), 1))
+            kept = np.arange(0, length, max(isqrt(length), 1))
         else:
-            kept = placements(length, schedule.slots)
-        marks[np.array(kept) * width // length] = "|"
+            kept = stretch * np.array(placements(-(-length // stretch), schedule.slots))
+        marks[kept * width // length] = "|"
         lines.append(f"{''.join(marks)} {length:,} {method.noun}")
     return lines
 

@@ -5,6 +5,9 @@ schedule (Griewank and Walther 2000), loops that end by a condition by the onlin
 (2009), which overwrites states such that what is kept is at any time nearly as good. Both sweeps, and the
 way back, are control flow on traced numbers: the size of the program depends neither on the length nor on the slots,
 and the compiler cannot merge what is computed twice.
+
+The unit of a schedule is a stretch of ``width`` steps (the last one may be shorter), which is walked back at once, from
+the tapes of its steps: a schedule for so many times fewer units runs steps again fewer times.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ Arrays = Sequence  # of jax.Array
 class Trail(NamedTuple):
     """What is kept of a loop: ``states`` holds the carry in one slot more than the schedule counts (the working one).
 
-    ``length`` is the number of steps; the state before step ``at[k]`` is in slot ``order[k]``, in ascending order,
+    ``length`` is the number of steps; the state before stretch ``at[k]`` is in slot ``order[k]``, in ascending order,
     UNUSED where there is none.
     """
 
@@ -47,36 +50,46 @@ def _int(x):
     return lax.convert_element_type(x, np.int32)
 
 
-def online(advance: Callable, going: Callable, carry: Arrays, slots: int) -> tuple[tuple, Trail]:
-    """Run ``while going(carry): carry = advance(carry)``, keeping states as it goes: (carry, trail).
+def online(step: Callable, going: Callable, carry: Arrays, slots: int, width: int) -> tuple[tuple, Trail]:
+    """Run ``while going(carry): carry = step(carry)``, keeping states as it goes: (carry, trail).
 
     Slots are ranked by the age of their states, and levels do not rise with the rank. When all slots are full, the
     level of the last rises, and the latest state moves on in it; the states before it of lower level are then
     overwritten, the latest first, and the new states have level 0 (Wang, Moin and Iaccarino 2009, algorithm 1): the
-    ranks from there on turn round. Between two such promotions, a step costs one write.
+    ranks from there on turn round. Between two such promotions, a stretch costs one write.
     """
     n = slots + 1
-    ranks: Any = np.arange(n, dtype=np.int32)
-    at: Any = np.where(ranks == 0, 0, UNUSED).astype(np.int32)
-    level: Any = np.where(ranks == 0, UNUSED, 0).astype(np.int32)
+    ranks = _array(np.arange(n))
+    at = _array(np.where(np.arange(n) == 0, 0, UNUSED))
+    level = _array(np.where(np.arange(n) == 0, UNUSED, 0))
     carry = tuple(carry)
     states = tuple(lax.broadcast(x, (n,)) for x in carry)
 
+    def single(state):
+        _, carry, length = state
+        carry = tuple(step(carry))
+        return going(carry), carry, lax.add(length, np.int32(1))
+
+    def stretch(state):
+        end = lax.add(state[2], np.int32(width))
+        return lax.while_loop(lambda s: lax.bitwise_and(s[0], lax.lt(s[2], end)), single, state)
+
     def run(state):
-        alive, carry, done, first, order, level, at, states = state
+        alive, carry, length, done, first, order, level, at, states = state
 
         def more(inner):
-            alive, _, rank, *_ = inner
+            (alive, *_), rank, *_ = inner
             return lax.bitwise_and(alive, lax.lt(rank, np.int32(n)))
 
-        def step(inner):
-            _, carry, rank, done, at, states = inner
-            carry, done = tuple(advance(carry)), lax.add(done, np.int32(1))
+        def advance(inner):
+            moving, rank, done, at, states = inner
+            moving, done = (single if width == 1 else stretch)(moving), lax.add(done, np.int32(1))
             slot = lax.dynamic_index_in_dim(order, rank, keepdims=False)
             at = lax.dynamic_update_index_in_dim(at, done, slot, 0)
-            return going(carry), carry, lax.add(rank, np.int32(1)), done, at, _write(states, slot, carry)
+            return moving, lax.add(rank, np.int32(1)), done, at, _write(states, slot, moving[1])
 
-        alive, carry, _, done, at, states = lax.while_loop(more, step, (alive, carry, first, done, at, states))
+        start = (alive, carry, length), first, done, at, states
+        (alive, carry, length), _, done, at, states = lax.while_loop(more, advance, start)
         promoted = lax.add(lax.index_in_dim(level, n - 1, keepdims=False), np.int32(1))
         first = _int(lax.reduce_sum(_int(lax.ge(level, lax.broadcast(promoted, (n,)))), (0,)))
         new = lax.ge(ranks, lax.broadcast(first, (n,)))
@@ -84,52 +97,60 @@ def online(advance: Callable, going: Callable, carry: Arrays, slots: int) -> tup
         level = lax.dynamic_update_index_in_dim(level, promoted, first, 0)
         backward = lax.rev(order, (0,))
         turned = lax.dynamic_slice_in_dim(lax.concatenate([backward, backward], 0), lax.sub(np.int32(n), first), n)
-        return alive, carry, done, first, lax.select(new, turned, order), level, at, states
+        return alive, carry, length, done, first, lax.select(new, turned, order), level, at, states
 
-    start = (going(carry), carry, np.int32(0), np.int32(1), ranks, level, at, states)
-    _, carry, done, _, _, _, at, states = lax.while_loop(lambda state: state[0], run, start)
+    zero, one = np.int32(0), np.int32(1)
+    start = (going(carry), carry, zero, zero, one, ranks, level, at, states)
+    _, carry, length, done, _, _, _, at, states = lax.while_loop(lambda state: state[0], run, start)
     at = lax.select(lax.lt(at, lax.broadcast(done, (n,))), at, np.full(n, UNUSED, np.int32))
     at, order = lax.sort((at, ranks), num_keys=1)
-    return carry, Trail(done, at, order, states)
+    return carry, Trail(length, at, order, states)
 
 
-def placed(advance: Callable, carry: Arrays, length: int, slots: int, results: Arrays = ()) -> tuple:
-    """Run ``length`` steps (1 or more) ``carry, results = advance(k, carry, results)``, kept by the binomial schedule.
+def placed(step: Callable, carry: Arrays, length: int, slots: int, width: int, results: Arrays = ()) -> tuple:
+    """Run ``length`` steps (1 or more) ``carry, results = step(k, carry, results)``, kept by the binomial schedule.
 
     Returns (carry, results, trail); ``results`` are not kept.
     """
-    starts = placements(length, slots)
+    stretches = -(-length // width)
+    starts = placements(stretches, slots)
     n = len(starts)
-    at, ends = np.array(starts, np.int32), np.array((*starts[1:], length), np.int32)
+    at, ends = np.array(starts, np.int32), np.array((*starts[1:], stretches), np.int32)
     apart = sum(end - start > 1 for start, end in zip(at, ends, strict=True))  # then each state is kept
 
-    def steps(first, end, carry, results):
-        return lax.fori_loop(first, end, lambda k, s: tuple(map(tuple, advance(k, *s))), (carry, results))
+    def steps(first, last, carry, results):
+        first, last = _times(first, width), lax.min(_times(last, width), np.int32(length))
+        return lax.fori_loop(first, last, lambda k, s: tuple(map(tuple, step(k, *s))), (carry, results))
 
-    def stretch(i, state):
+    def crowd(i, state):
         carry, results, states = state
         states = _write(states, i, carry)
-        first, end = (lax.dynamic_index_in_dim(edges, i, keepdims=False) for edges in (at, ends))
-        return (*steps(first, end, carry, results), states)
+        first, last = (lax.dynamic_index_in_dim(edges, i, keepdims=False) for edges in (at, ends))
+        return (*steps(first, last, carry, results), states)
 
-    def single(i, state):
+    def each(i, state):
         carry, results, states = state
         states = _write(states, i, carry)
-        return (*map(tuple, advance(lax.add(_int(i), np.int32(length - n)), carry, results)), states)
+        k = lax.add(_int(i), np.int32(stretches - n))
+        if width == 1:
+            return (*map(tuple, step(k, carry, results)), states)
+        return (*steps(k, lax.add(k, np.int32(1)), carry, results), states)
 
     states = tuple(lax.broadcast(x, (n,)) for x in carry)
     state = (tuple(carry), tuple(results), states)
-    state = lax.fori_loop(0, apart, stretch, state) if apart else state
-    carry, results, states = lax.fori_loop(apart, n, single, state)
-    return carry, results, Trail(np.int32(length), at, np.arange(n, dtype=np.int32), states)
+    state = lax.fori_loop(0, apart, crowd, state) if apart else state
+    carry, results, states = lax.fori_loop(apart, n, each, state)
+    return carry, results, Trail(np.int32(length), _array(at), _array(np.arange(n)), states)
 
 
-def unwind(advance: Callable, pull: Callable, trail: Trail, cotangents):
-    """Walk a loop back: ``cotangents = pull(k, carry, cotangents)`` for each step k, the last one first.
+def unwind(step: Callable, record: Callable, pull: Callable, trail: Trail, cotangents, width: int, tapes: Arrays):
+    """Walk a loop back: ``cotangents = pull(k, tape, cotangents)`` for each step k, the last one first.
 
-    ``carry = advance(k, carry)`` brings back the states that were not kept, storing others in the slots that have
+    ``carry = step(k, carry)`` brings back the states that were not kept, storing others in the slots that have
     become free, by the binomial schedule for the gap and the slots that there are. A gap with a slot for each of its
-    states (β(s, 1) = s + 1 steps or fewer) is filled in one loop, and walked back in another.
+    states (β(s, 1) = s + 1 stretches or fewer) is filled in one loop, and walked back in another. There
+    ``carry, tape = record(k, carry)`` are the steps of a stretch once more; ``tapes`` has room for those of ``width``
+    steps, none if that is 1.
     """
     n = len(trail.order)
     order, one = trail.order, np.int32(1)
@@ -140,8 +161,28 @@ def unwind(advance: Callable, pull: Callable, trail: Trail, cotangents):
     def stored(at, rank):
         return lax.dynamic_index_in_dim(at, lax.max(rank, np.int32(0)), keepdims=False)
 
+    def steps(first, last, carry):
+        return lax.fori_loop(_times(first, width), _times(last, width), lambda k, c: tuple(step(k, c)), carry)
+
+    def differentiate(k, carry, cotangents, tapes):
+        if width == 1:
+            return pull(k, record(k, carry)[1], cotangents), tapes
+        first = _times(k, width)
+        count = lax.min(np.int32(width), lax.sub(trail.length, first))
+
+        def forward(i, inner):
+            carry, tape = record(lax.add(first, _int(i)), inner[0])
+            return tuple(carry), _write(inner[1], i, tape)
+
+        def backward(i, cotangents):
+            i = lax.sub(lax.sub(count, one), _int(i))
+            return pull(lax.add(first, i), _read(tapes, i), cotangents)
+
+        _, tapes = lax.fori_loop(0, count, forward, (carry, tapes))
+        return lax.fori_loop(0, count, backward, cotangents), tapes
+
     def reversal(state):
-        end, top, at, states, cotangents = state
+        end, top, at, states, cotangents, tapes = state
 
         def crowded(inner):
             top, at, _ = inner
@@ -151,34 +192,40 @@ def unwind(advance: Callable, pull: Callable, trail: Trail, cotangents):
             top, at, states = inner
             here = stored(at, top)
             there = lax.add(here, _split(lax.sub(end, here), lax.sub(np.int32(n - 1), top)))
-            carry = lax.fori_loop(here, there, lambda k, c: tuple(advance(k, c)), _read(states, slot(top)))
+            carry = steps(here, there, _read(states, slot(top)))
             top = lax.add(top, one)
             return top, lax.dynamic_update_index_in_dim(at, there, top, 0), _write(states, slot(top), carry)
 
         def fill(k, inner):
             top, at, states, carry = inner
-            carry, k, top = tuple(advance(k, carry)), lax.add(k, one), lax.add(top, one)
+            carry = tuple(step(k, carry)) if width == 1 else steps(k, lax.add(k, one), carry)
+            k, top = lax.add(k, one), lax.add(top, one)
             return top, lax.dynamic_update_index_in_dim(at, k, top, 0), _write(states, slot(top), carry), carry
 
         def next_kept(inner):
-            end, top, _ = inner
+            end, top, *_ = inner
             return lax.bitwise_and(lax.ge(top, np.int32(0)), lax.eq(stored(at, top), lax.sub(end, one)))
 
         def back(inner):
-            end, top, cotangents = inner
+            end, top, cotangents, tapes = inner
             end = lax.sub(end, one)
-            return end, lax.sub(top, one), pull(end, _read(states, slot(top)), cotangents)
+            return end, lax.sub(top, one), *differentiate(end, _read(states, slot(top)), cotangents, tapes)
 
         top, at, states = lax.while_loop(crowded, approach, (top, at, states))
         here = stored(at, top)
         start = (top, at, states, _read(states, slot(top)))
         top, at, states, _ = lax.fori_loop(here, lax.sub(end, one), fill, start)
-        end, top, cotangents = lax.while_loop(next_kept, back, (end, top, cotangents))
-        return end, top, at, states, cotangents
+        end, top, cotangents, tapes = lax.while_loop(next_kept, back, (end, top, cotangents, tapes))
+        return end, top, at, states, cotangents, tapes
 
-    kept = _int(lax.reduce_sum(_int(lax.lt(trail.at, lax.broadcast(trail.length, (n,)))), (0,)))
-    start = (trail.length, lax.sub(kept, one), trail.at, trail.states, cotangents)
-    return lax.while_loop(lambda state: lax.gt(state[0], np.int32(0)), reversal, start)[-1]
+    end = lax.div(lax.add(trail.length, np.int32(width - 1)), np.int32(width))
+    kept = _int(lax.reduce_sum(_int(lax.lt(trail.at, lax.broadcast(end, (n,)))), (0,)))
+    start = (end, lax.sub(kept, one), trail.at, trail.states, tuple(cotangents), tuple(tapes))
+    return lax.while_loop(lambda state: lax.gt(state[0], np.int32(0)), reversal, start)[4]
+
+
+def _times(k, width: int):
+    return lax.mul(_int(k), np.int32(width)) if width > 1 else k
 
 
 def _split(length, slots):
@@ -200,6 +247,11 @@ def _split(length, slots):
     rest = lax.round(lax.div(lax.mul(below, slots), lax.max(lax.add(slots, lax.sub(r, one)), one)))
     left = lax.select(lax.gt(slots, one), lax.min(below, lax.sub(length, rest)), lax.sub(length, one))
     return _int(lax.clamp(one, left, lax.sub(length, one)))
+
+
+def _array(values: np.ndarray):
+    """Constants as a loop may carry them: under a mesh of explicit axes, these are arrays on that mesh."""
+    return lax.add(values.astype(np.int32), lax.full(values.shape, np.int32(0)))
 
 
 def like(values: Arrays, avals: Sequence) -> list:

@@ -81,9 +81,20 @@ class LoopRecording:
     invariant: Any
     sources: tuple
 
+    @property
+    def stacked_avals(self) -> list:
+        return self.program.out_avals[self.recording.n_outputs :]
+
+    def tape(self, consts, invariant, xs, ys, stacked):
+        """The tape of one step."""
+        literals = self.recording.literals
+        values = {"const": consts, "literal": literals, "invariant": invariant, "x": xs, "y": ys, "stacked": stacked}
+        return jax.tree_util.tree_unflatten(self.recording.tree, [values[kind][k] for kind, k in self.sources])
+
 
 @jc.weak_cache
-def _record_body(body, interpreter, loop: Loop, active: tuple, linear: bool) -> LoopRecording:
+def record_body(body, interpreter, loop: Loop, active: tuple, linear: bool, with_ys: bool = True) -> LoopRecording:
+    """The recording of a loop's body; results of a step that its tape needs are found in the loop's, if ``with_ys``."""
     recording = recorded(body, interpreter, active, linear)
     n_in, n_out = len(body.in_avals), recording.n_outputs
     varies = jc.depends_on(recording.program, [i >= loop.n_consts for i in range(n_in)])
@@ -96,7 +107,7 @@ def _record_body(body, interpreter, loop: Loop, active: tuple, linear: bool) -> 
             sources.append(("const", k))
         elif kind == "input" and k >= first_x:
             sources.append(("x", k - first_x))
-        elif kind == "output" and k >= loop.n_carry:
+        elif kind == "output" and k >= loop.n_carry and with_ys:
             sources.append(("y", k - loop.n_carry))
         elif kind == "literal":
             sources.append((kind, k))
@@ -111,8 +122,7 @@ def _record_body(body, interpreter, loop: Loop, active: tuple, linear: bool) -> 
         return [*flat[:n_out], *(values[kind][k] for kind, k in stacked)]
 
     program = jc.trace_flat(forward, body.in_avals, "scan")
-    wanted = list(invariant)
-    fixed = jc.first_inputs(jc.select_outputs(recording.program, wanted), loop.n_consts)
+    fixed = jc.of_first_inputs(recording.program, loop.n_consts, list(invariant))
     return LoopRecording(recording, program, fixed, tuple(sources))
 
 
@@ -197,12 +207,7 @@ class _Body:
 
 def _step_tape(recorded: LoopRecording, tree, fixed, varying):
     """The tape of one step from the flat residuals."""
-    consts, invariant = jax.tree_util.tree_unflatten(tree[0], fixed)
-    xs, ys, stacked = jax.tree_util.tree_unflatten(tree[1], varying)
-    literals = recorded.recording.literals
-    values = {"const": consts, "literal": literals, "invariant": invariant, "x": xs, "y": ys, "stacked": stacked}
-    residuals = [values[kind][k] for kind, k in recorded.sources]
-    return jax.tree_util.tree_unflatten(recorded.recording.tree, residuals)
+    return recorded.tape(*jax.tree_util.tree_unflatten(tree[0], fixed), *jax.tree_util.tree_unflatten(tree[1], varying))
 
 
 @jc.weak_cache
@@ -295,7 +300,7 @@ class ScanRule(HigherOrderRule):
             lambda on: recorded(body, interpreter, const_on + on + x_on, recorder.linear).active[: loop.n_carry],
         )
         active = const_on + carry_on + x_on
-        prepared = _record_body(body, interpreter, loop, active, recorder.linear)
+        prepared = record_body(body, interpreter, loop, active, recorder.linear)
         consts, carry, xs = loop.split(primals)
         invariant = jc.compiled(prepared.invariant)(*consts) if prepared.invariant.out_avals else ()
         carries, outs = loop.bind(prepared.program, consts, carry, xs)

@@ -12,11 +12,12 @@ from typing import Any
 from jax import lax
 
 from admodes.errors import SideEffectError
-from admodes.linear.maps import LinearMap, add, linear_map, static
+from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate
 from admodes.program.ir import from_jaxpr
-from admodes.rules.bounded import Trail, like, online, unwind
+from admodes.rules import scan
+from admodes.rules.bounded import Trail, like, online
 from admodes.rules.control import keep_slots
 from admodes.rules.derived import (
     fixed_point,
@@ -28,6 +29,7 @@ from admodes.rules.derived import (
     recorded,
     tangent_avals,
 )
+from admodes.rules.stretches import stretch_width, walk_back
 from admodes.rules.table import HigherOrderRule, higher_order
 
 
@@ -49,6 +51,11 @@ class Loop:
         a, b = self.n_cond, self.n_cond + self.n_body
         return tuple(values[:a]), tuple(values[a:b]), tuple(values[b:])
 
+    @property
+    def steps(self) -> scan.Loop:
+        """The body as that of a scan without scanned inputs."""
+        return scan.Loop(self.n_body, len(self.body.out_avals), 0, False, 1)
+
 
 @linear_map
 class While(LinearMap):
@@ -59,6 +66,7 @@ class While(LinearMap):
     params: tuple = static()
     active: tuple = static()
     linear: bool = static()
+    width: int = static()
     interpreter: Any = static()
     domain: tuple = static()
     codomain: tuple = static()
@@ -75,14 +83,14 @@ class While(LinearMap):
         _, consts, _ = loop.split(self.primals)
         cts = keep(carry_on, instantiate(cotangents, self.codomain, carry_on))
         args = [*consts, *self.trail[:3], *self.trail.states, *cts]
-        active, avals = const_on + carry_on, tuple(map(jc.typeof, args))
-        flat = jc.compiled(_pull_program(loop.body, self.interpreter, active, self.linear, avals))(*args)
+        key = loop.steps, self.width, const_on + carry_on, self.linear, ()
+        flat = jc.compiled(walk_back(loop.body, self.interpreter, *key, tuple(map(jc.typeof, args))))(*args)
         n = sum(const_on)
         return (None,) * loop.n_cond + merge(const_on, flat[:n]) + merge(carry_on, flat[n:])
 
 
 @jc.weak_cache
-def _online_program(body, cond, n_cond: int, n_body: int, slots: int):
+def _online_program(body, cond, n_cond: int, n_body: int, slots: int, width: int):
     """(constants, carry) -> (carry, trail)."""
     n = n_cond + n_body
 
@@ -92,43 +100,14 @@ def _online_program(body, cond, n_cond: int, n_body: int, slots: int):
         def going(carry):
             return evaluate(from_jaxpr(cond), *consts[:n_cond], *carry)[0]
 
-        def advance(carry):
+        def step(carry):
             return evaluate(from_jaxpr(body), *consts[n_cond:], *carry)
 
-        carry, trail = online(advance, going, carry, slots)
+        carry, trail = online(step, going, carry, slots, width)
         return [*like(carry, body.out_avals), *trail[:3], *trail.states]
 
     avals = [*cond.in_avals[:n_cond], *body.in_avals]
     return jc.trace_flat(sweep, avals, "while")
-
-
-@jc.weak_cache
-def _pull_program(body, interpreter, active: tuple, linear: bool, avals: tuple):
-    """(constants of the body, trail, cotangents of the carry) -> cotangents of the constants and of the first carry."""
-    n_consts = len(body.in_avals) - len(body.out_avals)
-    const_on, carry_on = active[:n_consts], active[n_consts:]
-    recording = recorded(body, interpreter, active, linear)
-    n_states, n_sums = len(carry_on), sum(const_on)
-
-    def walk(*args):
-        consts, (length, at, order), rest = args[:n_consts], args[n_consts : n_consts + 3], args[n_consts + 3 :]
-        trail = Trail(length, at, order, rest[:n_states])
-        sums = [jc.zeros(a) for a in keep(const_on, body.in_avals[:n_consts])]
-
-        def advance(_, carry):
-            return evaluate(from_jaxpr(body), *consts, *carry)
-
-        def pull(_, carry, cts):
-            flat = evaluate(from_jaxpr(recording.program), *consts, *carry)
-            outs, residuals = flat[: recording.n_outputs], flat[recording.n_outputs :]
-            found = recording.tape([*consts, *carry], outs, residuals).pull(merge(carry_on, cts[n_sums:]))
-            const_cts = keep(const_on, found[:n_consts])
-            carry_cts = keep(carry_on, instantiate(found[n_consts:], body.out_avals, carry_on))
-            return (*map(add, cts[:n_sums], const_cts), *carry_cts)
-
-        return list(unwind(advance, pull, trail, (*sums, *rest[n_states:])))
-
-    return jc.trace_flat(walk, avals, "while")
 
 
 class WhileRule(HigherOrderRule):
@@ -172,15 +151,18 @@ class WhileRule(HigherOrderRule):
             return primitive.bind(*primals, **params), [None] * len(carry_on)
         if jc.has_side_effects(loop.body) or jc.has_side_effects(loop.cond):
             raise SideEffectError("lax.while_loop", jc.current_place())
-        program = _online_program(loop.body, loop.cond, loop.n_cond, loop.n_body, interpreter.checkpoints.slots)
+        checkpoints, active = interpreter.checkpoints, const_on + carry_on
+        width = stretch_width(checkpoints, loop.body, interpreter, loop.steps, active, recorder.linear)
+        program = _online_program(loop.body, loop.cond, loop.n_cond, loop.n_body, checkpoints.slots, width)
         flat = jc.compiled(program)(*primals)
         n = len(carry_on)
         linear = While(
             tuple(primals),
             Trail(flat[n], flat[n + 1], flat[n + 2], tuple(flat[n + 3 :])),
             tuple(params.items()),
-            (False,) * loop.n_cond + const_on + carry_on,
+            (False,) * loop.n_cond + active,
             recorder.linear,
+            width,
             interpreter,
             tuple(map(jc.typeof, primals)),
             tuple(map(jc.typeof, flat[:n])),

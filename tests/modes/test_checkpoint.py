@@ -14,11 +14,14 @@ from tests.oracle import check, sample
 W = sample((3, 3), np.float64, -0.6, 0.6, seed=6)
 X = sample((3,), np.float64, 0.3, 1.2, seed=5)
 POLICIES = {
-    "revolve, 1 slot": ("revolve", 1),
-    "revolve, 3 slots": ("revolve", 3),
-    "revolve, more slots": ("revolve", 99),
+    "revolve, 1 slot": ("revolve", 1, 1),
+    "revolve, 3 slots": ("revolve", 3, 1),
+    "revolve, more slots": ("revolve", 99, 1),
+    "revolve, 2 tapes": ("revolve", 2, 2),
+    "revolve, more tapes": ("revolve", 1, 99),
+    "revolve": ("revolve", None, None),
 }
-POLICIES |= {policy: (policy, 10) for policy in ("sqrt", "every", "none")}
+POLICIES |= {policy: (policy, 10, None) for policy in ("sqrt", "every", "none")}
 
 
 def temporaries(derivative, *args):
@@ -39,10 +42,10 @@ def recurrent(x, w, us, reverse):
     return jnp.sum(h**2) + jnp.sum(ys * jnp.cos(ys))
 
 
-@pytest.mark.parametrize(("policy", "slots"), POLICIES.values(), ids=POLICIES)
-def test_scan(policy, slots):
+@pytest.mark.parametrize(("policy", "slots", "tapes"), POLICIES.values(), ids=POLICIES)
+def test_scan(policy, slots, tapes):
     for length, reverse in ((1, False), (11, slots != 3)):
-        f = admodes.checkpoint(lambda x, w, us, r=reverse: recurrent(x, w, us, r), policy, slots=slots)
+        f = admodes.checkpoint(lambda x, w, us, r=reverse: recurrent(x, w, us, r), policy, slots=slots, tapes=tapes)
         args = X, W, sample((length, 3), np.float64, seed=length)
         expected = jax.grad(lambda *a, r=reverse: recurrent(*a, r), argnums=(0, 1, 2))(*args)
         ours = jax.jit(admodes.grad(f, argnums=(0, 1, 2)))(*args)
@@ -56,10 +59,10 @@ def test_scan_in_every_way():
     check(lambda x: jnp.sum(f(x)[1][2] * f(x)[0]), [X], fd=False)
 
 
-@pytest.mark.parametrize("policy", ["revolve", "sqrt"])
-def test_second_order(policy):
+@pytest.mark.parametrize(("policy", "tapes"), [("revolve", 1), ("revolve", 2), ("sqrt", 1)])
+def test_second_order(policy, tapes):
     loop = lambda x: jnp.sum(lax.scan(lambda c, _: (jnp.sin(c * x), c * c), x, None, length=5)[1])
-    f = admodes.checkpoint(loop, policy, slots=2)
+    f = admodes.checkpoint(loop, policy, slots=2, tapes=tapes)
     ours = jax.jit(lambda x, v: admodes.jvp(admodes.grad(f), (x,), (v,))[1])(X, X)
     np.testing.assert_allclose(ours, jax.hessian(loop)(X) @ X, rtol=1e-11)
 
@@ -145,11 +148,15 @@ def test_jax_differentiates_a_checkpointed_function():
 
 @pytest.mark.parametrize(
     "options",
-    [{"policy": "revolver"}, {"slots": 0}, {"slots": -1}, {"slots": 2.5}, {"slots": True}, {"slots": "a"}],
+    [
+        {"policy": "revolver"},
+        *({"slots": k} for k in (0, -1, 2.5, True, "a")),
+        *({"tapes": k} for k in (0, 2.5, "a")),
+    ],
     ids=str,
 )
 def test_bad_options(options):
-    with pytest.raises(ValueError, match=r"policy|slots"):
+    with pytest.raises(ValueError, match=next(iter(options))):
         admodes.checkpoint(jnp.sin, **options)
 
 
@@ -177,3 +184,20 @@ def test_a_scan_runs_the_fewest_steps(length, slots):
     jax.block_until_ready(admodes.grad(admodes.checkpoint(loop, slots=slots))(1.0))
     jax.effects_barrier()
     assert len(seen) == fewest_steps(length, slots) + 1 + length
+
+
+def test_a_scan_in_stretches():
+    """The schedule is that of the stretches; their tapes take the room of a state each, here."""
+    seen = []
+
+    def step(c, _):
+        jax.debug.callback(lambda: seen.append(1))
+        return jnp.sin(c), None
+
+    loop = lambda x: lax.scan(step, x, None, length=98)[0]
+    jax.block_until_ready(admodes.grad(admodes.checkpoint(loop, slots=3, tapes=10))(1.0))
+    jax.effects_barrier()
+    assert len(seen) == 10 * fewest_steps(10, 3) + 8 + 98
+    x = jax.ShapeDtypeStruct((1000,), jnp.float64)
+    several = temporaries(admodes.grad(admodes.checkpoint(long_orbit, slots=10, tapes=10)), x)
+    assert several < temporaries(admodes.grad(admodes.checkpoint(long_orbit, slots=25)), x)

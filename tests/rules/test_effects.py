@@ -39,6 +39,22 @@ def test_callbacks_on_constants_are_fine():
     check(lambda x: x * _pure(jax.lax.stop_gradient(x)), (np.float64(2.0),), fd=False, transforms=False)
 
 
+def test_debug_callbacks_of_a_loop_with_values_that_do_not_change():
+    """What a step prints depends on the carry, a residual on constants alone."""
+    seen = []
+
+    def f(w, x):
+        def step(c, _):
+            jax.debug.callback(lambda c: seen.append(float(c)), c)
+            return c * jnp.exp(jnp.sin(w)), None
+
+        return jax.lax.scan(step, x, None, length=3)[0]
+
+    np.testing.assert_allclose(admodes.grad(f)(0.5, 2.0), jax.grad(f)(0.5, 2.0), rtol=1e-12)
+    jax.effects_barrier()
+    assert len(seen) == 6
+
+
 def test_debug_callbacks_see_values_once():
     seen: list = []
 

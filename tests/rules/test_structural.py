@@ -1,5 +1,7 @@
 """Structural rules against the oracle, and their patterns against dense Jacobians."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -178,6 +180,7 @@ EXPLICIT = {
     "split": lambda x: jnp.sum(jnp.split(x, 2, axis=1)[0] ** 2),
     "unstack": lambda x: jnp.sum(jnp.unstack(x, axis=1)[1] ** 2),
     "tile": lambda x: jnp.sum(jnp.tile(x, (1, 2)) ** 2),
+    "loop": lambda x: jnp.sum(lax.fori_loop(0, 5, lambda i, y: jnp.sin(y) + 0.1 * x, x)),
 }
 
 
@@ -191,6 +194,18 @@ def test_transposes_of_what_is_spread_over_devices(fun, jit):
         found, expected = (wrap(library.grad(fun))(x) for library in (admodes, jax))
         assert jax.typeof(expected) == jax.typeof(found)
         np.testing.assert_allclose(expected, found)
+
+
+@pytest.mark.parametrize("length", [5, np.int32(5)], ids=["scan", "while"])
+def test_loops_in_bounded_memory_over_what_is_spread(length):
+    loop = lambda x, n: jnp.sum(lax.fori_loop(0, n, lambda i, y: jnp.sin(y) + 0.1 * x, x))
+    n = length if isinstance(length, int) else jnp.asarray(length)
+    mesh = jax.make_mesh((4,), ("a",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(jnp.arange(8.0), jax.sharding.PartitionSpec("a"))
+        found = jax.jit(admodes.grad(admodes.checkpoint(partial(loop, n=n), slots=2, tapes=2)))(x)
+        assert jax.typeof(found) == jax.typeof(x)
+        np.testing.assert_allclose(found, jax.jit(jax.grad(partial(loop, n=5)))(x))
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3)])

@@ -56,16 +56,16 @@ def test_gradient_of_many_steps_is_that_of_a_scan():
     close(jax.jit(admodes.grad(f))(X), jax.jit(jax.grad(scanned))(X))
 
 
-@pytest.mark.parametrize("slots", [1, 2, 5])
-def test_any_number_of_slots_gives_the_same(slots):
-    interpreter = Interpreter(checkpoints=Checkpoints(slots=slots))
+@pytest.mark.parametrize(("slots", "tapes"), [(1, 1), (2, 1), (5, 1), (1, 4), (2, 3)])
+def test_any_number_of_slots_and_tapes_gives_the_same(slots, tapes):
+    interpreter = Interpreter(checkpoints=Checkpoints(slots=slots, tapes=tapes))
 
     def gradient(x, n):
         _, tape = interpreter.record_function(lambda x: [loss(iterate)(x, W, n)], [x], [True])
         return tape.pull((jnp.ones(()),))[0]
 
     gradient = jax.jit(gradient)
-    for n in (0, 1, 2, slots, slots + 1, 20):
+    for n in (0, 1, 2, slots, slots + 1, 20, 21):
         close(gradient(X, n), jax.grad(loss(unrolled))(X, W, n))
 
 
@@ -143,8 +143,9 @@ def test_second_order():
     close(jax.jit(lambda x: admodes.hvp(f, x, x))(X), exact @ X)
 
 
-def test_second_order_reverse_over_reverse():
-    interpreter = Interpreter(checkpoints=Checkpoints(slots=2))
+@pytest.mark.parametrize("tapes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_second_order_reverse_over_reverse(tapes):
+    interpreter = Interpreter(checkpoints=Checkpoints(slots=2, tapes=tapes))
 
     def slope(x):
         _, tape = interpreter.record_function(lambda x: [loss(iterate)(x, W, jnp.asarray(3))], [x], [True])
@@ -219,10 +220,10 @@ def test_side_effects_are_refused():
         admodes.grad(f)(X)
 
 
-def steps_run(slots, n):
+def steps_run(slots, n, tapes=1):
     """How often the body runs, by a callback that may be repeated, when a loop is walked back."""
     seen = []
-    interpreter = Interpreter(checkpoints=Checkpoints(slots=slots))
+    interpreter = Interpreter(checkpoints=Checkpoints(slots=slots, tapes=tapes))
 
     def f(x):
         def body(c):
@@ -242,3 +243,10 @@ def test_steps_are_nearly_the_fewest(slots, n, steps):
     """All states of up to ``slots`` steps are kept; beyond, the online schedule comes within a fifth of the optimum."""
     assert steps_run(slots, n) - n == steps
     assert steps <= 1.2 * (admodes.rules.binomial.fewest_steps(n, slots) + 1)
+
+
+def test_stretches_are_the_steps_of_the_schedule():
+    """Full ones take ten times their number; the last one is run in the first sweep and where it is differentiated."""
+    assert steps_run(3, 100, tapes=10) == 10 * (18 + 10)
+    assert steps_run(3, 95, tapes=10) == 10 * (18 + 10) - 2 * 5
+    assert steps_run(1, 7, tapes=10) == 7 + 7

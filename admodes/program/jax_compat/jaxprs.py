@@ -76,9 +76,14 @@ def select_outputs(closed: ClosedJaxpr, indices: Sequence[int]) -> ClosedJaxpr:
     return ClosedJaxpr(jaxpr, closed.consts)
 
 
-def first_inputs(closed: ClosedJaxpr, n: int) -> ClosedJaxpr:
-    """The jaxpr with its first ``n`` arguments only; it must not use the others."""
-    return ClosedJaxpr(closed.jaxpr.replace(invars=closed.jaxpr.invars[:n]), closed.consts)
+def of_first_inputs(closed: ClosedJaxpr, n: int, indices: Sequence[int]) -> ClosedJaxpr:
+    """The jaxpr for these outputs, which depend on nothing but the first ``n`` arguments; what has effects stays out.
+
+    An equation with effects counts as dependent on all (:func:`depends_on`).
+    """
+    pure = [eqn for eqn in closed.jaxpr.eqns if not eqn.effects]
+    selected = select_outputs(ClosedJaxpr(closed.jaxpr.replace(eqns=pure, effects=frozenset()), closed.consts), indices)
+    return ClosedJaxpr(selected.jaxpr.replace(invars=selected.jaxpr.invars[:n]), selected.consts)
 
 
 def unstacked(aval):
