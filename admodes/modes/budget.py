@@ -21,24 +21,17 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jax import lax
 
 from admodes.modes.interpreter import INTERPRETER
 from admodes.program import jax_compat as jc
 from admodes.program.blocks import Chain, aval_bytes
+from admodes.program.fused import FUSED
 from admodes.program.ir import Const, from_jaxpr
 from admodes.rules.derived import Recording, recorded
 
 LEVELS = 1000  # of memory that the dynamic program tells apart
 SWEEPS = 4  # beyond, a chain that is written out becomes too long to compile
 BYTES_PER_FLOP = 4.0  # what a byte moved takes, in the time of floating point operations
-FUSED = frozenset(  # what compilers rather compute again where it is used than keep
-    {
-        *(lax.add_p, lax.sub_p, lax.mul_p, lax.neg_p, lax.abs_p, lax.square_p, lax.integer_pow_p, lax.max_p, lax.min_p),
-        *(lax.eq_p, lax.ne_p, lax.lt_p, lax.le_p, lax.gt_p, lax.ge_p, lax.and_p, lax.or_p, lax.not_p, lax.sign_p),
-        *(lax.select_n_p, lax.convert_element_type_p, lax.broadcast_in_dim_p, lax.real_p, lax.imag_p, lax.conj_p),
-    }
-)
 
 
 @dataclass(frozen=True)

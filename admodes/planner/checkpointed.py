@@ -29,6 +29,7 @@ from admodes.program.ir import Program, from_jaxpr
 from admodes.rules.binomial import fewest_steps
 from admodes.rules.checkpoints import KEEP_ALL, Checkpoints
 from admodes.rules.derived import recorded
+from admodes.rules.scan import Loop, record_body
 from admodes.rules.segments import has_loops
 
 SLOTS = (100, 30, 10, 3)  # of "revolve"
@@ -255,11 +256,9 @@ def _loops(closed) -> Iterator[Steps]:
 def _steps(body, length: int, first: int, n_carry: int, is_open: bool = False) -> Steps:
     """A loop of this body, whose state are the inputs from ``first`` on."""
     carry = body.in_avals[first : first + n_carry]
-    recording = recorded(body, INTERPRETER, tuple(map(jc.is_differentiable, body.in_avals)))
-    held = {("input", first + k): a for k, a in enumerate(carry)}
-    held |= {("output", k): a for k, a in enumerate(body.out_avals[:n_carry])}
-    held |= {("residual", k): a for k, a in enumerate(recording.residual_avals)}
-    tape = sum(aval_bytes(held[source]) for source in set(recording.sources) if source in held)
+    active = tuple(map(jc.is_differentiable, body.in_avals))
+    stacked = record_body(body, INTERPRETER, Loop(first, n_carry, length, False, 1), active, False).stacked_avals
+    tape = sum(map(aval_bytes, stacked))
     return Steps(length, sum(map(aval_bytes, carry)), tape, in_loop(_forward(body)), is_open)
 
 

@@ -123,6 +123,8 @@ def _scan_of_scans(loop: Loop, body, operands) -> list:
     avals = (*body.in_avals[: loop.n_consts + loop.n_carry], *stacked)
     carry, ys = replace(loop, length=n, unroll=1).bind(_stretch(body, inner, avals), consts, carry, folded)
     ys = [lax.reshape(y, (n * width, *y.shape[2:])) for y in ys]
+    if not rest:
+        return [*carry, *ys]
     carry, more = replace(loop, length=rest).bind(_recomputed(body), consts, carry, part(*last))
     pairs = zip(more, ys, strict=True) if loop.reverse else zip(ys, more, strict=True)
     return [*carry, *(lax.concatenate(pair, 0) for pair in pairs)]

@@ -16,7 +16,8 @@ import jax
 from admodes.linear.maps import LinearMap, add, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate
-from admodes.program.ir import from_jaxpr
+from admodes.program.fused import derived
+from admodes.program.ir import Program, from_jaxpr
 from admodes.rules.control import keep_slots
 from admodes.rules.derived import (
     Recording,
@@ -73,13 +74,21 @@ class LoopRecording:
 
     ``program``: (constants, carry, x) -> (carry, y, stacked residuals); ``invariant``: constants -> the residuals
     that do not change; ``sources`` says where each residual of ``recording`` is found inside the backward body:
-    ("const", i), ("x", i), ("y", j), ("literal", k), ("invariant", k) or ("stacked", k).
+    ("const", i), ("x", i), ("y", j), ("literal", k), ("invariant", k), ("stacked", k), or ("derived", k): computed
+    again there by ``derived`` (``program/fused.py``) from what is found at ``leaves``.
     """
 
     recording: Recording
     program: Any
     invariant: Any
     sources: tuple
+    derived: Program
+    leaves: tuple
+
+    @property
+    def found(self) -> set:
+        """Where something is read."""
+        return {*self.sources, *self.leaves}
 
     @property
     def stacked_avals(self) -> list:
@@ -89,6 +98,7 @@ class LoopRecording:
         """The tape of one step."""
         literals = self.recording.literals
         values = {"const": consts, "literal": literals, "invariant": invariant, "x": xs, "y": ys, "stacked": stacked}
+        values["derived"] = evaluate(self.derived, *(values[kind][k] for kind, k in self.leaves))
         return jax.tree_util.tree_unflatten(self.recording.tree, [values[kind][k] for kind, k in self.sources])
 
 
@@ -96,34 +106,40 @@ class LoopRecording:
 def record_body(body, interpreter, loop: Loop, active: tuple, linear: bool, with_ys: bool = True) -> LoopRecording:
     """The recording of a loop's body; results of a step that its tape needs are found in the loop's, if ``with_ys``."""
     recording = recorded(body, interpreter, active, linear)
-    n_in, n_out = len(body.in_avals), recording.n_outputs
+    n_in, n_out, first_x = len(body.in_avals), recording.n_outputs, loop.n_consts + loop.n_carry
     varies = jc.depends_on(recording.program, [i >= loop.n_consts for i in range(n_in)])
-    stacked: dict = {}  # places of the values to stack, in order
-    invariant: dict = {}
-    sources = []
-    for kind, k in recording.sources:
-        first_x = loop.n_consts + loop.n_carry
-        if kind == "input" and k < loop.n_consts:
-            sources.append(("const", k))
-        elif kind == "input" and k >= first_x:
-            sources.append(("x", k - first_x))
-        elif kind == "output" and k >= loop.n_carry and with_ys:
-            sources.append(("y", k - loop.n_carry))
-        elif kind == "literal":
-            sources.append((kind, k))
-        elif kind == "residual" and not varies[n_out + k]:
-            sources.append(("invariant", invariant.setdefault(n_out + k, len(invariant))))
-        else:
-            sources.append(("stacked", stacked.setdefault((kind, k), len(stacked))))
+    program = from_jaxpr(recording.program)
+    slots = {"input": program.inputs, "output": program.outputs, "residual": program.outputs[n_out:]}
+    needed = list(dict.fromkeys(source for source in recording.sources if source[0] != "literal"))
+    fixed = [k for kind, k in needed if kind == "residual" and not varies[n_out + k]]
+
+    # where a value is found that is not stacked
+    places: dict = {("input", i): ("const", i) for i in range(loop.n_consts)}
+    places |= {("input", i): ("x", i - first_x) for i in range(first_x, n_in)}
+    places |= {("output", j): ("y", j - loop.n_carry) for j in range(loop.n_carry, n_out) if with_ys}
+    places |= {("residual", k): ("invariant", i) for i, k in enumerate(fixed)}
+
+    known = {slots[kind][k]: place for (kind, k), place in places.items() if isinstance(slots[kind][k], int)}
+    fresh = {source: slots[source[0]][source[1]] for source in needed if source not in places}
+    again = derived(program, known, [slot for slot in fresh.values() if isinstance(slot, int)])
+    stacked = [source for source, slot in fresh.items() if slot not in again.outputs]
+    places |= {source: ("stacked", k) for k, source in enumerate(stacked)}
+    places |= {s: ("derived", again.outputs.index(slot)) for s, slot in fresh.items() if slot in again.outputs}
+    found = {fresh[s]: places[s] for s in stacked if isinstance(fresh[s], int)} | known
 
     def forward(*args):
-        flat = evaluate(from_jaxpr(recording.program), *args)
+        flat = evaluate(program, *args)
         values = {"input": args, "output": flat[:n_out], "residual": flat[n_out:]}
         return [*flat[:n_out], *(values[kind][k] for kind, k in stacked)]
 
-    program = jc.trace_flat(forward, body.in_avals, "scan")
-    fixed = jc.of_first_inputs(recording.program, loop.n_consts, list(invariant))
-    return LoopRecording(recording, program, fixed, tuple(sources))
+    return LoopRecording(
+        recording,
+        jc.trace_flat(forward, body.in_avals, "scan"),
+        jc.of_first_inputs(recording.program, loop.n_consts, [n_out + k for k in fixed]),
+        tuple(places.get(source, source) for source in recording.sources),
+        again,
+        tuple(found[slot] for slot in again.inputs),
+    )
 
 
 @linear_map
@@ -306,7 +322,7 @@ class ScanRule(HigherOrderRule):
         carries, outs = loop.bind(prepared.program, consts, carry, xs)
         n_ys = prepared.recording.n_outputs - loop.n_carry
         ys, stacked = outs[:n_ys], outs[n_ys:]
-        used = set(prepared.sources)
+        used = prepared.found
         linear = Scan(
             tuple(c if ("const", i) in used else None for i, c in enumerate(consts)),
             tuple(invariant),

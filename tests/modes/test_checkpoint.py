@@ -89,6 +89,13 @@ def long_orbit(x, steps=100_000):
     return jnp.sum(lax.scan(lambda c, _: (jnp.sin(c) * 1.01 + 0.01 * jnp.roll(c, 1), None), x, None, length=steps)[0])
 
 
+def test_what_a_step_computes_from_what_is_kept_is_not_kept():
+    """JAX stacks tanh(z) and 1 − tanh²(z) of each step."""
+    loop = lambda x: jnp.sum(lax.scan(lambda c, _: (jnp.tanh(jnp.roll(c, 1)), None), x, None, length=1000)[0])
+    x = jax.ShapeDtypeStruct((100,), jnp.float64)
+    assert temporaries(admodes.grad(loop), x) < 0.6 * temporaries(jax.grad(loop), x)
+
+
 def test_a_hundred_thousand_steps_fit_in_little_memory():
     """The state is a thousand doubles: the tape of all steps would be more than 760 MiB."""
     x = jax.ShapeDtypeStruct((1000,), jnp.float64)
