@@ -22,12 +22,9 @@ KERNELS = frozenset({"reducing", "solving", "scattering", "gathering"})
 OPAQUE = frozenset({"dot_general", "conv_general_dilated", "scan", "while", "cond"})
 
 
-def batched(program: Program, args: Sequence, seeds: Sequence, n_outputs: int, seed) -> tuple[list, list]:
-    """(outputs, results with a leading axis over the seeds) of a program at the same ``args`` for all ``seeds``.
-
-    ``seed`` is an array on which what is stored depends (``rules/again.py``); None: nothing is.
-    """
-    sweep = _Sweep(program.inputs[len(args) :], len(seeds[0]) if seeds and seed is not None else 1, seed)
+def batched(program: Program, args: Sequence, seeds: Sequence, n_outputs: int) -> tuple[list, list]:
+    """(outputs, results with a leading axis over the seeds) of a program at the same ``args`` for all ``seeds``."""
+    sweep = _Sweep(program.inputs[len(args) :], len(seeds[0]) if seeds else 1)
 
     def one(*seeds):
         flat = run(program, sweep.step, [*args, *seeds])
@@ -39,14 +36,14 @@ def batched(program: Program, args: Sequence, seeds: Sequence, n_outputs: int, s
 class _Sweep:
     """``varying`` are the slots that depend on seeds, ``near`` those of them that no kernel lies before."""
 
-    def __init__(self, seeds: Sequence[int], count: int, seed):
+    def __init__(self, seeds: Sequence[int], count: int):
         self.varying, self.near = set(seeds), set(seeds)
-        self.repeated, self.seed = count - 1, seed
+        self.repeated = count - 1
 
     def step(self, equation, operands, params) -> Sequence:
         """Evaluate one equation."""
         results = bind(equation.primitive, operands, params)
-        return stored(results, self.seed) if self._passes_memory(equation, operands, results) else results
+        return stored(results) if self._passes_memory(equation, operands, results) else results
 
     def _passes_memory(self, equation, operands, results) -> bool:
         name = equation.primitive.name

@@ -94,7 +94,7 @@ class Local:
         results = bind(equation.primitive, operands, params)
         if KIND.get(equation.primitive.name) != "transcendental" or results[0].size < LARGE:
             return results
-        return stored(results, results[0]) if self._uses[equation.outputs[0]] > 1 else results
+        return stored(results) if self._uses[equation.outputs[0]] > 1 else results
 
     @property
     def closed(self):

@@ -48,7 +48,7 @@ class Dense:
 
     def times(self, inner: Dense) -> Dense:
         """The product of two matrices (XLA's CPU products of columns are slow: these are written as rows)."""
-        left = stored([self.rows], self.rows)[0] if self.transposed and self.array.size else self.rows
+        left = stored([self.rows])[0] if self.transposed and self.array.size else self.rows
         return Dense(lax.dot_general(left, inner.array, (((1,), (1,) if inner.transposed else (0,)), ((), ()))))
 
     def at(self, places):

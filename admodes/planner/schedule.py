@@ -49,14 +49,13 @@ class Places:
 class Pools:
     """The parts there are so far, and joined ones. Gathers would compute anew what is not stored."""
 
-    def __init__(self, seed):
+    def __init__(self):
         self.parts: list = []
-        self._seed = seed
         self._joined: dict = {}
 
     def append(self, parts: Sequence, on: Sequence[bool]) -> None:
         """Take up parts; those that are ``on`` are stored."""
-        found = iter(self._stored(keep(on, parts)))
+        found = iter(stored(keep(on, parts)))
         self.parts += [next(found) if keep_it else x for keep_it, x in zip(on, parts, strict=True)]
 
     def joined(self, numbers: tuple[int, ...]):
@@ -65,15 +64,12 @@ class Pools:
             return self.parts[numbers[0]]
         if numbers not in self._joined:
             parts = [self.parts[k] for k in numbers]
-            (whole,) = self._stored([lax.concatenate(parts, 0)])
+            (whole,) = stored([lax.concatenate(parts, 0)])
             ends = itertools.accumulate(x.size for x in parts)
             for k, x, end in zip(numbers, parts, ends, strict=True):
                 self.parts[k] = lax.slice_in_dim(whole, end - x.size, end)
             self._joined[numbers] = whole
         return self._joined[numbers]
-
-    def _stored(self, arrays: Sequence) -> Sequence:
-        return stored(arrays, self._seed) if arrays and self._seed is not None else arrays
 
 
 @jax.tree_util.register_dataclass
@@ -123,7 +119,7 @@ class Tables:
         """The results."""
         if self.results is None:
             return jax.numpy.zeros(0, dtype)
-        pools, on = Pools(next((x for x in arrays if x.size), None)), iter(self.stored)
+        pools, on = Pools(), iter(self.stored)
         given = [lax.convert_element_type(x, dtype) for x in (*arrays, self.constants)]
         pools.append(given, list(itertools.islice(on, len(given))))
         for groups in self.levels:

@@ -167,7 +167,7 @@ class Seeded:
 
 def _written(product):
     """The products in memory: compilers fuse a sweep with the gather of nonzeros, where it is not vectorised."""
-    return product if product is None or not product.size else stored([product], product)[0]
+    return product if product is None or not product.size else stored([product])[0]
 
 
 def _pushing(task: Task):

@@ -138,9 +138,7 @@ class Task:
         return self._batched(self.pulling, args, cotangents)
 
     def _batched(self, closed, args: Sequence, seeds: Sequence) -> tuple[list, list]:
-        placed = self.is_laid_out or self.is_varying
-        seed = None if placed else next((x for x in keep(self.active, args) if x.size), None)
-        return batched(from_jaxpr(closed), args, seeds, len(self.closed.out_avals), seed)
+        return batched(from_jaxpr(closed), args, seeds, len(self.closed.out_avals))
 
     # -- identity ------------------------------------------------------------------------------------------
 

@@ -44,24 +44,15 @@ def always(seed):
     return lax.le(ones, np.array(8 * word.itemsize, word))
 
 
-def stored(arrays: Sequence, seed) -> list:
-    """The arrays, unchanged, each computed once however often it is used: on CPU they pass a branch on a seed."""
-    if jc.is_laid_out(jc.typeof(seed)):
-        return list(lax.optimization_barrier(list(arrays)))
-    return lax.platform_dependent(
-        list(arrays),
-        cpu=lambda xs: lax.cond(always(seed), list, _others, xs),
-        default=lambda xs: list(lax.optimization_barrier(xs)),
-    )
+def stored(arrays: Sequence) -> list:
+    """The arrays, unchanged, each computed once however often it is used: on CPU they pass a call that stays one."""
+    if any(jc.is_laid_out(jc.typeof(x)) for x in arrays):
+        return _barred(arrays)
+    return lax.platform_dependent(list(arrays), cpu=jc.kept_call(list), default=_barred) if arrays else []
 
 
-def _others(arrays: list) -> list:
-    """Arrays of the same types that are not the same: each is the next one of its type, or its negative."""
-    groups: dict = {}
-    for x in arrays:
-        groups.setdefault((x.shape, x.dtype), []).append(x)
-    turned = {kind: iter([*xs[1:], xs[0]] if len(xs) > 1 else [lax.neg(xs[0])]) for kind, xs in groups.items()}
-    return [next(turned[x.shape, x.dtype]) for x in arrays]
+def _barred(arrays: Sequence) -> list:
+    return list(lax.optimization_barrier(list(arrays)))
 
 
 def _chosen(holds, x):

@@ -222,5 +222,6 @@ def _padded(program, n_outputs, own, shared):
     return jc.trace_flat(padded, program.in_avals, "branch")
 
 
-higher_order(jc.jit_p, CallRule("jaxpr"))
+for _call in (jc.jit_p, jc.compute_on_p, jc.xla_metadata_call_p):
+    higher_order(_call, CallRule("jaxpr"))
 higher_order(jc.cond_p, CondRule())

@@ -11,6 +11,7 @@ from jax._src import api_util, core, effects, source_info_util
 from jax._src import linear_util as lu
 from jax._src.interpreters import partial_eval as pe
 from jax._src.sharding_impls import UnspecifiedValue
+from jax.experimental.scheduling_groups import xla_metadata_call
 
 from admodes.program.jax_compat.values import weak_cache
 
@@ -131,6 +132,11 @@ def depends_on(closed: ClosedJaxpr, inputs: Sequence[bool]) -> list[bool]:
 def compiled(closed: ClosedJaxpr) -> Callable:
     """A jaxpr as one compiled function; the compilation is cached with the jaxpr."""
     return jax.jit(jaxpr_as_fun(closed.replace()))
+
+
+def kept_call(fun: Callable) -> Callable:
+    """``fun`` as a call that XLA does not inline: nothing is fused with what is on the other side of it."""
+    return xla_metadata_call(fun, inlineable="false")
 
 
 def temporary_bytes(fun: Callable, *args) -> int:

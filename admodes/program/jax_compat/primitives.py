@@ -8,6 +8,7 @@ from jax._src.ad_checkpoint import remat_p as remat_p
 from jax._src.ad_util import stop_gradient_p as stop_gradient_p
 from jax._src.callback import io_callback_p as io_callback_p
 from jax._src.callback import pure_callback_p as pure_callback_p
+from jax._src.compute_on import compute_on_p as compute_on_p
 from jax._src.core import empty_ref_p as empty_ref_p
 from jax._src.core import free_ref_p as free_ref_p
 from jax._src.core import freeze_p as freeze_p
@@ -41,6 +42,7 @@ from jax._src.state.discharge import run_state_p as run_state_p
 from jax._src.state.primitives import addupdate_p as addupdate_p
 from jax._src.state.primitives import get_p as get_p
 from jax._src.state.primitives import swap_p as swap_p
+from jax.experimental.scheduling_groups import xla_metadata_call_p as xla_metadata_call_p
 
 collectives = parallel  # its primitives are for rules/parallel.py
 add_any_p = ad_util.add_jaxvals_p
