@@ -2,7 +2,8 @@
 
 What takes long and is the same for all seeds would, fused, be computed anew for each of them: the cosines of a
 Jacobian of n outputs n times. And what uses a sum over the seeds' entries would be computed in the kernel of the sum,
-which is made for sums and reads all else from memory.
+which is made for sums and reads all else from memory. And a few rows g are multiplied by a large matrix faster as
+W gᵀ than as g Wᵀ, in double precision.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax
+import numpy as np
+from jax import lax
+from jax.custom_batching import custom_vmap
 
 from admodes.planner.work import KIND
 from admodes.program.evaluate import bind, run
@@ -18,6 +22,8 @@ from admodes.rules.again import stored
 
 MANY = 4000  # values that take long, or are added up: fewer are computed as fast as they are stored
 FEWER = 4  # entries to a sum, at least: longer results are as good as what they come from
+LARGE = 2**16  # entries of a matrix that a FEW vectors are multiplied by in the other order
+FEW = range(4, 33)
 KERNELS = frozenset({"reducing", "solving", "scattering", "gathering"})
 OPAQUE = frozenset({"dot_general", "conv_general_dilated", "scan", "while", "cond"})
 
@@ -33,6 +39,18 @@ def batched(program: Program, args: Sequence, seeds: Sequence, n_outputs: int) -
     return jax.vmap(one, out_axes=(None, 0))(*seeds)
 
 
+@custom_vmap
+def _row_times(row, matrix):
+    """g Wᵀ; of several rows (W gᵀ)ᵀ, stored between, as XLA would turn it back."""
+    return lax.dot_general(row, matrix, (((0,), (1,)), ((), ())))
+
+
+@_row_times.def_vmap
+def _rows_times(count, batched, rows, matrix):
+    (columns,) = stored([lax.dot_general(matrix, rows, (((1,), (1,)), ((), ())))])
+    return lax.transpose(columns, (1, 0)), True
+
+
 class _Sweep:
     """``varying`` are the slots that depend on seeds, ``near`` those of them that no kernel lies before."""
 
@@ -42,8 +60,24 @@ class _Sweep:
 
     def step(self, equation, operands, params) -> Sequence:
         """Evaluate one equation."""
+        if self._is_few_rows_times(equation, operands, params):
+            self.varying.update(equation.outputs)
+            return [_row_times(*operands)]
         results = bind(equation.primitive, operands, params)
         return stored(results) if self._passes_memory(equation, operands, results) else results
+
+    def _is_few_rows_times(self, equation, operands, params) -> bool:
+        """Whether a few vectors that depend on seeds meet the last axis of a large matrix that does not."""
+        if equation.primitive is not lax.dot_general_p or self.repeated + 1 not in FEW:
+            return False
+        contracts = params["dimension_numbers"] == (((0,), (1,)), ((), ()))
+        if not contracts or operands[0].ndim != 1 or operands[1].ndim != 2 or operands[1].size < LARGE:
+            return False
+        dtypes = {params["preferred_element_type"] or np.float64, *(x.dtype for x in operands)}
+        if dtypes != {np.dtype(np.float64)} or params["out_sharding"] or params["precision"]:
+            return False
+        vector, matrix = (x in self.varying for x in equation.inputs)
+        return vector and not matrix
 
     def _passes_memory(self, equation, operands, results) -> bool:
         name = equation.primitive.name

@@ -13,6 +13,7 @@ import jax
 from jax import lax
 
 from admodes.modes.interpreter import INTERPRETER
+from admodes.planner.batches import batched
 from admodes.planner.chain import Bracket, bracket
 from admodes.planner.cuts import Split, Stage, split, subprogram
 from admodes.planner.machine import Machine
@@ -21,7 +22,7 @@ from admodes.planner.task import Task
 from admodes.planner.work import Work, work
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate
-from admodes.program.ir import Const, Program
+from admodes.program.ir import Const, Program, from_jaxpr
 from admodes.rules.derived import instantiate, keep
 
 
@@ -174,7 +175,8 @@ def _carry(apply: Callable, matrix, given: tuple, wanted: tuple):
         results = apply(tuple(next(values) if on else None for on in given[1]))
         return keep(wanted[1], instantiate(results, *wanted))
 
-    parts = jax.vmap(one)(*seeds)
+    program = from_jaxpr(jc.trace_flat(one, [jc.unstacked(jc.typeof(x)) for x in seeds], "carry"))
+    _, parts = batched(program, (), seeds, 0)
     return joined(parts, jax.dtypes.result_type(*parts))
 
 

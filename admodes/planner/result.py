@@ -48,7 +48,10 @@ class Dense:
 
     def times(self, inner: Dense) -> Dense:
         """The product of two matrices (XLA's CPU products of columns are slow: these are written as rows)."""
-        left = stored([self.rows])[0] if self.transposed and self.array.size else self.rows
+        left = self.rows
+        if self.transposed:  # stored before and after: XLA would else fold the transposition into either product
+            (columns,) = stored([self.array])
+            (left,) = stored([lax.transpose(columns, (1, 0))])
         return Dense(lax.dot_general(left, inner.array, (((1,), (1,) if inner.transposed else (0,)), ((), ()))))
 
     def at(self, places):

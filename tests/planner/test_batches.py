@@ -44,3 +44,21 @@ def test_jacobians_of_sums_equal_those_of_jax(f):
     np.testing.assert_allclose(
         jax.vmap(admodes.jacobian(f))(batch), jax.vmap(jax.jacobian(f))(batch), rtol=1e-10, atol=1e-12
     )
+
+
+def test_a_few_rows_of_a_wide_net():
+    """The rows are multiplied by the large matrix from the right; the same under vmap, and in derivatives of both."""
+    rng = np.random.default_rng(0)
+    inner, outer = rng.standard_normal((700, 100)) / 26, rng.standard_normal((100, 5))
+    f = lambda x: jnp.tanh(x @ inner) @ outer
+    x, v = rng.standard_normal((2, 700))
+    ours, theirs = admodes.jacobian(f), jax.jacrev(f)
+    assert "dot_general[dimension_numbers=(([1], [1]), ([], []))" in str(jax.make_jaxpr(ours)(x)).replace("\n", "")
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13)
+    close(jax.jit(ours)(x), theirs(x))
+    close(jax.jit(jax.vmap(ours))(jnp.stack([x, v])), jax.vmap(theirs)(jnp.stack([x, v])))
+    tangent = jax.jvp(theirs, (x,), (v,))[1]
+    loss = lambda jacobian: lambda x: jnp.sum(jacobian(x) ** 2)
+    for library in (jax, admodes):
+        close(library.jvp(ours, (x,), (v,))[1], tangent)
+        close(library.grad(loss(ours))(x), jax.grad(loss(theirs))(x))

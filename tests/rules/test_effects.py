@@ -1,10 +1,14 @@
 """Callbacks, and calls that carry their own transpose or batching."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 from jax import numpy as jnp
 from jax.custom_derivatives import linear_call
+from jax.experimental import scheduling_groups
+from jax.experimental.compute_on import compute_on2
 from oracle import check, sample
 
 import admodes
@@ -53,6 +57,19 @@ def test_debug_callbacks_of_a_loop_with_values_that_do_not_change():
     np.testing.assert_allclose(admodes.grad(f)(0.5, 2.0), jax.grad(f)(0.5, 2.0), rtol=1e-12)
     jax.effects_barrier()
     assert len(seen) == 6
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        scheduling_groups.xla_metadata_call(inlineable="false"),
+        scheduling_groups.scheduling_group("group"),
+        partial(compute_on2, compute_type="device", out_memory_spaces=jax.memory.Space.Device),
+    ],
+    ids=["metadata", "group", "compute_on"],
+)
+def test_calls_with_hints_for_the_compiler(call):
+    check(lambda x: jnp.sum(call(lambda y: y * jnp.sin(y))(x)), (sample((3,), np.float64),), fd=False)
 
 
 def test_debug_callbacks_see_values_once():
