@@ -1,6 +1,6 @@
 """scan under a checkpointing policy: which of its states are kept, and which computed again.
 
-"revolve" keeps the states of the binomial schedule and walks back step by step; "sqrt" keeps each √l-th state and
+"revolve" keeps the states of the binomial schedule and walks back stretch by stretch; "sqrt" keeps each √l-th state and
 the tape of one stretch between them; "every" keeps the state before each step, but not what the step computes. The
 policy is for the outermost loops: within a step, everything is kept.
 """
