@@ -14,6 +14,7 @@ import numpy as np
 from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
 from admodes.planner.accumulate import Accumulation, TooLarge, accumulation
+from admodes.planner.block_diagonal import blocked
 from admodes.planner.chained import chained
 from admodes.planner.known import matrix_product
 from admodes.planner.machine import Machine
@@ -132,11 +133,12 @@ def candidates(task: Task, machine: Machine, form: str, options: dict, eliminate
     if form == "compressed" or options.get("mesh") is not None:
         return  # only products with seeds can be handed out as such, or split over devices
     if sparse:
+        if not task.is_laid_out and (found := blocked(task, machine)) is not None:
+            yield cost(found)
         with contextlib.suppress(TooLarge, PlanningError):  # too large, or complex
             yield cost(Accumulated(accumulation(rows_only(task), task.active, most_products=PRODUCTS)))
     else:
-        found = chained(task, machine, lambda part: best(part, machine))
-        if found is not None:
+        if (found := chained(task, machine, lambda part: best(part, machine))) is not None:
             yield cost(found)
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import jax
 from jax import lax
 
+from admodes.linear.pattern import SparsityPattern
 from admodes.modes.interpreter import INTERPRETER
 from admodes.planner.batches import batched
 from admodes.planner.chain import Bracket, bracket
 from admodes.planner.cuts import Split, Stage, split, subprogram
 from admodes.planner.machine import Machine
-from admodes.planner.result import Dense, joined, places
+from admodes.planner.result import Dense, Nonzeros, joined, places
 from admodes.planner.task import Task
 from admodes.planner.work import Work, work
 from admodes.program import jax_compat as jc
@@ -36,6 +37,39 @@ def part(program: Program, stage: Stage) -> Task:
     return Task(closed, active, (True,) * len(stage.results) + (False,) * len(stage.extras))
 
 
+class Matrices:
+    """The Jacobians of stages as dense matrices that any candidate obtains; :class:`Blocks` has others."""
+
+    count = 1  # of blocks
+    pattern: SparsityPattern | None = None
+
+    def work(self, method, inner: Task) -> Work:
+        """Of the Jacobian of a stage."""
+        return method.work(inner)
+
+    def tables(self, method) -> Any:
+        """The index arrays that it takes."""
+        pattern = method.pattern
+        return method.tables, None if pattern is None else places(pattern)
+
+    def stage(self, k: int, method, tables, inner: Task, values) -> tuple[list, Any]:
+        """The outputs and the Jacobian of stage k."""
+        outs, found = method.jacobian(inner, tables[0], values)
+        return outs, found if isinstance(found, Dense) else Dense(found.full((inner.m, inner.n), tables[1]))
+
+    def matrix(self, array, form: str, start: int, stop: int) -> Any:
+        """The Jacobian of some stages, from its ``"rows"`` or its ``"columns"``, which are rows of the array."""
+        return Dense(array, transposed=form == "columns")
+
+    def result_tables(self, form: str) -> Any:
+        """The index arrays that :meth:`result` takes for a matrix of this form."""
+        return None
+
+    def result(self, matrix, dtype, tables) -> Dense | Nonzeros:
+        """The Jacobian of all stages as a candidate returns it."""
+        return Dense(lax.convert_element_type(matrix.array, dtype), matrix.transposed)
+
+
 @dataclass(frozen=True, eq=False)
 class Chained:
     """``methods[k]`` accumulates stage k, or is None where the bracketing carries products through it."""
@@ -43,10 +77,14 @@ class Chained:
     split: Split
     order: Bracket
     methods: tuple
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...]  # of the cuts, or of what is in each block of them
     parts: tuple[Task, ...]  # of the program that it was planned on
+    kind: Matrices
     name: str = "cuts"
-    pattern: None = None
+
+    @property
+    def pattern(self) -> SparsityPattern | None:
+        return self.kind.pattern
 
     @property
     def passes(self) -> int:
@@ -54,31 +92,35 @@ class Chained:
 
     @property
     def detail(self) -> str:
-        return f"{' -> '.join(map(str, self.sizes))}, J = {self.order}"
+        blocks = f"{self.kind.count} blocks, each " if self.kind.count > 1 else ""
+        return f"{blocks}{' -> '.join(map(str, self.sizes))}, J = {self.order}"
 
     @cached_property
     def tables(self) -> Any:
-        return tuple(None if m is None else (m.tables, _places(m)) for m in self.methods)
+        form = {"push": "columns", "pull": "rows", "multiply": "blocks"}[self.order.how]
+        stages = tuple(None if m is None else self.kind.tables(m) for m in self.methods)
+        return stages, self.kind.result_tables(form)
 
     def work(self, task: Task) -> Work:
         total = Work()
         for inner, method in zip(self.parts, self.methods, strict=True):
-            total += Work() if method is None else method.work(inner)
+            total += Work() if method is None else self.kind.work(method, inner)
         for b in _brackets(self.order):
             if b.how == "multiply":
                 first, _ = b.parts
                 size = self.sizes[b.start] * self.sizes[first.stop] * self.sizes[b.stop]
-                total += Work(products=size, kernels=1)
+                total += Work(products=self.kind.count * size, kernels=1)
             elif b.how == "push":
                 total += _sum(pushing_work(self.parts[k], self.sizes[b.start]) for k in _rest(b))
             elif b.how == "pull":
                 total += _sum(pulling_work(self.parts[k], self.sizes[b.stop]) for k in _rest(b))
-        moved = 2.0 * task.n * task.m * task.dtype.itemsize
+        moved = 2.0 * task.n * task.m / self.kind.count * task.dtype.itemsize
         return dataclasses.replace(total, peak=total.peak + moved) + Work(bytes=moved)
 
-    def jacobian(self, task: Task, tables, args) -> tuple[list, Dense]:
+    def jacobian(self, task: Task, tables, args) -> tuple[list, Dense | Nonzeros]:
         """The outputs, and the Jacobian as one matrix."""
         program = task.program
+        stage_tables, result_tables = tables
         env: dict = dict(program.constants) | dict(zip(program.inputs, args, strict=True))
         before = subprogram(program, self.split.prelude, (), ())
         made = [s for e in before.equations for s in e.outputs]
@@ -86,25 +128,41 @@ class Chained:
         before = dataclasses.replace(before, inputs=tuple(inputs), outputs=tuple(made))
         env.update(zip(made, evaluate(before, *(env[s] for s in inputs)), strict=True))
         linear: list = []
-        for stage, method, table in zip(self.split.stages, self.methods, tables, strict=True):
+        for k, (stage, method) in enumerate(zip(self.split.stages, self.methods, strict=True)):
             inner = part(program, stage)
             values = [env[s] for s in (*stage.active, *stage.plain)]
             if method is None:
                 outs, tape = INTERPRETER.record_program(inner.closed, values, inner.active)
                 linear.append((inner, tape))
             else:
-                outs, found = method.jacobian(inner, table[0], values)
-                whole = found if isinstance(found, Dense) else Dense(found.full((inner.m, inner.n), table[1]))
-                linear.append((inner, whole))
+                outs, matrix = self.kind.stage(k, method, stage_tables[k], inner, values)
+                linear.append((inner, matrix))
             env.update(zip((*stage.results, *stage.extras), outs, strict=True))
         outputs = [o.value if isinstance(o, Const) else env[o] for o in program.outputs]
-        whole = _multiply(self.order, linear)
-        return outputs, Dense(lax.convert_element_type(whole.array, task.dtype), whole.transposed)
+        return outputs, self.kind.result(self._multiplied(self.order, linear), task.dtype, result_tables)
 
-
-def _places(method):
-    pattern = method.pattern
-    return None if pattern is None else places(pattern)
+    def _multiplied(self, b: Bracket, linear: Sequence):
+        """The Jacobian of a bracket, from the matrices and tapes of its stages."""
+        if b.how == "stage":
+            return linear[b.start][1]
+        found = [self._multiplied(inner, linear) for inner in b.parts]
+        if b.how == "multiply":
+            first, last = found
+            return last.times(first)
+        (matrix,) = found
+        if b.how == "push":
+            columns = matrix.columns
+            for k in _rest(b):
+                inner, tape = linear[k]
+                sides = (inner.closed.in_avals, inner.active), (inner.closed.out_avals, inner.differentiated)
+                columns = _carry(tape.push, columns, *sides)
+            return self.kind.matrix(columns, "columns", b.start, b.stop)
+        rows = matrix.rows
+        for k in reversed(_rest(b)):
+            inner, tape = linear[k]
+            sides = (inner.closed.out_avals, inner.differentiated), (inner.closed.in_avals, inner.active)
+            rows = _carry(tape.pull, rows, *sides)
+        return self.kind.matrix(rows, "rows", b.start, b.stop)
 
 
 def _brackets(b: Bracket):
@@ -136,30 +194,6 @@ def pulling_work(task: Task, seeds: int) -> Work:
     return work(task.pulling, (False,) * len(task.active) + (True,) * len(task.out_avals), seeds)
 
 
-def _multiply(b: Bracket, linear: Sequence) -> Dense:
-    """The Jacobian of a bracket, from the matrices and tapes of its stages."""
-    if b.how == "stage":
-        return linear[b.start][1]
-    found = [_multiply(inner, linear) for inner in b.parts]
-    if b.how == "multiply":
-        first, last = found
-        return last.times(first)
-    (matrix,) = found
-    if b.how == "push":
-        columns = matrix.columns
-        for k in _rest(b):
-            inner, tape = linear[k]
-            sides = (inner.closed.in_avals, inner.active), (inner.closed.out_avals, inner.differentiated)
-            columns = _carry(tape.push, columns, *sides)
-        return Dense(columns, transposed=True)
-    rows = matrix.rows
-    for k in reversed(_rest(b)):
-        inner, tape = linear[k]
-        sides = (inner.closed.out_avals, inner.differentiated), (inner.closed.in_avals, inner.active)
-        rows = _carry(tape.pull, rows, *sides)
-    return Dense(rows)
-
-
 def _carry(apply: Callable, matrix, given: tuple, wanted: tuple):
     """Each row of a matrix, as (co)tangents, through a map; both sides of which are given as types and which count."""
     count = matrix.shape[0]
@@ -186,17 +220,24 @@ def chained(task: Task, machine: Machine, best: Callable[[Task], Any]) -> Chaine
     if found is None:
         return None
     parts = tuple(part(task.program, stage) for stage in found.stages)
-    sizes = (task.n, *(inner.m for inner in parts))
     options = [best(inner) for inner in parts]
-    push = [machine.seconds(pushing_work(inner, task.n)) / task.n for inner in parts]
-    pull = [machine.seconds(pulling_work(inner, task.m)) / task.m for inner in parts]
-    unit = machine.product  # the products of brackets are counted in multiply-adds
+    sizes = (task.n, *(inner.m for inner in parts))
+    return bracketed(found, parts, [(o.seconds, o.method) for o in options], sizes, Matrices(), machine)
+
+
+def bracketed(
+    found: Split, parts: tuple[Task, ...], options: Sequence, sizes, kind: Matrices, machine: Machine
+) -> Chained:
+    """The chain in its best order; ``options`` are seconds and method for each stage by itself."""
+    push = [machine.seconds(pushing_work(inner, sizes[0])) / sizes[0] for inner in parts]
+    pull = [machine.seconds(pulling_work(inner, sizes[-1])) / sizes[-1] for inner in parts]
+    unit = machine.product * kind.count  # the products of brackets are counted in multiply-adds
     order = bracket(
         sizes,
-        accumulate=[o.seconds / unit for o in options],
+        accumulate=[s / unit for s, _ in options],
         push=[s / unit for s in push],
         pull=[s / unit for s in pull],
     )
     alone = {b.start for b in _brackets(order) if b.how == "stage"}
-    methods = tuple(o.method if k in alone else None for k, o in enumerate(options))
-    return Chained(found, order, methods, sizes, parts)
+    methods = tuple(method if k in alone else None for k, (_, method) in enumerate(options))
+    return Chained(found, order, methods, sizes, parts, kind)

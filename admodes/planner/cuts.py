@@ -134,8 +134,11 @@ class Flow:
         return self.between[reader][1]
 
 
-def split(program: Program, active: Sequence[bool], rows: Sequence[bool]) -> Split | None:
-    """The program cut at its waists; None if it has none, or if they cannot be taken one after the other."""
+def split(program: Program, active: Sequence[bool], rows: Sequence[bool], product: bool = True) -> Split | None:
+    """The program cut at its waists; None if it has none, or if they cannot be taken one after the other.
+
+    ``product``: it is also cut after a product of all inputs with a matrix.
+    """
     if len(program.equations) > MOST_EQUATIONS:
         return None
     flow = Flow(program, active)
@@ -143,7 +146,7 @@ def split(program: Program, active: Sequence[bool], rows: Sequence[bool]) -> Spl
     if len(set(sinks)) < sum(rows) or not set(sinks) <= flow.carries or set(sinks) & set(flow.inputs):
         return None  # an output that is constant, an input or given twice has no place in a chain
     cuts = flow.cuts(flow.inputs, sinks)
-    first = flow.first_product(flow.inputs, cuts[0] if cuts else sinks)
+    first = flow.first_product(flow.inputs, cuts[0] if cuts else sinks) if product else None
     chain = [flow.inputs, *([first] if first else []), *cuts, sinks]
     return _stages(program, flow, chain) if len(chain) > 2 else None
 

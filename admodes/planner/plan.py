@@ -208,9 +208,10 @@ def plan(
     r"""The cheapest way to the Jacobian of ``fun`` at arguments of these shapes, and why.
 
     The candidates: plain forward and reverse mode; products compressed by a coloring of the sparsity pattern, of
-    columns, rows or both; accumulation of the nonzeros from those of the local Jacobians; where the Jacobian is full,
-    cuts at the waists of the data-flow graph, with the best bracketing of the parts; and, where memory matters (the
-    objective, a limit, a tape of 64 MiB), reverse mode that keeps a part of its tape (:func:`admodes.checkpoint`).
+    columns, rows or both; accumulation of the nonzeros from those of the local Jacobians; where the Jacobian, or each
+    block on its diagonal, is full, cuts at the waists of the data-flow graph, with the best bracketing of the parts;
+    and, where memory matters (the objective, a limit, a tape of 64 MiB), reverse mode that keeps a part of its tape
+    (:func:`admodes.checkpoint`).
 
     Args:
       fun, args, kwargs: the function and where to plan. Values matter for ``measure`` and ``memory_limit`` only.

@@ -88,10 +88,12 @@ class Seeded:
     @cached_property
     def tables(self) -> Any:
         """The index arrays that running it takes; passed as arguments, so that they are not compiled in."""
-        if self.coloring is None:
-            return None
-        colors = tuple(None if c is None else c.astype(np.int32) for c in (self.columns, self.rows))
-        return colors, decompression(self.coloring)
+        return None if self.coloring is None else (self.colors, decompression(self.coloring))
+
+    @property
+    def colors(self) -> tuple:
+        """Of columns and rows, as index arrays."""
+        return tuple(None if c is None else c.astype(np.int32) for c in (self.columns, self.rows))
 
     def jacobian(self, task: Task, tables, args) -> tuple[list, Dense | Nonzeros]:
         """The outputs, and the Jacobian: nonzeros if there is a coloring."""
