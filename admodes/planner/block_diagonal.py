@@ -157,7 +157,7 @@ class Blocks(Matrices):
 
 def blocked(task: Task, machine: Machine) -> Chained | None:
     """The cheapest chain of parts of a task that has the same blocks on the diagonal in each; None if there is none."""
-    labels = blocks_of(task.pattern) if task.rows_allowed else None
+    labels = blocks_of(task.pattern) if task.rows_allowed and not task.is_laid_out else None
     found = None if labels is None else split(task.program, task.active, task.differentiated, product=False)
     if labels is None or found is None:
         return None

@@ -133,7 +133,7 @@ def candidates(task: Task, machine: Machine, form: str, options: dict, eliminate
     if form == "compressed" or options.get("mesh") is not None:
         return  # only products with seeds can be handed out as such, or split over devices
     if sparse:
-        if not task.is_laid_out and (found := blocked(task, machine)) is not None:
+        if (found := blocked(task, machine)) is not None:
             yield cost(found)
         with contextlib.suppress(TooLarge, PlanningError):  # too large, or complex
             yield cost(Accumulated(accumulation(rows_only(task), task.active, most_products=PRODUCTS)))

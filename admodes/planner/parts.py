@@ -2,7 +2,7 @@ r"""Parts of Jacobians and Hessians: a diagonal, its sum, the blocks of a batch,
 
 The products that a coloring for these entries asks for are enough (:mod:`admodes.sparse.wanted`): one for a function
 that acts element by element, few for a sparse Jacobian, and at most one for each column (row), in chunks, so that the
-matrix itself is never there.
+matrix itself is never there. Blocks that are the whole Jacobian may also be cut at a waist.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from jax.tree_util import tree_unflatten
 from admodes.linear.pattern import SparsityPattern
 from admodes.modes.flat import wraps
 from admodes.modes.reverse import grad
-from admodes.planner.candidates import Candidate, candidate
+from admodes.planner.block_diagonal import blocked
+from admodes.planner.candidates import COLORING_SECONDS, Candidate, Method, candidate
 from admodes.planner.jacobian import Planned, settings
 from admodes.planner.machine import machine
 from admodes.planner.request import Request, request
 from admodes.planner.seeded import compressed
 from admodes.planner.task import Task
 from admodes.program import jax_compat as jc
+from admodes.sparse.coloring import coloring
 from admodes.sparse.wanted import color_for
 
 SEED_BYTES = 2**26  # the products that are in flight at once
@@ -40,14 +42,17 @@ class Part(Planned):
     def choose(self, task: Task, leaves) -> Candidate:
         wanted = self.wanted(task.in_avals, task.out_avals)
         pattern = task.pattern.union(wanted)
-        found = []
+        whole = pattern.nnz == wanted.nnz  # there is nothing else in the Jacobian
+        methods: list[Method] = []
         for kind in ("column", "row") if task.rows_allowed else ("column",):
             length = task.m if kind == "column" else task.n
             chunk = self.settings.chunk_size or max(1, SEED_BYTES // max(1, length * task.dtype.itemsize))
-            colors = color_for(pattern, wanted, kind)
-            method = compressed(colors, chunk=chunk if chunk < colors.number else None)
-            found.append(candidate(method, task, machine(), "bcoo"))
-        return min(found, key=lambda c: c.seconds)
+            colors = coloring(wanted, kind, budget=COLORING_SECONDS) if whole else color_for(pattern, wanted, kind)
+            methods.append(compressed(colors, chunk=chunk if chunk < colors.number else None))
+        if whole and self.settings.chunk_size is None:
+            chain = blocked(task.with_pattern(wanted), machine())
+            methods += [] if chain is None else [chain]
+        return min((candidate(c, task, machine(), "bcoo") for c in methods), key=lambda c: c.seconds)
 
 
 def diagonal(fun: Callable, argnums: int = 0, has_aux: bool = False, *, chunk_size: int | None = None) -> Callable:

@@ -88,6 +88,16 @@ def test_a_batch_of_nets_with_a_waist_is_cut():
     np.testing.assert_allclose(jax.jit(jax.vmap(admodes.jacobian(wide)))(both), expected, rtol=1e-11, atol=1e-13)
 
 
+def test_the_blocks_alone():
+    blocks = jnp.stack([jax.jacobian(net)(x) for x in X])
+    np.testing.assert_allclose(admodes.block_jacobian(jax.vmap(net))(X), blocks, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(admodes.block_jacobian(net, chunk_size=3)(X), blocks, rtol=1e-11, atol=1e-13)
+    mixed = lambda x: net(x) + x.mean(0)[0]
+    np.testing.assert_allclose(
+        admodes.block_jacobian(mixed)(X), blocks + jnp.eye(1, WIDTHS[0]) / BATCH, rtol=1e-11, atol=1e-13
+    )
+
+
 @pytest.mark.parametrize("widths", [(40, 3, 40), (3, 40, 2, 40), (40, 2, 40, 3), (40, 3, 40, 2, 40)])
 def test_chains_of_wide_and_narrow_parts(widths):
     """Parts that are pushed, pulled and multiplied."""
