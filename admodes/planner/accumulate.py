@@ -1,7 +1,7 @@
 r"""Accumulation: the Jacobian entry by entry, composed at planning time into static index lists.
 
-The local Jacobians are sparse matrices whose entries are formulas (:mod:`admodes.planner.products`). Eliminating a
-value of the program multiplies the blocks into it with those out of it, on index arrays, once, when the Jacobian is
+The local Jacobians are sparse matrices whose entries are formulas (:mod:`admodes.planner.products`); those of chains of
+elementwise operations are multiplied as arrays first (:mod:`admodes.planner.regions`). Eliminating a value of the program multiplies the blocks into it with those out of it, on index arrays, once, when the Jacobian is
 planned. What is left to do at run time is one pass of gathers, multiplications and additions over the nonzeros;
 everything that does not depend on x is folded into constants, and copied entries cost nothing.
 
@@ -111,14 +111,14 @@ def accumulation(
         local, formulas = linearised.local, Formulas(sum(linearised.local.sizes))
         entries = _eliminated(linearised, split, best.order, formulas)
     else:
-        local = local_jacobians(merge_common(program), active, most_products)
+        local = local_jacobians(merge_common(program), active, most_products, regions=True)
         formulas = Formulas(sum(local.sizes))
         entries = _Elimination(local, program, active, formulas, most_products).run()
     found = schedule(formulas, local.sizes, entries)
     return Accumulation(
         SparsityPattern.build(entries.rows, entries.cols, entries.shape),
-        best.multiplications if best else found.multiplications,
-        found.additions,
+        best.multiplications if best else found.multiplications + local.multiplications,
+        found.additions + local.additions,
         found.levels,
         int(np.count_nonzero(entries.root == KNOWN)),
         (local.known, found.tables),

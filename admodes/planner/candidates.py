@@ -197,9 +197,9 @@ class Accumulated:
 
     def work(self, task: Task) -> Work:
         a = self.accumulation
-        local = a.local.closed  # values and local partials
+        local = a.local.closed  # values and local partials, with the operations on these
         once = work(local, (False,) * len(local.in_avals), 1)
-        terms = float(a.multiplications + a.additions)
+        terms = float(a.multiplications + a.additions - a.local.multiplications - a.local.additions)
         return once + Work(gathered=terms, elements=float(a.pattern.nnz), kernels=1.0 + 2 * a.levels)
 
     def jacobian(self, task: Task, tables, args) -> tuple[list, Nonzeros]:

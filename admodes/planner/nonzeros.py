@@ -25,6 +25,7 @@ from admodes.modes.interpreter import INTERPRETER
 from admodes.modes.record import Recorded, record_equation
 from admodes.modes.tape import Entry, Recorder
 from admodes.planner.products import Entries
+from admodes.planner.regions import joined
 from admodes.planner.work import KIND
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, evaluate, run
@@ -74,6 +75,7 @@ class Local:
     ``outputs`` are the slots of the program's outputs (None: no derivative); the first slots are its inputs.
     ``program`` takes constants (number ``places[k]`` of the program that is differentiated, or ``known[k]`` if that is
     None) and then the arguments; it returns the outputs and flat arrays, the numbers being these one after the other.
+    It does so many ``multiplications`` and ``additions`` of partials.
     """
 
     blocks: tuple[tuple[Block, ...], ...]
@@ -82,6 +84,8 @@ class Local:
     places: tuple
     known: tuple
     sizes: tuple[int, ...]
+    multiplications: int = 0
+    additions: int = 0
 
     def values(self, program: Program, known: Sequence, args: Sequence) -> tuple[list, list]:
         """The outputs of ``program`` (traced here or elsewhere) and the flat arrays, at ``args``."""
@@ -107,8 +111,8 @@ class Local:
         return Counter(x for e in self.program.equations for x in e.inputs if not isinstance(x, Const))
 
 
-def local_jacobians(program: Program, active: Sequence[bool], most: float = math.inf) -> Local:
-    """The local Jacobians of a program with respect to its active inputs.
+def local_jacobians(program: Program, active: Sequence[bool], most: float = math.inf, regions: bool = False) -> Local:
+    """The local Jacobians of a program with respect to its active inputs; of ``regions`` of it that are elementwise.
 
     Raises:
       TooLarge: they have more than ``most`` nonzeros together.
@@ -121,14 +125,15 @@ def local_jacobians(program: Program, active: Sequence[bool], most: float = math
         outs, tape = _record(program, active, primals)
         _check_real(tape)
         numbers, blocks, count = _Numbers(), [], 0
-        for jacobian, (reads, writes) in zip(tape.maps, tape.wiring, strict=True):
+        maps, wiring, *counts = joined(tape) if regions else (tape.maps, tape.wiring, 0, 0)
+        for jacobian, (reads, writes) in zip(maps, wiring, strict=True):
             patterns = jacobian.pattern()
             count += sum(p.nnz for (j, i), p in patterns.items() if reads[i] is not None and writes[j] is not None)
             if count > most:
                 raise TooLarge(count)
             parts = nonzeros(jacobian, [s is not None for s in reads], numbers)
             blocks.append(tuple(Block(reads[i], writes[j], e) for j, i, e in parts if writes[j] is not None))
-        found = tape.outputs, tuple(blocks), tuple(a.size for a in numbers.arrays)
+        found = tape.outputs, tuple(blocks), tuple(a.size for a in numbers.arrays), counts
         return [*outs, *numbers.arrays]
 
     closed = jc.trace_flat(sweep, program.in_avals, "local")
@@ -138,8 +143,8 @@ def local_jacobians(program: Program, active: Sequence[bool], most: float = math
     known = tuple(None if k is not None else value for k, value in zip(places, constants, strict=True))
     if any(x is not None and not is_known(x) for x in known):
         raise PlanningError("a derivative rule closes over values of an outer transformation")
-    outputs, blocks, sizes = found
-    return Local(blocks, outputs, merge_common(from_jaxpr(jc.close_jaxpr(jaxpr))), places, known, sizes)
+    outputs, blocks, sizes, counts = found
+    return Local(blocks, outputs, merge_common(from_jaxpr(jc.close_jaxpr(jaxpr))), places, known, sizes, *counts)
 
 
 def _record(program: Program, active: Sequence[bool], primals):
