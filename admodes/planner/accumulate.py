@@ -1,9 +1,10 @@
 r"""Accumulation: the Jacobian entry by entry, composed at planning time into static index lists.
 
-The local Jacobians are sparse matrices whose entries are formulas (:mod:`admodes.planner.products`); those of chains of
-elementwise operations are multiplied as arrays first (:mod:`admodes.planner.regions`). Eliminating a value of the program multiplies the blocks into it with those out of it, on index arrays, once, when the Jacobian is
-planned. What is left to do at run time is one pass of gathers, multiplications and additions over the nonzeros;
-everything that does not depend on x is folded into constants, and copied entries cost nothing.
+The local Jacobians are sparse matrices whose entries are formulas (:mod:`admodes.planner.products`); those of chains
+of elementwise operations are multiplied as arrays first (:mod:`admodes.planner.regions`). Eliminating a value of the
+program multiplies the blocks into it with those out of it, on index arrays, once, when the Jacobian is planned. What is
+left to do at run time is one pass of gathers, multiplications and additions over the nonzeros; everything that does not
+depend on x is folded into constants, and copied entries cost nothing.
 
 The order is greedy: always the array whose elimination takes the fewest products of numbers that are not known. For
 programs of few numbers it can be searched, number by number (:mod:`admodes.planner.search`).
