@@ -2,8 +2,9 @@
 
 What takes long and is the same for all seeds would, fused, be computed anew for each of them: the cosines of a
 Jacobian of n outputs n times. And what uses a sum over the seeds' entries would be computed in the kernel of the sum,
-which is made for sums and reads all else from memory. And a few rows g are multiplied by a large matrix faster as
-W gᵀ than as g Wᵀ, in double precision.
+which is made for sums and reads all else from memory. A product with a matrix whose result is transposed would be
+turned into one of transposed matrices, which is slow on CPUs. And a few rows g are multiplied by a large matrix faster
+as W gᵀ than as g Wᵀ, in double precision.
 """
 
 from __future__ import annotations
@@ -22,15 +23,22 @@ from admodes.rules.again import stored
 
 MANY = 4000  # values that take long, or are added up: fewer are computed as fast as they are stored
 FEWER = 4  # entries to a sum, at least: longer results are as good as what they come from
-LARGE = 2**16  # entries of a matrix that a FEW vectors are multiplied by in the other order
+LARGE = 2**14  # entries of a matrix that a FEW vectors, of LONG entries at least, are multiplied by in the other order
 FEW = range(4, 33)
+LONG = 64
 KERNELS = frozenset({"reducing", "solving", "scattering", "gathering"})
 OPAQUE = frozenset({"dot_general", "conv_general_dilated", "scan", "while", "cond"})
 
 
-def batched(program: Program, args: Sequence, seeds: Sequence, n_outputs: int) -> tuple[list, list]:
-    """(outputs, results with a leading axis over the seeds) of a program at the same ``args`` for all ``seeds``."""
-    sweep = _Sweep(program.inputs[len(args) :], len(seeds[0]) if seeds else 1)
+def batched(
+    program: Program, args: Sequence, seeds: Sequence, n_outputs: int, columns: bool = False
+) -> tuple[list, list]:
+    """(outputs, results with a leading axis over the seeds) of a program at the same ``args`` for all ``seeds``.
+
+    ``columns``: the results will be transposed.
+    """
+    results = program.outputs[n_outputs:] if columns else ()
+    sweep = _Sweep(program.inputs[len(args) :], len(seeds[0]) if seeds else 1, results)
 
     def one(*seeds):
         flat = run(program, sweep.step, [*args, *seeds])
@@ -52,10 +60,14 @@ def _rows_times(count, batched, rows, matrix):
 
 
 class _Sweep:
-    """``varying`` are the slots that depend on seeds, ``near`` those of them that no kernel lies before."""
+    """``varying`` are the slots that depend on seeds, ``near`` those of them that no kernel lies before.
 
-    def __init__(self, seeds: Sequence[int], count: int):
+    ``columns`` are results that will be transposed.
+    """
+
+    def __init__(self, seeds: Sequence[int], count: int, columns: Sequence):
         self.varying, self.near = set(seeds), set(seeds)
+        self.columns = {x for x in columns if not isinstance(x, Const)}
         self.repeated = count - 1
 
     def step(self, equation, operands, params) -> Sequence:
@@ -73,6 +85,8 @@ class _Sweep:
         contracts = params["dimension_numbers"] == (((0,), (1,)), ((), ()))
         if not contracts or operands[0].ndim != 1 or operands[1].ndim != 2 or operands[1].size < LARGE:
             return False
+        if operands[0].size < max(LONG, 4 * (self.repeated + 1)):
+            return False
         dtypes = {params["preferred_element_type"] or np.float64, *(x.dtype for x in operands)}
         if dtypes != {np.dtype(np.float64)} or params["out_sharding"] or params["precision"]:
             return False
@@ -86,6 +100,8 @@ class _Sweep:
         if not sources:
             return kind == "transcendental" and self.repeated * results[0].size >= MANY
         self.varying.update(equation.outputs)
+        if equation.primitive is lax.dot_general_p and not self.columns.isdisjoint(equation.outputs):
+            return True
         if not sources <= self.near:
             return False
         if kind not in KERNELS and name not in OPAQUE:

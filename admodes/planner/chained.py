@@ -155,7 +155,7 @@ class Chained:
             for k in _rest(b):
                 inner, tape = linear[k]
                 sides = (inner.closed.in_avals, inner.active), (inner.closed.out_avals, inner.differentiated)
-                columns = _carry(tape.push, columns, *sides)
+                columns = _carry(tape.push, columns, *sides, columns=k == b.stop - 1)
             return self.kind.matrix(columns, "columns", b.start, b.stop)
         rows = matrix.rows
         for k in reversed(_rest(b)):
@@ -194,8 +194,11 @@ def pulling_work(task: Task, seeds: int) -> Work:
     return work(task.pulling, (False,) * len(task.active) + (True,) * len(task.out_avals), seeds)
 
 
-def _carry(apply: Callable, matrix, given: tuple, wanted: tuple):
-    """Each row of a matrix, as (co)tangents, through a map; both sides of which are given as types and which count."""
+def _carry(apply: Callable, matrix, given: tuple, wanted: tuple, columns: bool = False):
+    """Each row of a matrix, as (co)tangents, through a map; both sides of which are given as types and which count.
+
+    ``columns``: the result will be transposed.
+    """
     count = matrix.shape[0]
     seeds, at = [], 0
     for aval in keep(given[1], given[0]):
@@ -210,7 +213,7 @@ def _carry(apply: Callable, matrix, given: tuple, wanted: tuple):
         return keep(wanted[1], instantiate(results, *wanted))
 
     program = from_jaxpr(jc.trace_flat(one, [jc.unstacked(jc.typeof(x)) for x in seeds], "carry"))
-    _, parts = batched(program, (), seeds, 0)
+    _, parts = batched(program, (), seeds, 0, columns)
     return joined(parts, jax.dtypes.result_type(*parts))
 
 

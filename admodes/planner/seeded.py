@@ -9,6 +9,7 @@ References: Curtis, Powell and Reid, IMA J. Appl. Math. 13 (1974); Coleman and V
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -117,7 +118,8 @@ class Seeded:
         outs: list = []
         found: list = []
         colors = (None, None) if tables is None else tables[0]
-        sides = ((task.push, task.in_avals), (task.pull, task.out_avals))
+        push = functools.partial(task.push, columns=tables is None)
+        sides = ((push, task.in_avals), (task.pull, task.out_avals))
         for color, count, (apply, avals) in zip(colors, self.products, sides, strict=True):
 
             def batch(start, width, color=color, apply=apply, avals=avals):

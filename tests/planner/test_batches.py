@@ -62,3 +62,19 @@ def test_a_few_rows_of_a_wide_net():
     for library in (jax, admodes):
         close(library.jvp(ours, (x,), (v,))[1], tangent)
         close(library.grad(loss(ours))(x), jax.grad(loss(theirs))(x))
+
+
+def test_columns_are_transposed_after_the_last_product():
+    """XLA would compute products of transposed matrices instead, which are slow on CPUs."""
+    rng = np.random.default_rng(0)
+    inner, outer = rng.standard_normal((8, 40)), rng.standard_normal((40, 300))
+    f = lambda x: jnp.tanh(x @ inner) @ outer
+    x = rng.standard_normal(8)
+    compiled = jax.jit(admodes.jacobian(f)).lower(x).compile()
+    np.testing.assert_allclose(compiled(x), jax.jacfwd(f)(x), rtol=1e-10, atol=1e-13)
+    turned = "lhs_contracting_dims={0}, rhs_contracting_dims={1}"
+    assert turned in jax.jit(jax.jacfwd(f)).lower(x).compile().as_text()
+    assert turned not in compiled.as_text()
+    np.testing.assert_allclose(
+        jax.jvp(admodes.jacobian(f), (x,), (x,))[1], jax.jvp(jax.jacfwd(f), (x,), (x,))[1], rtol=1e-9, atol=1e-12
+    )
