@@ -71,10 +71,8 @@ def plane():
     return jax.make_mesh((2, 2), ("i", "j"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
 
 
-@pytest.mark.parametrize(
-    ("jit", "check_vma"),
-    [(True, True), (True, False), (False, True), pytest.param(False, False, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("jit", [False, True])
 def test_body_that_closes_over_what_is_differentiated(plane, jit, check_vma):
     def loss(w):
         local = lambda x: jnp.sin(x * w["a"]) + jnp.sum(w["b"]) * lax.psum(x, "i")

@@ -63,7 +63,7 @@ def test_padding_has_no_derivative(name):
     np.testing.assert_allclose(admodes.vjp(fun, dense)[1](jnp.ones((4, 5)))[0], dense != 0)
 
 
-@pytest.mark.parametrize(("n_batch", "n_dense"), [(1, 0), (0, 1), pytest.param(1, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("n_batch", "n_dense"), [(1, 0), (0, 1), (1, 1)])
 def test_batches_and_blocks(n_batch, n_dense):
     dense = holes((3, 4, 5))
     data, put = bcoo(dense, n_batch=n_batch, n_dense=n_dense)
