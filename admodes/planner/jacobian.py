@@ -143,6 +143,8 @@ def settings(
         raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, got {format!r}")
     if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
         raise TypeError(f"mesh must be a jax.sharding.Mesh, got {type(mesh).__name__}")
+    if mesh is not None:  # the seeds are laid out by constraints, which are for automatic axes
+        mesh = jax.sharding.Mesh(mesh.devices, mesh.axis_names)
     size = None if chunk_size is None else whole_number("chunk_size", chunk_size)
     return Settings(objective, memory_bytes(memory_limit), measure, size, mesh, format)
 

@@ -124,7 +124,9 @@ def blocks(matrix, out_avals: Sequence, in_avals: Sequence, out_tree, in_tree, p
     for out, (a, b) in zip(out_avals, itertools.pairwise(row_cuts), strict=True):
         rows = lax.slice_in_dim(matrix, a, b)
         parts = [lax.slice_in_dim(rows, c, d, axis=1) for c, d in itertools.pairwise(col_cuts)]
-        shaped = [lax.reshape(p, (*out.shape, *x.shape)) for p, x in zip(parts, in_avals, strict=True)]
+        # (one axis after the other: how each is laid out over devices can then be followed)
+        apart = [lax.reshape(p, (p.shape[0], *x.shape)) for p, x in zip(parts, in_avals, strict=True)]
+        shaped = [lax.reshape(p, (*out.shape, *x.shape)) for p, x in zip(apart, in_avals, strict=True)]
         own = [x if pulled and _holds(x, out) else out for x in in_avals]
         leaves.append(tree_unflatten(in_tree, [jc.convert_like(p, a) for p, a in zip(shaped, own, strict=True)]))
     return tree_unflatten(out_tree, leaves)

@@ -321,6 +321,8 @@ def test_seeds_are_split_over_devices():
             mapped = [c for c in plan.candidates if "of 8 devices" in c.method.detail]
             assert mapped, str(plan)
             np.testing.assert_allclose(admodes.jacobian(fun, mesh=mesh)(x), jax.jacfwd(fun)(x), rtol=1e-12)
+        explicit = jax.make_mesh((8,), ("a",))  # the kind of axes that JAX makes unless told otherwise
+        np.testing.assert_allclose(admodes.jacobian(f, mesh=explicit)(x), jax.jacfwd(f)(x), rtol=1e-12)
         plan = admodes.plan(f, x, mesh=mesh, chunk_size=8)
         assert "3 on each of 8 devices" in plan.candidates[-1].method.detail, str(plan)
         text = jax.jit(admodes.jacobian(f, mesh=mesh)).lower(x).compile().as_text()
