@@ -28,7 +28,7 @@ from admodes.planner.products import Entries
 from admodes.planner.regions import joined
 from admodes.planner.work import KIND
 from admodes.program import jax_compat as jc
-from admodes.program.evaluate import bind, evaluate, run
+from admodes.program.evaluate import bind, evaluate, live_equations, run
 from admodes.program.host import evaluate_known, is_known
 from admodes.program.ir import Const, Program, from_jaxpr
 from admodes.program.merge import merge_common
@@ -107,8 +107,8 @@ class Local:
 
     @cached_property
     def _uses(self) -> Counter:
-        """How many equations read each slot."""
-        return Counter(x for e in self.program.equations for x in e.inputs if not isinstance(x, Const))
+        """How many equations that matter read each slot."""
+        return Counter(x for e in live_equations(self.program) for x in e.inputs if not isinstance(x, Const))
 
 
 def local_jacobians(program: Program, active: Sequence[bool], most: float = math.inf, regions: bool = False) -> Local:

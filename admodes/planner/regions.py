@@ -9,6 +9,7 @@ Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., section 10.2
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ Partial = Any  # 1 or -1, an array, or Over(array)
 def joined(tape: Tape) -> tuple[list[LinearMap], list[tuple], int, int]:
     """The maps of a tape and their wiring, and how many multiplications and additions it took to make them fewer."""
     regions = _Regions(tape)
-    return *regions.maps(), regions.multiplications, regions.additions
+    return *regions.maps(), regions.count("multiplications"), regions.count("additions")
 
 
 class _Regions:
@@ -38,7 +39,7 @@ class _Regions:
         self.readers: dict[int, set[int]] = {}
         self.avals: dict[int, Any] = {}
         self.changed: set[int] = set()
-        self.multiplications = self.additions = 0
+        self.counts: Counter = Counter()  # of operations, by what they are and the slot w
         fixed = {s for s in tape.outputs if s is not None}
         for jacobian, (reads, writes) in zip(self.all, tape.wiring, strict=True):
             self.avals.update((s, a) for s, a in zip(reads, jacobian.domain, strict=True) if s is not None)
@@ -106,11 +107,11 @@ class _Regions:
             outer, inner = inner, outer
         inner = self._value(inner, w)
         if isinstance(outer, Over):
-            return self._count("multiplications", _apply(lax.div, inner, self._typed(outer.d, w)))
-        return self._count("multiplications", _apply(lax.mul, self._typed(outer, w), inner))
+            return self._counted("multiplications", w, _apply(lax.div, inner, self._typed(outer.d, w)))
+        return self._counted("multiplications", w, _apply(lax.mul, self._typed(outer, w), inner))
 
     def _sum(self, a: Partial, b: Partial, w: int) -> Partial:
-        return self._count("additions", _apply(lax.add, self._value(a, w), self._value(b, w)))
+        return self._counted("additions", w, _apply(lax.add, self._value(a, w), self._value(b, w)))
 
     def _negative(self, d: Partial, w: int) -> Partial:
         return -d if isinstance(d, int) else _apply(lax.neg, self._value(d, w))
@@ -127,9 +128,14 @@ class _Regions:
         dtype = self.avals[w].dtype
         return d if d.dtype == dtype else _apply(lambda d: lax.convert_element_type(d, dtype), d)
 
-    def _count(self, what: str, d):
-        setattr(self, what, getattr(self, what) + (0 if is_known(d) else d.size))
+    def _counted(self, what: str, w: int, d):
+        self.counts[what, w] += 0 if is_known(d) else d.size
         return d
+
+    def count(self, what: str) -> int:
+        """How many operations of a kind it took; what maps that are left as they were would have taken is not used."""
+        kept = self.partials.keys() - self.changed
+        return sum(count for (kind, w), count in self.counts.items() if kind == what and w not in kept)
 
     def maps(self) -> tuple[list[LinearMap], list[tuple]]:
         """The maps that are left, and their wiring."""
