@@ -28,6 +28,7 @@ def list_problems(options: argparse.Namespace) -> None:
 def compare_modes(options: argparse.Namespace) -> None:
     from admodes import problems
     from admodes.compare.comparison import STRATEGIES, compare, find_strategy
+    from admodes.compare.measure import keep_memory
     from admodes.compare.planned import strategies
     from admodes.compare.report import comparison_table
 
@@ -37,6 +38,7 @@ def compare_modes(options: argparse.Namespace) -> None:
     modes = options.modes and [choice(find_strategy, mode) for mode in options.modes]
     if options.plot and not options.problem:
         raise SystemExit(fail("--plot is for one PROBLEM", 2))
+    keep_memory()
     results = []
     with output(options) as write, opened_figure(options.plot) as figure, precision(options):
         for k, problem in enumerate(chosen, start=1):

@@ -166,7 +166,7 @@ def make_parser() -> argparse.ArgumentParser:
         "admodes bench jacobians --problems arrowhead hourglass",
         within=suites,
     )
-    add_sampling(sub, "problems", repeat=10)
+    add_sampling(sub, "problems", repeat=40)
     sub.add_argument("--format", choices=["dense", "bcoo"], help="of all Jacobians (default: what suits each)")
     sub.add_argument("--builds", type=positive, default=2, metavar="N", help="samples of first calls (default: 2)")
     add_dtype(sub, "float64")

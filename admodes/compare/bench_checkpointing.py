@@ -19,7 +19,7 @@ from jax import lax
 import admodes
 from admodes.compare.bench import Benchmark, Goal, failure_of, worst
 from admodes.compare.check import errors
-from admodes.compare.measure import interleave, paired_ratio, size_ratio, temp_bytes
+from admodes.compare.measure import interleave, keep_memory, paired_ratio, size_ratio, temp_bytes
 from admodes.errors import AdmodesError
 from admodes.rules.binomial import fewest_steps
 from admodes.tables import count, error, ratio, seconds
@@ -316,6 +316,7 @@ def bench_checkpointing(
     """
     if "whiles" in parts and not equinox_is_installed():
         progress(WITHOUT_EQUINOX)
+    keep_memory()
     cases = []
     with jax.enable_x64(True):
         for part in parts:

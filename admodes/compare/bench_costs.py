@@ -12,7 +12,7 @@ from functools import partial
 from admodes import problems
 from admodes.compare.bench import Benchmark, Goal, failure_of
 from admodes.compare.bench_jacobians import SUBJECTS, Subject
-from admodes.compare.measure import interleave
+from admodes.compare.measure import interleave, keep_memory
 from admodes.errors import AdmodesError
 from admodes.planner.decision import Settings, compiled, decide
 from admodes.planner.request import request
@@ -86,6 +86,7 @@ def bench_costs(
 
     Predictions are those of the constants that ``admodes calibrate`` has measured, or of nominal ones.
     """
+    keep_memory()
     cases = []
     for name in subjects:
         progress(name)

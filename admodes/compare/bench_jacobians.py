@@ -25,7 +25,7 @@ from admodes.compare.bench import (
     worst,
 )
 from admodes.compare.check import errors
-from admodes.compare.measure import Measurement, measure, paired_ratio, size_ratio
+from admodes.compare.measure import Measurement, keep_memory, measure, paired_ratio, size_ratio
 from admodes.errors import AdmodesError
 from admodes.tables import count, error, ratio, seconds
 
@@ -252,7 +252,7 @@ def bench_jacobians(
     *,
     format: str | None = None,
     dtype: str = "float64",
-    rounds: int = 10,
+    rounds: int = 40,
     builds: int = 2,
     progress: Callable[[str], None] = lambda line: None,
 ) -> JacobiansBenchmark:
@@ -268,6 +268,7 @@ def bench_jacobians(
     """
     if not asdex_is_installed():
         progress(WITHOUT_ASDEX)
+    keep_memory()
     cases = []
     for name in subjects:
         progress(name)

@@ -14,7 +14,7 @@ import numpy as np
 import admodes
 from admodes.compare.bench import Benchmark, Goal, failure_of
 from admodes.compare.check import errors
-from admodes.compare.measure import interleave, measure, paired_ratio, size_ratio
+from admodes.compare.measure import interleave, keep_memory, measure, paired_ratio, size_ratio
 from admodes.compare.workloads import WORKLOADS, Workload
 from admodes.errors import AdmodesError
 from admodes.tables import count, error, ratio, seconds
@@ -154,6 +154,7 @@ def bench_modes(
       eager_rounds: samples without ``jit`` (jvp and grad only); 0 leaves them out.
       progress: called with a line before each case.
     """
+    keep_memory()
     cases = []
     for name in workloads:
         workload = WORKLOADS[name]()

@@ -26,7 +26,7 @@ import jax
 BURST_SECONDS = 4e-4  # a burst repeats its call until it lasts about this long
 BURSTS = 5  # in a sample
 SAMPLE_SECONDS = 2.5e-2  # with fewer bursts where they would take longer than this together
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's mallopt
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,12 @@ def keep_memory() -> None:
     """Have the process reuse the memory it has freed, from here on, instead of giving it back to the system.
 
     Writing 32 MiB to fresh pages takes ten times as long as to old ones, and whether a call gets old ones depends on
-    what the heap looks like by chance: one contender could pay each time, and another not. (glibc only.)
+    what the heap looks like by chance: one contender could pay each time, and another not. Threads that start later
+    share one heap: call it before JAX runs anything. (glibc only.)
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
+        libc.mallopt(M_ARENA_MAX, 1)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 

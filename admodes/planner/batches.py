@@ -1,7 +1,7 @@
 """A sweep for many seeds at once, in which some values pass through memory though a compiler would fuse them.
 
-What takes long and is the same for all seeds would, fused, be computed anew for each of them: the cosines of a
-Jacobian of n outputs n times. And what uses a sum over the seeds' entries would be computed in the kernel of the sum,
+They are what would be computed over and over (:mod:`admodes.planner.recomputed`), such as the cosines of a Jacobian of
+n outputs, once for each output. And what uses a sum over the seeds' entries would be computed in the kernel of the sum,
 which is made for sums and reads all else from memory. A product with a matrix whose result is transposed would be
 turned into one of transposed matrices, which is slow on CPUs. And a few rows g are multiplied by a large matrix faster
 as W gᵀ than as g Wᵀ, in double precision.
@@ -16,18 +16,18 @@ import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-from admodes.planner.work import KIND
+from admodes.planner.recomputed import is_kernel, recomputed
+from admodes.planner.work import KIND, carried
+from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, run
-from admodes.program.ir import Const, Program
+from admodes.program.ir import Const, Program, from_jaxpr
 from admodes.rules.again import stored
 
-MANY = 4000  # values that take long, or are added up: fewer are computed as fast as they are stored
+MANY = 4000  # values that are added up: fewer are computed as fast as they are stored
 FEWER = 4  # entries to a sum, at least: longer results are as good as what they come from
 LARGE = 2**14  # entries of a matrix that a FEW vectors, of LONG entries at least, are multiplied by in the other order
 FEW = range(4, 33)
 LONG = 64
-KERNELS = frozenset({"reducing", "solving", "scattering", "gathering"})
-OPAQUE = frozenset({"dot_general", "conv_general_dilated", "scan", "while", "cond"})
 
 
 def batched(
@@ -38,7 +38,7 @@ def batched(
     ``columns``: the results will be transposed.
     """
     results = program.outputs[n_outputs:] if columns else ()
-    sweep = _Sweep(program.inputs[len(args) :], len(seeds[0]) if seeds else 1, results)
+    sweep = _Sweep(program, program.inputs[len(args) :], len(seeds[0]) if seeds else 1, results)
 
     def one(*seeds):
         flat = run(program, sweep.step, [*args, *seeds])
@@ -65,27 +65,38 @@ class _Sweep:
     ``columns`` are results that will be transposed.
     """
 
-    def __init__(self, seeds: Sequence[int], count: int, columns: Sequence):
+    def __init__(self, program: Program, seeds: Sequence[int], count: int, columns: Sequence):
         self.varying, self.near = set(seeds), set(seeds)
         self.columns = {x for x in columns if not isinstance(x, Const)}
-        self.repeated = count - 1
+        self.count = count
+        self.recomputed = recomputed(program, seeds, count)
 
     def step(self, equation, operands, params) -> Sequence:
         """Evaluate one equation."""
         if self._is_few_rows_times(equation, operands, params):
             self.varying.update(equation.outputs)
             return [_row_times(*operands)]
+        if equation.primitive is jc.scan_p:
+            params = {**params, "jaxpr": self._body(equation, params)}
         results = bind(equation.primitive, operands, params)
         return stored(results) if self._passes_memory(equation, operands, results) else results
 
+    def _body(self, equation, params):
+        """The body of a scan, in which values pass through memory as well."""
+        closed = jc.close_jaxpr(params["jaxpr"])
+        program = from_jaxpr(closed)
+        flags = carried([not isinstance(x, Const) and x in self.varying for x in equation.inputs], params)
+        body = _Sweep(program, [x for x, on in zip(program.inputs, flags, strict=True) if on], self.count, ())
+        return jc.trace_flat(lambda *args: run(program, body.step, args), program.in_avals, "body")
+
     def _is_few_rows_times(self, equation, operands, params) -> bool:
         """Whether a few vectors that depend on seeds meet the last axis of a large matrix that does not."""
-        if equation.primitive is not lax.dot_general_p or self.repeated + 1 not in FEW:
+        if equation.primitive is not lax.dot_general_p or self.count not in FEW:
             return False
         contracts = params["dimension_numbers"] == (((0,), (1,)), ((), ()))
         if not contracts or operands[0].ndim != 1 or operands[1].ndim != 2 or operands[1].size < LARGE:
             return False
-        if operands[0].size < max(LONG, 4 * (self.repeated + 1)):
+        if operands[0].size < max(LONG, 4 * self.count):
             return False
         dtypes = {params["preferred_element_type"] or np.float64, *(x.dtype for x in operands)}
         if dtypes != {np.dtype(np.float64)} or params["out_sharding"] or params["precision"]:
@@ -94,17 +105,16 @@ class _Sweep:
         return vector and not matrix
 
     def _passes_memory(self, equation, operands, results) -> bool:
-        name = equation.primitive.name
-        kind = KIND.get(name)
         sources = self.varying.intersection(x for x in equation.inputs if not isinstance(x, Const))
-        if not sources:
-            return kind == "transcendental" and self.repeated * results[0].size >= MANY
-        self.varying.update(equation.outputs)
+        if sources:
+            self.varying.update(equation.outputs)
+        if not self.recomputed.isdisjoint(equation.outputs):
+            return True
         if equation.primitive is lax.dot_general_p and not self.columns.isdisjoint(equation.outputs):
             return True
-        if not sources <= self.near:
+        if not sources or not sources <= self.near:
             return False
-        if kind not in KERNELS and name not in OPAQUE:
+        if not is_kernel(equation):
             self.near.update(equation.outputs)
-        size = operands[0].size if kind == "reducing" else 0
-        return self.repeated * size >= MANY and FEWER * results[0].size <= size
+        size = operands[0].size if KIND.get(equation.primitive.name) == "reducing" else 0
+        return (self.count - 1) * size >= MANY and FEWER * results[0].size <= size

@@ -18,16 +18,18 @@ from admodes.planner.block_diagonal import blocked
 from admodes.planner.chained import chained
 from admodes.planner.known import matrix_product
 from admodes.planner.machine import Machine
+from admodes.planner.recomputed import evaluate_once
 from admodes.planner.result import LARGEST, Dense, Nonzeros
 from admodes.planner.seeded import compressed, forward, reverse
 from admodes.planner.task import Task
 from admodes.planner.work import Work, conversion, work
-from admodes.program.evaluate import evaluate
 from admodes.program.ir import Program
 from admodes.rules.derived import keep
 from admodes.sparse.coloring import coloring
+from admodes.sparse.order import ORDERS
 
 COLORING_SECONDS = 0.1
+SMALL = 2**12  # columns: a coloring of fewer is found within a few hundredths of a second
 DENSE = 0.5  # from this part of nonzeros on a pattern is not worth compressing, nor entry by entry accumulation
 PRODUCTS = 4_000_000
 MOST_NUMBERS = 4000  # nonzeros of local Jacobians: beyond, an elimination order is not searched in seconds
@@ -101,14 +103,27 @@ def candidate(method: Method, task: Task, machine: Machine, form: str) -> Candid
     return Candidate(method, done, machine.seconds(done), done.peak, getattr(method, "multiplications", counted))
 
 
-def candidates(task: Task, machine: Machine, form: str, options: dict, eliminate: bool = False) -> Iterator[Candidate]:
+def candidates(task: Task, machine: Machine, form: str, options: dict, objective: str = "time") -> Iterator[Candidate]:
     """The candidates for a task: plain modes always, the others where the structure of the Jacobian offers them.
 
-    ``eliminate`` adds the search for an elimination order, which takes seconds.
+    For the objective ``"time"`` colorings are improved only where that might make them the fastest; for
+    ``"multiplications"`` an elimination order is searched, which takes seconds.
     """
+    least = math.inf
 
     def cost(method: Method) -> Candidate:
-        return candidate(method, task, machine, form)
+        nonlocal least
+        found = candidate(method, task, machine, form)
+        least = min(least, found.seconds)
+        return found
+
+    def colored(kind: str) -> Candidate:
+        if objective == "time" and kind in ("column", "row") and max(pattern.shape) < SMALL:
+            colors = coloring(pattern, kind, order=ORDERS, budget=COLORING_SECONDS / 5)
+            quick = cost(compressed(colors, **options))
+            if colors.optimal or quick.seconds * colors.lower_bound > least * colors.number:
+                return quick
+        return cost(compressed(coloring(pattern, kind, budget=COLORING_SECONDS, shapes=grids(task, kind)), **options))
 
     if task.is_varying:
         yield cost(forward(task, **options) if task.symmetric else reverse(task, **options))
@@ -117,7 +132,7 @@ def candidates(task: Task, machine: Machine, form: str, options: dict, eliminate
         yield cost(forward(task, **options))
         if task.rows_allowed:
             yield cost(reverse(task, **options))
-        if eliminate:
+        if objective == "multiplications":
             with contextlib.suppress(TooLarge, PlanningError):  # no small program of real numbers
                 yield cost(Accumulated(searched(task), "elimination"))
         if form == "dense" and (min(task.n, task.m) <= 1 or task.is_laid_out):
@@ -126,20 +141,17 @@ def candidates(task: Task, machine: Machine, form: str, options: dict, eliminate
             yield cost(known)
     pattern = task.pattern
     sparse = pattern.nnz < DENSE * task.n * task.m and (form != "dense" or task.n * task.m <= LARGEST)
-    if sparse or form == "compressed":
-        for kind in kinds(task):
-            colors = coloring(pattern, kind, budget=COLORING_SECONDS, shapes=grids(task, kind))
-            yield cost(compressed(colors, **options))
-    if form == "compressed" or options.get("mesh") is not None:
-        return  # only products with seeds can be handed out as such, or split over devices
-    if sparse:
+    alone = form == "compressed" or options.get("mesh") is not None  # only products with seeds will do
+    if sparse and not alone:
         if (found := blocked(task, machine)) is not None:
             yield cost(found)
         with contextlib.suppress(TooLarge, PlanningError):  # too large, or complex
             yield cost(Accumulated(accumulation(rows_only(task), task.active, most_products=PRODUCTS)))
-    else:
-        if (found := chained(task, machine, lambda part: best(part, machine))) is not None:
-            yield cost(found)
+    elif not alone and (cut := chained(task, machine, lambda part: best(part, machine))) is not None:
+        yield cost(cut)
+    if sparse or form == "compressed":
+        for kind in kinds(task):
+            yield colored(kind)
 
 
 def kinds(task: Task) -> list[str]:
@@ -205,7 +217,7 @@ class Accumulated:
     def jacobian(self, task: Task, tables, args) -> tuple[list, Nonzeros]:
         outs, values = self.accumulation(rows_only(task), tables, args)
         if not all(task.differentiated):
-            outs = evaluate(task.program, *args)
+            outs = evaluate_once(task.program, args)
         return outs, Nonzeros(values)
 
 

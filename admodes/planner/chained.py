@@ -18,6 +18,7 @@ from admodes.planner.batches import batched
 from admodes.planner.chain import Bracket, bracket
 from admodes.planner.cuts import Split, Stage, split, subprogram
 from admodes.planner.machine import Machine
+from admodes.planner.recomputed import evaluate_once
 from admodes.planner.result import Dense, Nonzeros, joined, places
 from admodes.planner.task import Task
 from admodes.planner.work import Work, work
@@ -126,13 +127,14 @@ class Chained:
         made = [s for e in before.equations for s in e.outputs]
         inputs = sorted({x for e in before.equations for x in e.inputs if not isinstance(x, Const)} - set(made))
         before = dataclasses.replace(before, inputs=tuple(inputs), outputs=tuple(made))
-        env.update(zip(made, evaluate(before, *(env[s] for s in inputs)), strict=True))
+        env.update(zip(made, evaluate_once(before, [env[s] for s in inputs]), strict=True))
         linear: list = []
+        seeds = {k: self.sizes[b.start if b.how == "push" else b.stop] for b in _brackets(self.order) for k in _rest(b)}
         for k, (stage, method) in enumerate(zip(self.split.stages, self.methods, strict=True)):
             inner = part(program, stage)
             values = [env[s] for s in (*stage.active, *stage.plain)]
             if method is None:
-                outs, tape = INTERPRETER.record_program(inner.closed, values, inner.active)
+                outs, tape = _recorded(inner, values, seeds[k])
                 linear.append((inner, tape))
             else:
                 outs, matrix = self.kind.stage(k, method, stage_tables[k], inner, values)
@@ -173,6 +175,8 @@ def _brackets(b: Bracket):
 
 def _rest(b: Bracket) -> range:
     """The stages that a push or pull goes through."""
+    if b.how not in ("push", "pull"):
+        return range(0)
     (inner,) = b.parts
     return range(inner.stop, b.stop) if b.how == "push" else range(b.start, inner.start)
 
@@ -192,6 +196,25 @@ def pushing_work(task: Task, seeds: int) -> Work:
 
 def pulling_work(task: Task, seeds: int) -> Work:
     return work(task.pulling, (False,) * len(task.active) + (True,) * len(task.out_avals), seeds)
+
+
+def _recorded(task: Task, values: Sequence, count: int) -> tuple[list, Any]:
+    """(outputs, tape) of a task; each entry of the tape will be used for ``count`` seeds."""
+    known: list = []
+    structure: Any = None
+
+    def record(*values):
+        nonlocal structure
+        outs, tape = INTERPRETER.record_program(task.closed, values, task.active)
+        leaves, structure = jax.tree_util.tree_flatten(tape)
+        known.extend(None if isinstance(x, jc.Tracer) else x for x in leaves)
+        return [*outs, *(x for x in leaves if isinstance(x, jc.Tracer))]
+
+    program = from_jaxpr(jc.trace_flat(record, task.closed.in_avals, "record"))
+    results = evaluate_once(program, values, often=count)
+    n = len(task.closed.out_avals)
+    found = iter(results[n:])
+    return results[:n], structure.unflatten(next(found) if x is None else x for x in known)
 
 
 def _carry(apply: Callable, matrix, given: tuple, wanted: tuple, columns: bool = False):

@@ -95,7 +95,7 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
             "a memory limit is met by measuring, which cannot be done while the function is being traced: make the "
             "plan first, outside of jit and vmap (plan = admodes.plan(f, x, memory_limit=...)), then use plan.jacobian."
         )
-    found = list(candidates(task, constants, settings.form, settings.options, settings.objective == "multiplications"))
+    found = list(candidates(task, constants, settings.form, settings.options, settings.objective))
     plain = found
     found = [*plain, *_checkpointed(plain, task, constants, settings)]
     known = recall(task.fingerprint, settings.form)
@@ -230,7 +230,7 @@ class Run:
         """(row, column) of each entry."""
         assert self.pattern is not None
         with jax.ensure_compile_time_eval():
-            return jax.numpy.asarray(np.stack([self.pattern.rows, self.pattern.cols], 1).astype(np.int32))
+            return jax.device_put(np.stack([self.pattern.rows, self.pattern.cols], 1).astype(np.int32))
 
 
 def compiled(task: Task, chosen: Candidate, form: str, finish: Callable = lambda outs, entries: entries) -> Run:
@@ -254,5 +254,5 @@ def compiled(task: Task, chosen: Candidate, form: str, finish: Callable = lambda
     elif pattern is not None and method.pattern is None:
         where = positions(pattern)
     with jax.ensure_compile_time_eval():
-        arrays = jax.tree_util.tree_map(jax.numpy.asarray, (method.tables, where))
+        arrays = jax.device_put((method.tables, where))  # without compiling anything, as asarray would
     return Run(task, pattern, program, arrays)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import jax
@@ -25,14 +23,13 @@ from admodes.modes.interpreter import INTERPRETER
 from admodes.modes.record import Recorded, record_equation
 from admodes.modes.tape import Entry, Recorder
 from admodes.planner.products import Entries
+from admodes.planner.recomputed import evaluate_once
 from admodes.planner.regions import joined
-from admodes.planner.work import KIND
 from admodes.program import jax_compat as jc
-from admodes.program.evaluate import bind, evaluate, live_equations, run
+from admodes.program.evaluate import evaluate, run
 from admodes.program.host import evaluate_known, is_known
-from admodes.program.ir import Const, Program, from_jaxpr
+from admodes.program.ir import Program, from_jaxpr
 from admodes.program.merge import merge_common
-from admodes.rules.again import stored
 from admodes.rules.contractions import dot_numbers
 from admodes.rules.convolution import convolution_products
 from admodes.sparse.coloring import color_columns
@@ -40,7 +37,6 @@ from admodes.sparse.compress import seeds
 from admodes.sparse.detect import Detector, Value, identity_blocks
 
 COLORING_SECONDS = 0.02
-LARGE = 256  # entries: computing fewer anew costs less than keeping them
 
 # linear primitives that copy and add entries: where the indices are known, all nonzeros are 1
 NAMES = """
@@ -90,25 +86,13 @@ class Local:
     def values(self, program: Program, known: Sequence, args: Sequence) -> tuple[list, list]:
         """The outputs of ``program`` (traced here or elsewhere) and the flat arrays, at ``args``."""
         constants = [x if k is None else program.constants[k][1] for k, x in zip(self.places, known, strict=True)]
-        results = run(self.program, self._step, [*constants, *args])
+        results = evaluate_once(self.program, [*constants, *args])
         return results[: len(self.outputs)], results[len(self.outputs) :]
-
-    def _step(self, equation, operands, params) -> Sequence:
-        """Evaluate one equation; what takes long, and is used more than once, is stored."""
-        results = bind(equation.primitive, operands, params)
-        if KIND.get(equation.primitive.name) != "transcendental" or results[0].size < LARGE:
-            return results
-        return stored(results) if self._uses[equation.outputs[0]] > 1 else results
 
     @property
     def closed(self):
         """The program as a jaxpr."""
         return jc.trace_flat(lambda *args: evaluate(self.program, *args), self.program.in_avals, "local")
-
-    @cached_property
-    def _uses(self) -> Counter:
-        """How many equations that matter read each slot."""
-        return Counter(x for e in live_equations(self.program) for x in e.inputs if not isinstance(x, Const))
 
 
 def local_jacobians(program: Program, active: Sequence[bool], most: float = math.inf, regions: bool = False) -> Local:

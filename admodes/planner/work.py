@@ -105,7 +105,7 @@ def _peak(jaxpr, parts: Sequence[tuple[Work, int]]) -> float:
     for k, (eqn, (done, copies)) in enumerate(zip(jaxpr.eqns, parts, strict=True)):
         for v in eqn.outvars:
             if kernels[k] or (last.get(v, -1) > following[k] and KIND.get(eqn.primitive.name) != "free"):
-                stored[v] = _bytes(v.aval) * copies
+                stored[v] = bytes_of(v.aval) * copies
                 alive += stored[v]
         peak = max(peak, alive + done.peak)
         for v in {x for x in [*eqn.invars, *eqn.outvars] if not isinstance(x, jc.Literal)}:
@@ -118,12 +118,12 @@ def _variable(atom):
     return None if isinstance(atom, jc.Literal) else atom
 
 
-def _size(aval) -> int:
+def entries(aval) -> int:
     return math.prod(getattr(aval, "shape", ()))
 
 
-def _bytes(aval) -> int:
-    return _size(aval) * np.dtype(getattr(aval, "dtype", np.int32)).itemsize if not _opaque(aval) else 0
+def bytes_of(aval) -> int:
+    return entries(aval) * np.dtype(getattr(aval, "dtype", np.int32)).itemsize if not _opaque(aval) else 0
 
 
 def _opaque(aval) -> bool:
@@ -135,13 +135,13 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
     kind = KIND.get(name)
     p = seeds if any(flags) else 1
     outs = [v.aval for v in eqn.outvars]
-    size = sum(map(_size, outs)) * p
+    size = sum(map(entries, outs)) * p
     if name == "scan":
-        body = work(jc.close_jaxpr(params["jaxpr"]), tuple(_carried(flags, params, outs)), seeds)
+        body = work(jc.close_jaxpr(params["jaxpr"]), tuple(carried(flags, params)), seeds)
         kept, carry = params["num_consts"] + params["num_carry"], params["num_carry"]
         stacked = [v.aval for v, on in zip(eqn.invars[kept:], flags[kept:], strict=True) if on]
         stacked += outs[carry:] if any(flags) else []
-        turned = 2.0 * p * sum(map(_bytes, stacked))  # steps come first inside of a loop, seeds outside
+        turned = 2.0 * p * sum(map(bytes_of, stacked))  # steps come first inside of a loop, seeds outside
         return in_loop(body).times(params["length"]) + Work(bytes=turned)
     if name == "while":
         step = jc.close_jaxpr(params["body_jaxpr"])
@@ -155,8 +155,8 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
     if kind == "free":
         return Work()
     moved = size * 1.0
-    moved_bytes = sum(_bytes(a) for a in outs) * p
-    moved_bytes += sum(_bytes(v.aval) * (p if on else 1) for v, on in zip(eqn.invars, flags, strict=True))
+    moved_bytes = sum(bytes_of(a) for a in outs) * p
+    moved_bytes += sum(bytes_of(v.aval) * (p if on else 1) for v, on in zip(eqn.invars, flags, strict=True))
     if name == "dot_general":
         (left, _), _ = params["dimension_numbers"]
         depth = math.prod(eqn.invars[0].aval.shape[d] for d in left)
@@ -164,12 +164,12 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
     if name == "conv_general_dilated":
         kernel = eqn.invars[1].aval
         features = params["dimension_numbers"].rhs_spec[0]
-        depth = _size(kernel) // max(kernel.shape[features], 1)
+        depth = entries(kernel) // max(kernel.shape[features], 1)
         return Work(products=size * depth, bytes=moved_bytes, kernels=1)
     if kind == "scattering":
-        return Work(scattered=_size(eqn.invars[-1].aval) * p, bytes=moved_bytes, kernels=1)
+        return Work(scattered=entries(eqn.invars[-1].aval) * p, bytes=moved_bytes, kernels=1)
     if kind == "reducing":
-        read = sum(_size(v.aval) * (p if on else 1) for v, on in zip(eqn.invars, flags, strict=True))
+        read = sum(entries(v.aval) * (p if on else 1) for v, on in zip(eqn.invars, flags, strict=True))
         return Work(elements=read, bytes=moved_bytes, kernels=1)
     if kind == "moving":
         return Work(elements=moved, kernels=FUSED)
@@ -193,7 +193,7 @@ def in_loop(body: Work) -> Work:
     return dataclasses.replace(body, kernels=0.05 * body.kernels)
 
 
-def _carried(flags, params, outs) -> list[bool]:
+def carried(flags, params) -> list[bool]:
     """What varies with the seeds inside a scan: a carry does if anything that varies reaches the loop."""
     a, b = params["num_consts"], params["num_consts"] + params["num_carry"]
     return [*flags[:a], *([any(flags)] * (b - a)), *flags[b:]]
