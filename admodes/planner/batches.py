@@ -47,6 +47,11 @@ def batched(
     return jax.vmap(one, out_axes=(None, 0))(*seeds)
 
 
+def evaluate_once(program: Program, args: Sequence, often: float = 1.0) -> list:
+    """The outputs of a program, to be read so ``often``; what would be computed over and over passes memory."""
+    return run(program, _Sweep(program, often=often).step, args)
+
+
 @custom_vmap
 def _row_times(row, matrix):
     """g Wᵀ; of several rows (W gᵀ)ᵀ, stored between, as XLA would turn it back."""
@@ -62,14 +67,16 @@ def _rows_times(count, batched, rows, matrix):
 class _Sweep:
     """``varying`` are the slots that depend on seeds, ``near`` those of them that no kernel lies before.
 
-    ``columns`` are results that will be transposed.
+    ``columns`` are results that will be transposed; results are read so ``often``.
     """
 
-    def __init__(self, program: Program, seeds: Sequence[int], count: int, columns: Sequence):
+    def __init__(
+        self, program: Program, seeds: Sequence[int] = (), count: int = 1, columns: Sequence = (), often: float = 1.0
+    ):
         self.varying, self.near = set(seeds), set(seeds)
         self.columns = {x for x in columns if not isinstance(x, Const)}
         self.count = count
-        self.recomputed = recomputed(program, seeds, count)
+        self.recomputed = recomputed(program, seeds, count, often)
 
     def step(self, equation, operands, params) -> Sequence:
         """Evaluate one equation."""
@@ -86,7 +93,7 @@ class _Sweep:
         closed = jc.close_jaxpr(params["jaxpr"])
         program = from_jaxpr(closed)
         flags = carried([not isinstance(x, Const) and x in self.varying for x in equation.inputs], params)
-        body = _Sweep(program, [x for x, on in zip(program.inputs, flags, strict=True) if on], self.count, ())
+        body = _Sweep(program, [x for x, on in zip(program.inputs, flags, strict=True) if on], self.count)
         return jc.trace_flat(lambda *args: run(program, body.step, args), program.in_avals, "body")
 
     def _is_few_rows_times(self, equation, operands, params) -> bool:

@@ -14,11 +14,11 @@ import numpy as np
 from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
 from admodes.planner.accumulate import Accumulation, TooLarge, accumulation
+from admodes.planner.batches import evaluate_once
 from admodes.planner.block_diagonal import blocked
 from admodes.planner.chained import chained
 from admodes.planner.known import matrix_product
 from admodes.planner.machine import Machine
-from admodes.planner.recomputed import evaluate_once
 from admodes.planner.result import LARGEST, Dense, Nonzeros
 from admodes.planner.seeded import compressed, forward, reverse
 from admodes.planner.task import Task

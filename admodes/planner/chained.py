@@ -14,11 +14,10 @@ from jax import lax
 
 from admodes.linear.pattern import SparsityPattern
 from admodes.modes.interpreter import INTERPRETER
-from admodes.planner.batches import batched
+from admodes.planner.batches import batched, evaluate_once
 from admodes.planner.chain import Bracket, bracket
 from admodes.planner.cuts import Split, Stage, split, subprogram
 from admodes.planner.machine import Machine
-from admodes.planner.recomputed import evaluate_once
 from admodes.planner.result import Dense, Nonzeros, joined, places
 from admodes.planner.task import Task
 from admodes.planner.work import Work, work

@@ -22,8 +22,8 @@ from admodes.linear.pattern import SparsityPattern
 from admodes.modes.interpreter import INTERPRETER
 from admodes.modes.record import Recorded, record_equation
 from admodes.modes.tape import Entry, Recorder
+from admodes.planner.batches import evaluate_once
 from admodes.planner.products import Entries
-from admodes.planner.recomputed import evaluate_once
 from admodes.planner.regions import joined
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate, run

@@ -16,16 +16,14 @@ from collections import defaultdict
 from collections.abc import Container, Sequence
 
 from admodes.planner.work import KIND, bytes_of, entries
-from admodes.program.evaluate import bind, run
 from admodes.program.ir import Const, Equation, Program
-from admodes.rules.again import stored
 
 OFTEN = 1.5  # evaluations of an entry, at least, of what is stored
 MANY = 4000  # operations that are saved: fewer take as long as storing does
 SITES = 64  # places in a kernel that are told apart
 COST = {"transcendental": 16.0, "free": 0.0, "moving": 0.0, "padding": 1.0, "joining": 1.0}  # of an entry; others: 1
 CACHED = 2**22  # bytes of a value that is read from a cache
-PRICES = 2.0, 24.0  # operations in the time of storing and reading a cached entry, and another one
+PRICES = 2.0, 24.0  # operations in the time of storing and reading an entry that is cached, and one that is not
 MOVING = frozenset({"moving", "padding", "joining"})
 SPREADING = frozenset({"moving", "free"})  # an entry that is read goes to as many as there are more of the results
 KERNELS = frozenset({"reducing", "solving", "scattering", "gathering"})
@@ -35,17 +33,6 @@ OPAQUE = frozenset({"dot_general", "conv_general_dilated", "scan", "while", "con
 def is_kernel(equation: Equation) -> bool:
     """Whether what an equation computes is in memory anyway."""
     return _kind(equation) in KERNELS or equation.primitive.name in OPAQUE or len(equation.outputs) != 1
-
-
-def evaluate_once(program: Program, args: Sequence, often: float = 1.0) -> list:
-    """The outputs of a program, to be read so ``often``; what would be computed over and over is stored."""
-    chosen = recomputed(program, often=often)
-
-    def step(equation, operands, params):
-        results = bind(equation.primitive, operands, params)
-        return results if chosen.isdisjoint(equation.outputs) else stored(results)
-
-    return run(program, step, args)
 
 
 def recomputed(program: Program, seeds: Sequence[int] = (), count: int = 1, often: float = 1.0) -> frozenset[int]:
@@ -95,6 +82,7 @@ def _evaluations(program: Program, varying: Container[int], count: int, often: f
         elif len(here) > SITES:
             here = {next(fresh): total}
         varies = any(slot in varying for slot in e.outputs)
+        where = str(e.params) if kind in MOVING | SPREADING else ""
         for k, x in enumerate(e.inputs):
             if isinstance(x, Const) or not (read := entries(program.avals[x])):
                 continue
@@ -103,7 +91,7 @@ def _evaluations(program: Program, varying: Container[int], count: int, often: f
                 repeated *= entries(program.avals[e.outputs[0]]) / read
             for place, times in here.items():
                 if kind in MOVING or repeated != 1:
-                    place = moved.setdefault((place, e.primitive.name, k, str(e.params)), next(fresh))
+                    place = moved.setdefault((place, e.primitive.name, k, where), next(fresh))
                 places[x][place] = times * repeated
     return found
 
