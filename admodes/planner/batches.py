@@ -17,11 +17,13 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from admodes.planner.recomputed import is_kernel, recomputed
+from admodes.planner.small import small_products_added_up
 from admodes.planner.work import KIND, carried
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, run
 from admodes.program.ir import Const, Program, from_jaxpr
 from admodes.rules.again import stored
+from admodes.rules.derived import keep
 
 MANY = 4000  # values that are added up: fewer are computed as fast as they are stored
 FEWER = 4  # entries to a sum, at least: longer results are as good as what they come from
@@ -37,11 +39,11 @@ def batched(
 
     ``columns``: the results will be transposed.
     """
-    results = program.outputs[n_outputs:] if columns else ()
-    sweep = _Sweep(program, program.inputs[len(args) :], len(seeds[0]) if seeds else 1, results)
+    seeded = [False] * len(args) + [True] * len(seeds)
+    sweep = _Sweep(program, seeded, len(seeds[0]) if seeds else 1, n_outputs if columns else None)
 
     def one(*seeds):
-        flat = run(program, sweep.step, [*args, *seeds])
+        flat = sweep([*args, *seeds])
         return flat[:n_outputs], flat[n_outputs:]
 
     return jax.vmap(one, out_axes=(None, 0))(*seeds)
@@ -49,7 +51,7 @@ def batched(
 
 def evaluate_once(program: Program, args: Sequence, often: float = 1.0) -> list:
     """The outputs of a program, to be read so ``often``; what would be computed over and over passes memory."""
-    return run(program, _Sweep(program, often=often).step, args)
+    return _Sweep(program, [False] * len(args), often=often)(args)
 
 
 @custom_vmap
@@ -71,12 +73,23 @@ class _Sweep:
     """
 
     def __init__(
-        self, program: Program, seeds: Sequence[int] = (), count: int = 1, columns: Sequence = (), often: float = 1.0
+        self,
+        program: Program,
+        seeded: Sequence[bool],
+        count: int = 1,
+        first_column: int | None = None,
+        often: float = 1.0,
     ):
+        self.program = small_products_added_up(program, seeded, count)
+        seeds = keep(seeded, self.program.inputs)
         self.varying, self.near = set(seeds), set(seeds)
-        self.columns = {x for x in columns if not isinstance(x, Const)}
+        results = () if first_column is None else self.program.outputs[first_column:]
+        self.columns = {x for x in results if not isinstance(x, Const)}
         self.count = count
-        self.recomputed = recomputed(program, seeds, count, often)
+        self.recomputed = recomputed(self.program, seeds, count, often)
+
+    def __call__(self, args: Sequence) -> list:
+        return run(self.program, self.step, args)
 
     def step(self, equation, operands, params) -> Sequence:
         """Evaluate one equation."""
@@ -93,8 +106,8 @@ class _Sweep:
         closed = jc.close_jaxpr(params["jaxpr"])
         program = from_jaxpr(closed)
         flags = carried([not isinstance(x, Const) and x in self.varying for x in equation.inputs], params)
-        body = _Sweep(program, [x for x, on in zip(program.inputs, flags, strict=True) if on], self.count)
-        return jc.trace_flat(lambda *args: run(program, body.step, args), program.in_avals, "body")
+        body = _Sweep(program, flags, self.count)
+        return jc.trace_flat(lambda *args: body(args), program.in_avals, "body")
 
     def _is_few_rows_times(self, equation, operands, params) -> bool:
         """Whether a few vectors that depend on seeds meet the last axis of a large matrix that does not."""

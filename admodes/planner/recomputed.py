@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Container, Sequence
 
 from admodes.planner.work import KIND, bytes_of, entries
+from admodes.program.evaluate import dependent
 from admodes.program.ir import Const, Equation, Program
 
 OFTEN = 1.5  # evaluations of an entry, at least, of what is stored
@@ -40,10 +41,7 @@ def recomputed(program: Program, seeds: Sequence[int] = (), count: int = 1, ofte
 
     What depends on the inputs ``seeds`` is computed ``count`` times at once, and outputs are evaluated so ``often``.
     """
-    varying = set(seeds)
-    for e in program.equations:
-        if not varying.isdisjoint(_slots(e)):
-            varying.update(e.outputs)
+    varying = dependent(program, seeds)
     found = _evaluations(program, varying, count, often)
     costs: defaultdict = defaultdict(float)
     chosen = set()

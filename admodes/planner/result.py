@@ -84,6 +84,8 @@ class Nonzeros:
             there = lax.eq(lax.broadcasted_iota(np.int32, shape, 1), lax.broadcast_in_dim(places.columns, shape, (0,)))
             values = lax.broadcast_in_dim(self.values, shape, (0,))
             return lax.select(there, values, lax.full_like(values, 0))
+        if isinstance(places, Runs):
+            return lax.reshape(places.written(self.values, math.prod(shape)), shape)
         flat = jax.numpy.zeros(math.prod(shape), self.values.dtype).at[places]
         filled = flat.set(self.values, indices_are_sorted=True, unique_indices=True, mode="promise_in_bounds")
         return lax.reshape(filled, shape)
@@ -97,6 +99,30 @@ class OneEach:
     columns: Any
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Runs:
+    """Where the nonzeros are that come in runs of ``width`` entries side by side: the places of the first of each."""
+
+    first: Any
+    width: int = field(metadata={"static": True})
+
+    def written(self, values, size: int):
+        """The flat array with these entries, each run being copied as a whole."""
+        numbers = lax.ScatterDimensionNumbers((1,), (), (0,))
+        runs = lax.reshape(values, (values.size // self.width, self.width))
+        return lax.scatter(
+            jax.numpy.zeros(size, values.dtype),
+            lax.expand_dims(self.first, (1,)),
+            runs,
+            numbers,
+            indices_are_sorted=True,
+            unique_indices=True,
+            mode="promise_in_bounds",
+        )
+
+
+SHORTEST = 4  # of the runs that are copied faster than number by number
 LARGEST = 2**31 - 1  # entries of a dense matrix whose places are 32-bit numbers
 
 
@@ -106,11 +132,14 @@ def positions(pattern: SparsityPattern) -> np.ndarray:
     return np.asarray(pattern.rows, kind) * pattern.shape[1] + np.asarray(pattern.cols, kind)
 
 
-def places(pattern: SparsityPattern) -> np.ndarray | OneEach:
-    """Where the nonzeros go when the whole matrix is written: in one pass, if there is one in each row."""
+def places(pattern: SparsityPattern) -> np.ndarray | OneEach | Runs:
+    """Where the nonzeros go when the whole matrix is written: in one pass, if there is one in each row; or in runs."""
     if pattern.nnz and (pattern.row_counts == 1).all():
         return OneEach(pattern.cols.astype(np.int32))
-    return positions(pattern)
+    flat = positions(pattern)
+    ends = np.flatnonzero(np.diff(flat) != 1) + 1
+    width = int(np.gcd.reduce(np.diff(ends, prepend=0, append=flat.size)))
+    return Runs(flat[::width], width) if width >= SHORTEST else flat
 
 
 def blocks(matrix, out_avals: Sequence, in_avals: Sequence, out_tree, in_tree, pulled: bool):

@@ -126,6 +126,12 @@ def bytes_of(aval) -> int:
     return entries(aval) * np.dtype(getattr(aval, "dtype", np.int32)).itemsize if not _opaque(aval) else 0
 
 
+def depth_of(params, left) -> int:
+    """How many products an entry of a ``dot_general`` adds up, ``left`` being the type of its first operand."""
+    (contracted, _), _ = params["dimension_numbers"]
+    return math.prod(left.shape[d] for d in contracted)
+
+
 def _opaque(aval) -> bool:
     return not hasattr(aval, "shape") or jc.is_extended(aval.dtype)
 
@@ -158,9 +164,7 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
     moved_bytes = sum(bytes_of(a) for a in outs) * p
     moved_bytes += sum(bytes_of(v.aval) * (p if on else 1) for v, on in zip(eqn.invars, flags, strict=True))
     if name == "dot_general":
-        (left, _), _ = params["dimension_numbers"]
-        depth = math.prod(eqn.invars[0].aval.shape[d] for d in left)
-        return Work(products=size * depth, bytes=moved_bytes, kernels=1)
+        return Work(products=size * depth_of(params, eqn.invars[0].aval), bytes=moved_bytes, kernels=1)
     if name == "conv_general_dilated":
         kernel = eqn.invars[1].aval
         features = params["dimension_numbers"].rhs_spec[0]

@@ -58,7 +58,11 @@ class Program:
 
     @property
     def out_avals(self) -> tuple:
-        return tuple(jc.typeof(o.value) if isinstance(o, Const) else self.avals[o] for o in self.outputs)
+        return tuple(map(self.type_of, self.outputs))
+
+    def type_of(self, operand):
+        """Of a slot, or of a :class:`Const`."""
+        return jc.typeof(operand.value) if isinstance(operand, Const) else self.avals[operand]
 
 
 @jc.weak_cache
