@@ -62,10 +62,13 @@ class Accumulation:
     dtype: np.dtype
     search: Found | None = None
 
-    def __call__(self, program: Program, tables: Any, args: Sequence) -> tuple[list, jax.Array]:
-        """The outputs of ``program`` (this one, traced here or elsewhere) and the nonzeros, row by row, at ``args``."""
+    def __call__(self, program: Program, tables: Any, args: Sequence, unread: bool = False) -> tuple[list, jax.Array]:
+        """The outputs of ``program`` (this one, traced here or elsewhere) and the nonzeros, row by row, at ``args``.
+
+        ``unread``: nobody asks for the outputs.
+        """
         known, lists = tables
-        outputs, arrays = self.local.values(program, known, args)
+        outputs, arrays = self.local.values(program, known, args, unread)
         exact = jax.dtypes.result_type(self.dtype, *(x.dtype for x in arrays))
         return outputs, jax.lax.convert_element_type(lists(arrays, exact), self.dtype)
 

@@ -18,7 +18,8 @@ from jax.custom_batching import custom_vmap
 
 from admodes.planner.recomputed import is_kernel, recomputed
 from admodes.planner.small import small_products_added_up
-from admodes.planner.work import KIND, carried
+from admodes.planner.varying import carried, dependent
+from admodes.planner.work import KIND
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, run
 from admodes.program.ir import Const, Program, from_jaxpr
@@ -33,14 +34,15 @@ LONG = 64
 
 
 def batched(
-    program: Program, args: Sequence, seeds: Sequence, n_outputs: int, columns: bool = False
+    program: Program, args: Sequence, seeds: Sequence, n_outputs: int, columns: bool = False, unread: bool = False
 ) -> tuple[list, list]:
     """(outputs, results with a leading axis over the seeds) of a program at the same ``args`` for all ``seeds``.
 
-    ``columns``: the results will be transposed.
+    ``columns``: the results will be transposed; ``unread``: nobody asks for the outputs.
     """
     seeded = [False] * len(args) + [True] * len(seeds)
-    sweep = _Sweep(program, seeded, len(seeds[0]) if seeds else 1, n_outputs if columns else None)
+    count, first_column = len(seeds[0]) if seeds else 1, n_outputs if columns else None
+    sweep = _Sweep(program, seeded, count, first_column, unread=n_outputs if unread else 0)
 
     def one(*seeds):
         flat = sweep([*args, *seeds])
@@ -49,9 +51,12 @@ def batched(
     return jax.vmap(one, out_axes=(None, 0))(*seeds)
 
 
-def evaluate_once(program: Program, args: Sequence, often: float = 1.0) -> list:
-    """The outputs of a program, to be read so ``often``; what would be computed over and over passes memory."""
-    return _Sweep(program, [False] * len(args), often=often)(args)
+def evaluate_once(program: Program, args: Sequence, often: float = 1.0, unread: int = 0) -> list:
+    """The outputs of a program, to be read so ``often``, but for the first ``unread`` of them.
+
+    What would be computed over and over passes memory.
+    """
+    return _Sweep(program, [False] * len(args), often=often, unread=unread)(args)
 
 
 @custom_vmap
@@ -69,7 +74,7 @@ def _rows_times(count, batched, rows, matrix):
 class _Sweep:
     """``varying`` are the slots that depend on seeds, ``near`` those of them that no kernel lies before.
 
-    ``columns`` are results that will be transposed; results are read so ``often``.
+    Outputs from ``first_column`` on will be transposed. Outputs are read so ``often``, the first ``unread`` not at all.
     """
 
     def __init__(
@@ -79,14 +84,15 @@ class _Sweep:
         count: int = 1,
         first_column: int | None = None,
         often: float = 1.0,
+        unread: int = 0,
     ):
         self.program = small_products_added_up(program, seeded, count)
         seeds = keep(seeded, self.program.inputs)
-        self.varying, self.near = set(seeds), set(seeds)
+        self.varying, self.near = dependent(self.program, seeds), set(seeds)
         results = () if first_column is None else self.program.outputs[first_column:]
         self.columns = {x for x in results if not isinstance(x, Const)}
         self.count = count
-        self.recomputed = recomputed(self.program, seeds, count, often)
+        self.recomputed = recomputed(self.program, seeds, count, often, unread)
 
     def __call__(self, args: Sequence) -> list:
         return run(self.program, self.step, args)
@@ -94,7 +100,6 @@ class _Sweep:
     def step(self, equation, operands, params) -> Sequence:
         """Evaluate one equation."""
         if self._is_few_rows_times(equation, operands, params):
-            self.varying.update(equation.outputs)
             return [_row_times(*operands)]
         if equation.primitive is jc.scan_p:
             params = {**params, "jaxpr": self._body(equation, params)}
@@ -126,8 +131,6 @@ class _Sweep:
 
     def _passes_memory(self, equation, operands, results) -> bool:
         sources = self.varying.intersection(x for x in equation.inputs if not isinstance(x, Const))
-        if sources:
-            self.varying.update(equation.outputs)
         if not self.recomputed.isdisjoint(equation.outputs):
             return True
         if equation.primitive is lax.dot_general_p and not self.columns.isdisjoint(equation.outputs):

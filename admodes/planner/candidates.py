@@ -215,7 +215,7 @@ class Accumulated:
         return once + Work(gathered=terms, elements=float(a.pattern.nnz), kernels=1.0 + 2 * a.levels)
 
     def jacobian(self, task: Task, tables, args) -> tuple[list, Nonzeros]:
-        outs, values = self.accumulation(rows_only(task), tables, args)
+        outs, values = self.accumulation(rows_only(task), tables, args, task.outputs_unread)
         if not all(task.differentiated):
             outs = evaluate_once(task.program, args)
         return outs, Nonzeros(values)

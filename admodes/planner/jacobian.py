@@ -198,7 +198,7 @@ def finished(task, chosen, form: str, call: Call, value: bool) -> tuple[Run, Cal
             entries = blocks(entries, task.out_avals, task.in_avals, call.result.tree, call.in_tree, pulled)
         return (outputs if value else None), entries, aux
 
-    run = compiled(task, chosen, form, finish)
+    run = compiled(task if value or call.request.has_aux else task.without_outputs(), chosen, form, finish)
 
     def unpack(returned):
         outputs, entries, aux = returned

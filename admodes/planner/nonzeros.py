@@ -83,10 +83,13 @@ class Local:
     multiplications: int = 0
     additions: int = 0
 
-    def values(self, program: Program, known: Sequence, args: Sequence) -> tuple[list, list]:
-        """The outputs of ``program`` (traced here or elsewhere) and the flat arrays, at ``args``."""
+    def values(self, program: Program, known: Sequence, args: Sequence, unread: bool = False) -> tuple[list, list]:
+        """The outputs of ``program`` (traced here or elsewhere) and the flat arrays, at ``args``.
+
+        ``unread``: nobody asks for the outputs.
+        """
         constants = [x if k is None else program.constants[k][1] for k, x in zip(self.places, known, strict=True)]
-        results = evaluate_once(self.program, [*constants, *args])
+        results = evaluate_once(self.program, [*constants, *args], unread=len(self.outputs) if unread else 0)
         return results[: len(self.outputs)], results[len(self.outputs) :]
 
     @property

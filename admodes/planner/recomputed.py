@@ -15,16 +15,17 @@ import itertools
 from collections import defaultdict
 from collections.abc import Container, Sequence
 
+from admodes.planner.varying import dependent
 from admodes.planner.work import KIND, bytes_of, entries
-from admodes.program.evaluate import dependent
 from admodes.program.ir import Const, Equation, Program
 
 OFTEN = 1.5  # evaluations of an entry, at least, of what is stored
-MANY = 4000  # operations that are saved: fewer take as long as storing does
+MANY = 16_000  # operations that are saved: fewer take as long as storing does
 SITES = 64  # places in a kernel that are told apart
 COST = {"transcendental": 16.0, "free": 0.0, "moving": 0.0, "padding": 1.0, "joining": 1.0}  # of an entry; others: 1
 CACHED = 2**22  # bytes of a value that is read from a cache
-PRICES = 2.0, 24.0  # operations in the time of storing and reading an entry that is cached, and one that is not
+READ = 4.0  # operations in the time of reading an entry, each time, in place of what it is computed from
+PRICES = 2.0, 24.0  # and of storing one, that is cached or is not
 MOVING = frozenset({"moving", "padding", "joining"})
 SPREADING = frozenset({"moving", "free"})  # an entry that is read goes to as many as there are more of the results
 KERNELS = frozenset({"reducing", "solving", "scattering", "gathering"})
@@ -36,35 +37,53 @@ def is_kernel(equation: Equation) -> bool:
     return _kind(equation) in KERNELS or equation.primitive.name in OPAQUE or len(equation.outputs) != 1
 
 
-def recomputed(program: Program, seeds: Sequence[int] = (), count: int = 1, often: float = 1.0) -> frozenset[int]:
+def recomputed(
+    program: Program, seeds: Sequence[int] = (), count: int = 1, often: float = 1.0, unread: int = 0
+) -> frozenset[int]:
     """The slots of a program to be stored.
 
-    What depends on the inputs ``seeds`` is computed ``count`` times at once, and outputs are evaluated so ``often``.
+    What depends on the inputs ``seeds`` is computed ``count`` times at once, and outputs are evaluated so ``often``,
+    but for the first ``unread`` of them, which nobody asks for.
     """
     varying = dependent(program, seeds)
-    found = _evaluations(program, varying, count, often)
+    kept = _in_memory(program, unread)
+    found = _evaluations(program, kept, varying, count, often, unread)
     costs: defaultdict = defaultdict(float)
     chosen = set()
     for e in program.equations:
-        if is_kernel(e):
+        if not kept.isdisjoint(e.outputs):
             continue
         (slot,) = e.outputs
         aval, copies = program.avals[slot], count if slot in varying else 1
         cost = COST.get(_kind(e), 1.0) + sum(costs[x] for x in _slots(e))
-        saved = (found.get(slot, 1.0) - 1) * cost
+        saved = found.get(slot, 1.0) * (cost - READ) - cost
         price = PRICES[bytes_of(aval) * copies > CACHED]
-        if cost > 1 and saved > price and saved * entries(aval) * copies > MANY and bytes_of(aval):
+        if saved > price and saved * entries(aval) * copies > MANY and bytes_of(aval):
             chosen.add(slot)
         else:
             costs[slot] = cost
     return frozenset(chosen)
 
 
-def _evaluations(program: Program, varying: Container[int], count: int, often: float) -> dict[int, float]:
+def _in_memory(program: Program, unread: int) -> set[int]:
+    """What kernels leave, and transcendental functions that some kernel reads as an array: XLA computes them once."""
+    arrays = {x for x in program.outputs[unread:] if not isinstance(x, Const)}
+    kept = set()
+    for e in reversed(program.equations):
+        if is_kernel(e) or (_kind(e) == "transcendental" and not arrays.isdisjoint(e.outputs)):
+            kept.update(e.outputs)
+        if e.primitive.name in OPAQUE or _kind(e) in KERNELS - {"gathering"}:
+            arrays.update(_slots(e))
+    return kept
+
+
+def _evaluations(
+    program: Program, kept: Container[int], varying: Container[int], count: int, often: float, unread: int
+) -> dict[int, float]:
     """How often each entry of a value is evaluated, of those that may be stored."""
     fresh = itertools.count()
     places: defaultdict = defaultdict(dict)  # of each slot: where in kernels it is evaluated, and how often
-    for slot in program.outputs:
+    for slot in program.outputs[unread:]:
         if not isinstance(slot, Const):
             places[slot][next(fresh)] = often
     moved: dict = {}
@@ -72,7 +91,7 @@ def _evaluations(program: Program, varying: Container[int], count: int, often: f
     for e in reversed(program.equations):
         here = {place: times for slot in e.outputs for place, times in places.pop(slot, {}).items()}
         kind, total = _kind(e), sum(here.values())
-        if is_kernel(e):
+        if any(slot in kept for slot in e.outputs):
             here = {next(fresh): 1.0}
         elif total >= OFTEN and COST.get(kind, 1.0):
             found[e.outputs[0]] = total

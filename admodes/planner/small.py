@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from jax import lax
 
+from admodes.planner.varying import dependent
 from admodes.planner.work import depth_of, entries
 from admodes.program import jax_compat as jc
-from admodes.program.evaluate import bind, dependent, run
+from admodes.program.evaluate import bind, run
 from admodes.program.ir import Equation, Program, from_jaxpr
 
 SMALL = 1024  # multiply-adds; in a loop, sums of so many take at most the time of the call

@@ -28,13 +28,14 @@ class Task:
     """The Jacobian ∂(outputs)/∂(active inputs) of a jaxpr, as a matrix: m rows, n columns, leaf by leaf.
 
     ``differentiated`` says which outputs have rows (the others are values that a later part needs); ``symmetric``
-    that the matrix is known to be (a Hessian).
+    that the matrix is known to be (a Hessian); ``outputs_unread`` that nobody asks for the values of the function.
     """
 
     closed: Any
     active: tuple[bool, ...]
     differentiated: tuple[bool, ...]
     symmetric: bool = False
+    outputs_unread: bool = False
 
     @cached_property
     def program(self) -> Program:
@@ -109,6 +110,12 @@ class Task:
         copy.__dict__.update(pattern=pattern, fingerprint=hashed(self.fingerprint, *given))
         return copy
 
+    def without_outputs(self) -> Task:
+        """The same task where nobody asks for the values of the function."""
+        copy = replace(self, outputs_unread=True)
+        copy.__dict__.update(self.__dict__ | {"outputs_unread": True})
+        return copy
+
     # -- the two sweeps, as programs ---------------------------------------------------------------------
 
     @cached_property
@@ -141,7 +148,7 @@ class Task:
         return self._batched(self.pulling, args, cotangents)
 
     def _batched(self, closed, args: Sequence, seeds: Sequence, columns: bool = False) -> tuple[list, list]:
-        return batched(from_jaxpr(closed), args, seeds, len(self.closed.out_avals), columns)
+        return batched(from_jaxpr(closed), args, seeds, len(self.closed.out_avals), columns, self.outputs_unread)
 
     # -- identity ------------------------------------------------------------------------------------------
 

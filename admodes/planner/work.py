@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
+from admodes.planner.varying import carried, reached
 from admodes.program import jax_compat as jc
 
 KINDS = {
@@ -35,6 +36,7 @@ KINDS = {
 KIND = {name: kind for kind, names in KINDS.items() for name in names.split()}
 FUSED = 0.2  # of a kernel: how much of one an operation is that compilers fuse with its neighbours
 LOOPS = ("scan", "while")
+STEP = 3.0  # kernels of each step of a loop beside its body: it is counted, compared, and its carry copied
 COPIED = 6.0  # elements of cheap operations: a gathered one, where the place is known from another seed
 UNKNOWN_TRIPS = 16  # how often a while loop is taken to run: nobody knows
 
@@ -82,8 +84,7 @@ def work(closed, batched: tuple[bool, ...], seeds: int) -> Work:
     parts: list[tuple[Work, int]] = []  # of each equation, and in how many copies its results come
     for eqn in jaxpr.eqns:
         flags = [v in many for v in map(_variable, eqn.invars)]
-        if any(flags):
-            many.update(eqn.outvars)
+        many.update(itertools.compress(eqn.outvars, reached(eqn.primitive, eqn.params, flags, len(eqn.outvars))))
         parts.append((_equation(eqn, flags, seeds), seeds if any(flags) else 1))
     return dataclasses.replace(sum((done for done, _ in parts), Work()), peak=_peak(jaxpr, parts))
 
@@ -146,7 +147,7 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
         body = work(jc.close_jaxpr(params["jaxpr"]), tuple(carried(flags, params)), seeds)
         kept, carry = params["num_consts"] + params["num_carry"], params["num_carry"]
         stacked = [v.aval for v, on in zip(eqn.invars[kept:], flags[kept:], strict=True) if on]
-        stacked += outs[carry:] if any(flags) else []
+        stacked += list(itertools.compress(outs[carry:], reached(eqn.primitive, params, flags, len(outs))[carry:]))
         turned = 2.0 * p * sum(map(bytes_of, stacked))  # steps come first inside of a loop, seeds outside
         return in_loop(body).times(params["length"]) + Work(bytes=turned)
     if name == "while":
@@ -193,14 +194,8 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
 
 
 def in_loop(body: Work) -> Work:
-    """The same work in the body of a loop, where a kernel is a call and nothing has to be started."""
-    return dataclasses.replace(body, kernels=0.05 * body.kernels)
-
-
-def carried(flags, params) -> list[bool]:
-    """What varies with the seeds inside a scan: a carry does if anything that varies reaches the loop."""
-    a, b = params["num_consts"], params["num_consts"] + params["num_carry"]
-    return [*flags[:a], *([any(flags)] * (b - a)), *flags[b:]]
+    """The same work in a step of a loop, where a kernel is a call and nothing has to be started."""
+    return dataclasses.replace(body, kernels=0.05 * (body.kernels + STEP))
 
 
 def conversion(shape: tuple[int, int], entries: int, dtype) -> Work:

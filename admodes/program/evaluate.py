@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from admodes.program import jax_compat as jc
 from admodes.program.ir import Const, Equation, Program
@@ -40,15 +40,6 @@ def bind(primitive, operands, params) -> Sequence:
     """Evaluate one primitive; always a sequence of results."""
     out = primitive.bind(*operands, **params)
     return list(out) if primitive.multiple_results else [out]
-
-
-def dependent(program: Program, sources: Iterable[int]) -> set[int]:
-    """The slots whose values depend on those of ``sources``, with these."""
-    found = set(sources)
-    for equation in program.equations:
-        if not found.isdisjoint(x for x in equation.inputs if not isinstance(x, Const)):
-            found.update(equation.outputs)
-    return found
 
 
 def live_equations(program: Program) -> list[Equation]:

@@ -1,4 +1,5 @@
-"""What compilers rather compute again, where it is used, than keep: elementwise operations of next to no cost."""
+"""What compilers rather compute again, where it is used, than keep: elementwise operations of next to no
+cost, and parts of what is there."""
 
 from __future__ import annotations
 
@@ -17,44 +18,48 @@ FUSED = frozenset(
         *(lax.select_n_p, lax.convert_element_type_p, lax.broadcast_in_dim_p, lax.real_p, lax.imag_p, lax.conj_p),
     }
 )
+PARTS = frozenset({lax.slice_p, lax.squeeze_p, lax.reshape_p, lax.rev_p, lax.transpose_p, lax.unstack_p})
 MOST = 8  # values that one is derived from
 
 
 def derived(program: Program, known: Collection[int], wanted: Collection[int]) -> Program:
     """A program for those of the ``wanted`` slots that follow from values that are kept, by fused operations alone.
 
-    Kept are the ``known`` slots, and the wanted ones that do not follow. What follows is read from no more bytes than
-    it has itself, so that keeping it would not save any. The inputs of the result are slots that are kept.
+    Kept are the ``known`` slots, and the wanted ones that do not follow. What follows reads no more bytes (of a part of
+    a value: those of the part) than it has itself, so that keeping it would not save any. The inputs of the result are
+    slots that are kept.
     """
-    sources: dict[int, frozenset[int] | None] = {slot: frozenset() for slot, _ in program.constants}
-    sources |= {slot: frozenset([slot]) for slot in {*known, *(slot for slot in program.inputs if slot in wanted)}}
+    kept = {*known, *(slot for slot in program.inputs if slot in wanted)}
+    reads: dict[int, frozenset[int] | None] = {slot: frozenset() for slot, _ in program.constants}
+    reads |= {slot: frozenset([slot]) for slot in kept}
 
     def size(slots) -> int:
         return sum(aval_bytes(program.avals[slot]) for slot in slots)
 
     follows = []
     for e in program.equations:
-        found = _union(sources, e.inputs) if e.primitive in FUSED else None
+        found = _union(reads, e.inputs) if e.primitive in FUSED | PARTS else None
         for slot in e.outputs:
-            sources[slot] = found
-            if slot in wanted and found is not None and size(found) <= size([slot]):
+            reads[slot] = frozenset([slot]) if found and e.primitive in PARTS else found
+            if slot in wanted and found is not None and size(reads[slot] or ()) <= size([slot]):
                 follows.append(slot)
             elif slot in wanted or slot in known:
-                sources[slot] = frozenset([slot])
-    leaves = sorted(frozenset().union(*(sources[slot] or () for slot in follows)))
+                reads[slot] = frozenset([slot])
+                kept.add(slot)
     needed, equations = set(follows), []
     for e in reversed(program.equations):
-        if not needed.isdisjoint(e.outputs) and e.outputs[0] not in leaves:
+        if not (needed - kept).isdisjoint(e.outputs):
             equations.append(e)
             needed.update(x for x in e.inputs if not isinstance(x, Const))
-    return replace(program, inputs=tuple(leaves), outputs=tuple(follows), equations=tuple(equations[::-1]))
+    leaves = tuple(sorted(needed & kept))
+    return replace(program, inputs=leaves, outputs=tuple(follows), equations=tuple(equations[::-1]))
 
 
-def _union(sources: Mapping[int, frozenset[int] | None], inputs: tuple) -> frozenset[int] | None:
+def _union(reads: Mapping[int, frozenset[int] | None], inputs: tuple) -> frozenset[int] | None:
     found: frozenset[int] = frozenset()
     for x in inputs:
         if not isinstance(x, Const):
-            of_x = sources.get(x)
+            of_x = reads.get(x)
             if of_x is None:
                 return None
             found |= of_x

@@ -58,7 +58,7 @@ def test_what_is_stored_grows_with_the_depth_and_no_faster(step):
 
 def test_stencils_of_stencils_are_evaluated_three_times():
     program = flat(lambda u: (lambda v: jnp.roll(v, 1) + jnp.roll(v, -1) + v * v)(jnp.sin(u)), np.ones(N))
-    (times,) = module._evaluations(program, (), 1, 1.0).values()
+    (times,) = module._evaluations(program, (), (), 1, 1.0, 0).values()
     assert times == pytest.approx(3)
     assert names(program, recomputed(program)) == ["sin"]
 
@@ -67,6 +67,21 @@ def test_what_does_not_depend_on_seeds_is_evaluated_for_each():
     program = flat(lambda x, s: jnp.exp(2 * x) * s, np.ones(500), np.ones(500))
     assert not recomputed(program, program.inputs[1:], 1)
     assert names(program, recomputed(program, program.inputs[1:], 8)) == ["exp"]
+
+
+def test_what_is_read_as_an_array_is_in_memory():
+    """XLA keeps the tangens, which a product with a matrix reads; and nobody reads the value of the function."""
+    weights = np.ones((N, 2))
+
+    def sweep(x, s):
+        y = jnp.tanh(x)
+        return y @ weights, (1 - y * y) * s
+
+    program = from_jaxpr(jax.make_jaxpr(sweep)(np.ones(N), np.ones(N)))
+    assert not recomputed(program, program.inputs[1:], 8)
+    alone = from_jaxpr(jax.make_jaxpr(lambda x, s: (jnp.sin(x), jnp.cos(jnp.sin(x)) * s))(np.ones(N), np.ones(N)))
+    assert names(alone, recomputed(alone, alone.inputs[1:], 1)) == []
+    assert names(alone, recomputed(alone, alone.inputs[1:], 8, unread=1)) == ["cos"]
 
 
 def test_what_is_cheap_small_or_in_memory_anyway_is_left_alone():

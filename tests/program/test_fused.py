@@ -42,3 +42,13 @@ def test_each_result_of_an_equation_is_its_own_source():
     first, second = next(e.outputs for e in p.equations if len(e.outputs) == 2)
     assert derived(p, [first], [wanted]).outputs == ()
     assert second == kept
+
+
+def test_parts_of_what_is_kept_follow():
+    p = program(lambda x: [y := jnp.sin(x), y[0], 2.0 * y[1:], jnp.sin(y[0])], np.ones((3, 2)))
+    y, part, doubled, sine = p.outputs
+    again = derived(p, (), [y, part, doubled, sine])
+    assert (again.inputs, again.outputs) == ((y,), (part, doubled))
+    first, rest = evaluate(again, np.arange(6.0).reshape(3, 2))
+    np.testing.assert_array_equal(first, [0.0, 1.0])
+    np.testing.assert_array_equal(rest, [[4.0, 6.0], [8.0, 10.0]])

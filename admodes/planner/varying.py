@@ -1,0 +1,36 @@
+"""Which values of a program depend on seeds, and so come once for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from admodes.program import jax_compat as jc
+from admodes.program.ir import Const, Program
+from admodes.rules.derived import fixed_point
+
+
+def dependent(program: Program, sources: Iterable[int]) -> set[int]:
+    """The slots whose values depend on those of ``sources``, with these."""
+    found = set(sources)
+    for e in program.equations:
+        marked = [not isinstance(x, Const) and x in found for x in e.inputs]
+        found.update(
+            x for x, on in zip(e.outputs, reached(e.primitive, e.params, marked, len(e.outputs)), strict=True) if on
+        )
+    return found
+
+
+def reached(primitive, params, marked: Sequence[bool], results: int) -> Sequence[bool]:
+    """For each result of an equation, whether marked operands reach it."""
+    if primitive is jc.scan_p and any(marked):
+        return jc.depends_on(jc.close_jaxpr(params["jaxpr"]), carried(marked, params))
+    return [any(marked)] * results
+
+
+def carried(marked: Sequence[bool], params) -> list[bool]:
+    """The inputs of the body of a scan that marked operands reach, in some step."""
+    a, b = params["num_consts"], params["num_consts"] + params["num_carry"]
+    body = jc.close_jaxpr(params["jaxpr"])
+    consts, xs = marked[:a], marked[b:]
+    carry = fixed_point(tuple(marked[a:b]), lambda on: jc.depends_on(body, [*consts, *on, *xs])[: b - a])
+    return [*consts, *carry, *xs]
