@@ -130,7 +130,7 @@ class _Sweep:
         return vector and not matrix
 
     def _passes_memory(self, equation, operands, results) -> bool:
-        sources = self.varying.intersection(x for x in equation.inputs if not isinstance(x, Const))
+        sources = self.varying.intersection(equation.slots)
         if not self.recomputed.isdisjoint(equation.outputs):
             return True
         if equation.primitive is lax.dot_general_p and not self.columns.isdisjoint(equation.outputs):

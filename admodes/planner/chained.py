@@ -124,7 +124,7 @@ class Chained:
         env: dict = dict(program.constants) | dict(zip(program.inputs, args, strict=True))
         before = subprogram(program, self.split.prelude, (), ())
         made = [s for e in before.equations for s in e.outputs]
-        inputs = sorted({x for e in before.equations for x in e.inputs if not isinstance(x, Const)} - set(made))
+        inputs = sorted({x for e in before.equations for x in e.slots} - set(made))
         before = dataclasses.replace(before, inputs=tuple(inputs), outputs=tuple(made))
         env.update(zip(made, evaluate_once(before, [env[s] for s in inputs]), strict=True))
         linear: list = []

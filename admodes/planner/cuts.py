@@ -59,7 +59,7 @@ class Flow:
         self.producer: dict[int, int] = {}
         self.between: list[tuple[tuple[int, ...], tuple[int, ...]]] = []  # of each equation: carriers in, carriers out
         for k, equation in enumerate(program.equations):
-            reads = tuple({x for x in equation.inputs if not isinstance(x, Const) and x in self.carries})
+            reads = tuple(self.carries.intersection(equation.slots))
             writes: tuple[int, ...] = ()
             if reads and not isinstance(lookup(equation.primitive), ZeroRule):
                 writes = tuple(s for s in equation.outputs if jc.is_differentiable(program.avals[s]))
@@ -159,7 +159,7 @@ def _stages(program: Program, flow: Flow, chain: list[tuple[int, ...]]) -> Split
     stage_of = dict.fromkeys(flow.inputs, 0)
     members: list[list[int]] = [[] for _ in chain]
     for e, equation in enumerate(program.equations):
-        reads = [x for x in equation.inputs if not isinstance(x, Const)]
+        reads = equation.slots
         earliest = max((stage_of.get(x, 0) for x in reads), default=0)
         if not place.get(e) and any(x in flow.inputs for x in reads):
             earliest = max(earliest, 1)
@@ -174,7 +174,7 @@ def _stages(program: Program, flow: Flow, chain: list[tuple[int, ...]]) -> Split
         made = {s for e in members[k] for s in program.equations[e].outputs}
         results = chain[k]
         extras = tuple(sorted((wanted & made) - set(results)))
-        needed = {x for e in members[k] for x in program.equations[e].inputs if not isinstance(x, Const)} - made
+        needed = {x for e in members[k] for x in program.equations[e].slots} - made
         plain = tuple(sorted(needed - set(chain[k - 1])))
         stages.insert(0, Stage(tuple(members[k]), chain[k - 1], plain, results, extras))
         wanted = (wanted - made) | needed

@@ -55,7 +55,7 @@ def recomputed(
             continue
         (slot,) = e.outputs
         aval, copies = program.avals[slot], count if slot in varying else 1
-        cost = COST.get(_kind(e), 1.0) + sum(costs[x] for x in _slots(e))
+        cost = COST.get(_kind(e), 1.0) + sum(costs[x] for x in e.slots)
         saved = found.get(slot, 1.0) * (cost - READ) - cost
         price = PRICES[bytes_of(aval) * copies > CACHED]
         if saved > price and saved * entries(aval) * copies > MANY and bytes_of(aval):
@@ -68,12 +68,12 @@ def recomputed(
 def _in_memory(program: Program, unread: int) -> set[int]:
     """What kernels leave, and transcendental functions that some kernel reads as an array: XLA computes them once."""
     arrays = {x for x in program.outputs[unread:] if not isinstance(x, Const)}
-    kept = set()
+    kept: set[int] = set()
     for e in reversed(program.equations):
         if is_kernel(e) or (_kind(e) == "transcendental" and not arrays.isdisjoint(e.outputs)):
             kept.update(e.outputs)
         if e.primitive.name in OPAQUE or _kind(e) in KERNELS - {"gathering"}:
-            arrays.update(_slots(e))
+            arrays.update(e.slots)
     return kept
 
 
@@ -117,7 +117,3 @@ def _kind(equation: Equation) -> str:
     """As in :data:`admodes.planner.work.KINDS`, but that selections are elementwise."""
     name = equation.primitive.name
     return "" if name == "select_n" else KIND.get(name, "")
-
-
-def _slots(equation: Equation) -> list[int]:
-    return [x for x in equation.inputs if not isinstance(x, Const)]

@@ -22,13 +22,15 @@ import numpy as np
 from jax import lax
 
 from admodes.linear.pattern import SparsityPattern
+from admodes.planner.folded import Folding, folding
 from admodes.planner.result import Dense, Nonzeros, joined
 from admodes.planner.task import Task
 from admodes.planner.work import Work, work
 from admodes.program import jax_compat as jc
+from admodes.program.ir import Program, from_jaxpr
 from admodes.rules.again import stored
 from admodes.sparse.coloring import Coloring
-from admodes.sparse.compress import decompression
+from admodes.sparse.compress import decompression, seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,18 +120,28 @@ class Seeded:
         outs: list = []
         found: list = []
         colors = (None, None) if tables is None else tables[0]
-        push = functools.partial(task.push, columns=tables is None)
-        sides = ((push, task.in_avals), (task.pull, task.out_avals))
-        for color, count, (apply, avals) in zip(colors, self.products, sides, strict=True):
+        sides = ((self.columns, _pushing, task.in_avals), (self.rows, _pulling, task.out_avals))
+        for color, count, (known, closed, avals) in zip(colors, self.products, sides, strict=True):
+            if not count:
+                found.append(None)
+                continue
+            program = from_jaxpr(closed(task))
+            run = functools.partial(task.sweep, columns=tables is None and closed is _pushing)
 
-            def batch(start, width, color=color, apply=apply, avals=avals):
-                return apply(args, self._seeds(color, avals, start, width))
+            def batch(start, width, color=color, program=program, run=run, avals=avals):
+                return run(program, args, self._seeds(color, avals, start, width))
 
-            parts = None
-            if count:
+            if (split := self._folding(program, len(task.active), count)) is not None:
+                outs, parts = run(split.rest, args, split.values(known_seeds(known, avals)))
+            else:
                 outs, parts = self._in_chunks(batch, count)
             found.append(parts)
         return outs if self.passes else jc.jaxpr_as_fun(task.closed)(*args), found
+
+    def _folding(self, program: Program, first_seed: int, count: int) -> Folding | None:
+        """How to compute ahead what a sweep does to the seeds of the coloring alone."""
+        in_chunks = self.chunk is not None and self.chunk < count
+        return None if self.coloring is None or in_chunks or self.mesh else folding(program, first_seed, count)
 
     def _in_chunks(self, batch: Callable, count: int):
         width = self.chunk or count
@@ -167,6 +179,13 @@ class Seeded:
             return seeds
         spec = jax.sharding.PartitionSpec(self.mesh.axis_names)
         return lax.with_sharding_constraint(seeds, jax.sharding.NamedSharding(self.mesh, spec))
+
+
+def known_seeds(colors: np.ndarray | None, avals: Sequence) -> list:
+    """The seeds of all colors, by leaf."""
+    cuts = np.cumsum([math.prod(a.shape) for a in avals])[:-1]
+    parts = np.split(seeds(colors), cuts, axis=1)
+    return [p.reshape(len(p), *a.shape).astype(a.dtype) for p, a in zip(parts, avals, strict=True)]
 
 
 def _written(product):

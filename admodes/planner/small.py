@@ -18,7 +18,7 @@ from admodes.planner.varying import dependent
 from admodes.planner.work import depth_of, entries
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, run
-from admodes.program.ir import Equation, Program, from_jaxpr
+from admodes.program.ir import Const, Equation, Program, from_jaxpr
 
 SMALL = 1024  # multiply-adds; in a loop, sums of so many take at most the time of the call
 PRECISE = frozenset(map(np.dtype, (np.float32, np.float64, np.complex64, np.complex128)))  # added up as they are
@@ -27,14 +27,15 @@ PRECISE = frozenset(map(np.dtype, (np.float32, np.float64, np.complex64, np.comp
 def small_products_added_up(program: Program, seeded: Sequence[bool], count: int) -> Program:
     """The program with its small products of matrices as sums; what depends on marked inputs comes ``count`` times."""
     varying = dependent(program, itertools.compress(program.inputs, seeded))
-    copies = lambda operand: count if operand in varying else 1
+    copies = lambda x: count if not isinstance(x, Const) and x in varying else 1
     small = {id(e) for e in program.equations if _is_small(e, program, copies)}
     if not small:
         return program
 
     def step(equation, operands, params):
         if id(equation) in small:
-            result = _added_up(*operands, params["dimension_numbers"])
+            left, right = operands
+            result = _added_up(left, right, params["dimension_numbers"])
             return [jc.convert_like(result, program.avals[equation.outputs[0]])]
         return bind(equation.primitive, operands, params)
 
@@ -50,7 +51,7 @@ def _is_small(equation: Equation, program: Program, copies: Callable[[Any], int]
         return False
     if any(jc.is_laid_out(t) or jc.is_varying(t) for t in types):
         return False
-    depth = depth_of(equation.params, left)
+    depth = depth_of(equation.primitive, equation.params, types)
     of_left, of_right, of_result = map(copies, (*equation.inputs, *equation.outputs))
     common = of_result if of_left == of_right else 1  # seeds on both sides are an axis of both
     if not 0 < of_result * entries(result) * depth <= SMALL:

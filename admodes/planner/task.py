@@ -136,19 +136,12 @@ class Task:
         cotangents = [jc.tangent_aval(a) for a in self.out_avals]
         return jc.trace_flat(sweep, [*self.closed.in_avals, *cotangents], "pull")
 
-    def push(self, args: Sequence, tangents: Sequence, columns: bool = False) -> tuple[list, list]:
-        """(outputs, tangents of the rows), the tangents with a leading axis over seeds.
+    def sweep(self, program: Program, args: Sequence, seeds: Sequence, columns: bool = False) -> tuple[list, list]:
+        """(outputs, results of one of the two sweeps), the results with a leading axis over seeds, as ``seeds`` have.
 
-        ``columns``: they will be transposed.
+        ``columns``: the results will be transposed.
         """
-        return self._batched(self.pushing, args, tangents, columns)
-
-    def pull(self, args: Sequence, cotangents: Sequence) -> tuple[list, list]:
-        """(outputs, active cotangents), the cotangents with a leading axis over seeds."""
-        return self._batched(self.pulling, args, cotangents)
-
-    def _batched(self, closed, args: Sequence, seeds: Sequence, columns: bool = False) -> tuple[list, list]:
-        return batched(from_jaxpr(closed), args, seeds, len(self.closed.out_avals), columns, self.outputs_unread)
+        return batched(program, args, seeds, len(self.closed.out_avals), columns, self.outputs_unread)
 
     # -- identity ------------------------------------------------------------------------------------------
 

@@ -127,10 +127,15 @@ def bytes_of(aval) -> int:
     return entries(aval) * np.dtype(getattr(aval, "dtype", np.int32)).itemsize if not _opaque(aval) else 0
 
 
-def depth_of(params, left) -> int:
-    """How many products an entry of a ``dot_general`` adds up, ``left`` being the type of its first operand."""
-    (contracted, _), _ = params["dimension_numbers"]
-    return math.prod(left.shape[d] for d in contracted)
+def depth_of(primitive, params, operands: Sequence) -> int:
+    """How many products an entry of a product of matrices, or of a convolution, adds up; 0 for other primitives."""
+    if primitive is jax.lax.dot_general_p:
+        (contracted, _), _ = params["dimension_numbers"]
+        return math.prod(operands[0].shape[d] for d in contracted)
+    if primitive is jax.lax.conv_general_dilated_p:
+        features = params["dimension_numbers"].rhs_spec[0]
+        return entries(operands[1]) // max(operands[1].shape[features], 1)
+    return 0
 
 
 def _opaque(aval) -> bool:
@@ -164,12 +169,7 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
     moved = size * 1.0
     moved_bytes = sum(bytes_of(a) for a in outs) * p
     moved_bytes += sum(bytes_of(v.aval) * (p if on else 1) for v, on in zip(eqn.invars, flags, strict=True))
-    if name == "dot_general":
-        return Work(products=size * depth_of(params, eqn.invars[0].aval), bytes=moved_bytes, kernels=1)
-    if name == "conv_general_dilated":
-        kernel = eqn.invars[1].aval
-        features = params["dimension_numbers"].rhs_spec[0]
-        depth = entries(kernel) // max(kernel.shape[features], 1)
+    if depth := depth_of(eqn.primitive, params, [v.aval for v in eqn.invars]):
         return Work(products=size * depth, bytes=moved_bytes, kernels=1)
     if kind == "scattering":
         return Work(scattered=entries(eqn.invars[-1].aval) * p, bytes=moved_bytes, kernels=1)

@@ -58,7 +58,7 @@ class Chain:
         _, read = self._span
         equations = self.equations[self.cuts[start] : self.cuts[stop]]
         made = {s for e in equations for s in e.outputs}
-        inputs = {x for e in equations for x in e.inputs if not isinstance(x, Const)} - made
+        inputs = {x for e in equations for x in e.slots} - made
         outputs = tuple(sorted(s for s in made if read.get(s, -1) >= self.cuts[stop]))
         return Program(tuple(sorted(inputs)), outputs, (), equations, self.program.avals)
 
@@ -111,7 +111,7 @@ def _lifetimes(program: Program, equations) -> tuple[dict, dict]:
     made: dict = {}
     read: dict = {}
     for k, e in enumerate(equations):
-        read.update((x, k) for x in e.inputs if not isinstance(x, Const))
+        read.update((x, k) for x in e.slots)
         made.update((s, k) for s in e.outputs)
     read.update((x, len(equations) + 1) for x in program.outputs if not isinstance(x, Const))
     return made, read

@@ -49,5 +49,5 @@ def live_equations(program: Program) -> list[Equation]:
     for equation in reversed(program.equations):
         if needed.intersection(equation.outputs) or equation.effects:
             kept.append(equation)
-            needed.update(x for x in equation.inputs if not isinstance(x, Const))
+            needed.update(equation.slots)
     return kept[::-1]

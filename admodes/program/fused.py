@@ -50,7 +50,7 @@ def derived(program: Program, known: Collection[int], wanted: Collection[int]) -
     for e in reversed(program.equations):
         if not (needed - kept).isdisjoint(e.outputs):
             equations.append(e)
-            needed.update(x for x in e.inputs if not isinstance(x, Const))
+            needed.update(e.slots)
     leaves = tuple(sorted(needed & kept))
     return replace(program, inputs=leaves, outputs=tuple(follows), equations=tuple(equations[::-1]))
 

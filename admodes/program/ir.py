@@ -33,6 +33,11 @@ class Equation:
     effects: frozenset = frozenset()
 
     @property
+    def slots(self) -> tuple[int, ...]:
+        """The operands that are slots."""
+        return tuple(x for x in self.inputs if not isinstance(x, Const))
+
+    @property
     def where(self) -> str:
         """The user's source line that made this equation."""
         return jc.source_summary(self.source)

@@ -37,7 +37,7 @@ class Names:
 
     def __init__(self, program: Program):
         self.equations = live_equations(program)
-        read = {x for e in self.equations for x in e.inputs if not isinstance(x, Const)}
+        read = {x for e in self.equations for x in e.slots}
         read |= {x for x in program.outputs if not isinstance(x, Const)}
         self.constants = [(slot, value) for slot, value in program.constants if slot in read]
         self._of: dict[int, str] = {}
