@@ -28,6 +28,7 @@ def jacobian(
     argnums=0,
     has_aux: bool = False,
     holomorphic: bool = False,
+    allow_int: bool = False,
     *,
     format: str = "dense",
     objective: str = "time",
@@ -48,6 +49,8 @@ def jacobian(
       argnums: which positional arguments to differentiate, an int or a sequence of ints.
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
       holomorphic: whether ``fun`` is holomorphic; inputs and outputs must then be complex.
+      allow_int: whether to differentiate integers and booleans too; their blocks are 0 (of their dtype, as in JAX), and
+        matrices have no columns for them.
       format: ``"dense"``: for each leaf of the output the structure of the input, leaves of shape
         ``output.shape + input.shape``, as JAX; otherwise one matrix of shape (m, n), rows and columns being the entries
         of the outputs and inputs, leaf by leaf: ``"bcoo"`` (:class:`jax.experimental.sparse.BCOO`), ``"scipy"`` (CSR,
@@ -73,7 +76,7 @@ def jacobian(
 
     Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., chapters 7 to 10.
     """
-    asked = request("jacobian", fun, argnums, has_aux, holomorphic)
+    asked = request("jacobian", fun, argnums, has_aux, holomorphic, allow_int=allow_int)
     planned = Planned(asked, settings(format, objective, memory_limit, measure, chunk_size, mesh))
 
     @wraps(fun, "Jacobian")
@@ -85,7 +88,9 @@ def jacobian(
     return jacfun
 
 
-def value_and_jacobian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, **options):
+def value_and_jacobian(
+    fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, allow_int: bool = False, **options
+) -> Callable:
     r"""A function that returns (f(x), ∂f/∂x), or ((f(x), aux), ∂f/∂x); the arguments are those of :func:`jacobian`.
 
     >>> import admodes, jax.numpy as jnp
@@ -93,7 +98,7 @@ def value_and_jacobian(fun: Callable, argnums=0, has_aux: bool = False, holomorp
     >>> value.tolist(), J.tolist()
     ([1.0, 4.0], [[2.0, 0.0], [0.0, 4.0]])
     """
-    asked = request("value_and_jacobian", fun, argnums, has_aux, holomorphic)
+    asked = request("value_and_jacobian", fun, argnums, has_aux, holomorphic, allow_int=allow_int)
     planned = Planned(asked, settings(**options))
 
     @wraps(fun, "Value and Jacobian")
@@ -195,7 +200,7 @@ def finished(task, chosen, form: str, call: Call, value: bool) -> tuple[Run, Cal
         outputs, aux = call.outputs(outs)
         if form == "dense":
             pulled = not call.request.symmetric
-            entries = blocks(entries, task.out_avals, task.in_avals, call.result.tree, call.in_tree, pulled)
+            entries = blocks(entries, task.out_avals, call.domain, call.result.tree, call.in_tree, pulled)
         return (outputs if value else None), entries, aux
 
     run = compiled(task if value or call.request.has_aux else task.without_outputs(), chosen, form, finish)

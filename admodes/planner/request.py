@@ -21,7 +21,10 @@ ARRAYS = (jax.Array, np.ndarray, np.generic, float, complex)
 
 @dataclass(frozen=True)
 class Request:
-    """A function and which Jacobian of it is wanted; ``symmetric``: it is the gradient of a scalar function."""
+    """A function and which Jacobian of it is wanted.
+
+    ``symmetric``: it is the gradient of a scalar function; ``allow_int``: integers may be differentiated, to zeros.
+    """
 
     name: str
     fun: Callable
@@ -29,6 +32,7 @@ class Request:
     has_aux: bool = False
     holomorphic: bool = False
     symmetric: bool = False
+    allow_int: bool = False
 
     def call(self, args: Sequence, kwargs: dict) -> Call:
         """The function at these arguments. Numbers, strings and so on that are not differentiated are fixed."""
@@ -44,7 +48,10 @@ class Request:
         n_active = in_tree.num_leaves
         for leaf in leaves[:n_active]:
             checks.differentiable_argument(self.name, leaf, args)
-            checks.forward_input(self.name, self.holomorphic, leaf)
+            if self.allow_int:
+                checks.reverse_input(self.name, self.holomorphic, True, leaf)
+            else:
+                checks.forward_input(self.name, self.holomorphic, leaf)
         arrays = tuple(k < n_active or isinstance(leaf, ARRAYS) for k, leaf in enumerate(leaves))
         fixed = tuple(None if array else leaf for leaf, array in zip(leaves, arrays, strict=True))
         dynamic = [jc.canonicalize(leaf) for leaf, array in zip(leaves, arrays, strict=True) if array]
@@ -58,7 +65,7 @@ class Request:
 
         flat, result = flat_function(fun, tree_structure((0,) * len(dynamic)), self.has_aux)
         types = tuple((a.shape, a.dtype, a.weak_type) for a in map(jc.typeof, dynamic))
-        active = (True,) * n_active + (False,) * (len(dynamic) - n_active)
+        active = tuple(k < n_active and jc.is_differentiable(jc.typeof(x)) for k, x in enumerate(dynamic))
         key = (tree, arrays, tuple((type(value), value) for value in fixed), types, self._context())
         return Call(self, dynamic, active, flat, result, in_tree, key)
 
@@ -80,6 +87,11 @@ class Call:
     result: Result
     in_tree: Any
     key: tuple
+
+    @property
+    def domain(self) -> list:
+        """The types of what is differentiated, integers included."""
+        return [jc.typeof(x) for x in self.leaves[: self.in_tree.num_leaves]]
 
     @property
     def hashable(self) -> bool:
@@ -130,6 +142,6 @@ class Call:
         return tree_unflatten(self.result.tree, flat[:n]), aux
 
 
-def request(name, fun, argnums, has_aux, holomorphic, symmetric=False) -> Request:
+def request(name, fun, argnums, has_aux, holomorphic, symmetric=False, allow_int=False) -> Request:
     jc.check_callable(fun)
-    return Request(name, fun, checks.ensure_index(argnums), has_aux, holomorphic, symmetric)
+    return Request(name, fun, checks.ensure_index(argnums), has_aux, holomorphic, symmetric, allow_int)

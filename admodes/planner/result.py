@@ -145,14 +145,20 @@ def places(pattern: SparsityPattern) -> np.ndarray | OneEach | Runs:
 def blocks(matrix, out_avals: Sequence, in_avals: Sequence, out_tree, in_tree, pulled: bool):
     """An m x n array as JAX gives Jacobians: the structure of the outputs, in each leaf that of the inputs.
 
-    Blocks have the dtype of the input if they are to be as if ``pulled``, else that of the output.
+    Blocks have the dtype of the input if they are to be as if ``pulled``, else that of the output. Integers have no
+    columns; their blocks are 0.
     """
     row_cuts = [0, *itertools.accumulate(math.prod(a.shape) for a in out_avals)]
-    col_cuts = [0, *itertools.accumulate(math.prod(a.shape) for a in in_avals)]
+    widths = (math.prod(a.shape) if jc.is_differentiable(a) else 0 for a in in_avals)
+    col_cuts = [0, *itertools.accumulate(widths)]
     leaves = []
     for out, (a, b) in zip(out_avals, itertools.pairwise(row_cuts), strict=True):
         rows = lax.slice_in_dim(matrix, a, b)
         parts = [lax.slice_in_dim(rows, c, d, axis=1) for c, d in itertools.pairwise(col_cuts)]
+        parts = [
+            p if jc.is_differentiable(x) else jax.numpy.zeros((p.shape[0], math.prod(x.shape)), x.dtype)
+            for p, x in zip(parts, in_avals, strict=True)
+        ]
         # (one axis after the other: how each is laid out over devices can then be followed)
         apart = [lax.reshape(p, (p.shape[0], *x.shape)) for p, x in zip(parts, in_avals, strict=True)]
         shaped = [lax.reshape(p, (*out.shape, *x.shape)) for p, x in zip(apart, in_avals, strict=True)]

@@ -206,6 +206,19 @@ def test_hessian_of_several_arguments():
         same(admodes.hessian(fun, argnums)(A, 2.0), jax.hessian(fun, argnums)(A, 2.0))
 
 
+@pytest.mark.parametrize("argnums", [0, 1, (0, 2), (2, 1, 0)], ids=str)
+def test_integers_have_blocks_of_zeros(argnums):
+    fun = lambda x, n, tree: {"a": x * n[0], "b": jnp.sin(tree["u"]) * tree["k"] + x[0]}
+    args = X, jnp.arange(3), {"u": X[0], "k": 2}
+    expected = jax.jacobian(fun, argnums, allow_int=True)(*args)
+    same(admodes.jacobian(fun, argnums, False, False, True)(*args), expected)
+    same(jax.jit(admodes.value_and_jacobian(fun, argnums, allow_int=True))(*args)[1], expected)
+    matrix = admodes.jacobian(fun, argnums, allow_int=True, format="scipy")(*args)
+    assert matrix.shape[1] == {0: X.size, 1: 0, (0, 2): X.size + 1, (2, 1, 0): X.size + 1}[argnums]
+    with pytest.raises(TypeError, match="int64"):
+        admodes.jacobian(fun, 1)(*args)
+
+
 def test_compressed_products():
     found = admodes.jacobian(FUNCTIONS["sparse"], format="compressed")(X)
     pattern = found.coloring.pattern
