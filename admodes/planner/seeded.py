@@ -30,7 +30,8 @@ from admodes.program import jax_compat as jc
 from admodes.program.ir import Program, from_jaxpr
 from admodes.rules.again import stored
 from admodes.sparse.coloring import Coloring
-from admodes.sparse.compress import decompression, seeds
+from admodes.sparse.compress import decompression
+from admodes.sparse.compress import seeds as indicators
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +185,7 @@ class Seeded:
 def known_seeds(colors: np.ndarray | None, avals: Sequence) -> list:
     """The seeds of all colors, by leaf."""
     cuts = np.cumsum([math.prod(a.shape) for a in avals])[:-1]
-    parts = np.split(seeds(colors), cuts, axis=1)
+    parts = np.split(indicators(colors), cuts, axis=1)
     return [p.reshape(len(p), *a.shape).astype(a.dtype) for p, a in zip(parts, avals, strict=True)]
 
 
