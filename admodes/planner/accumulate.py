@@ -197,9 +197,10 @@ class _Elimination:
 
     def cost(self, v) -> tuple[int, int]:
         """The products that the elimination of v takes: of numbers that are not known, and all."""
-        into = sum(self.matrix(u, v).row_counts for u in self.inward[v])
-        out = sum(self.matrix(v, w).col_counts for w in self.outward[v])
-        all_pairs, unknown = (int(n) for n in np.sum(np.asarray(into) * out, axis=1))
+        none = np.zeros((2, self.size[v]), np.int64)
+        into = sum((self.matrix(u, v).row_counts for u in self.inward[v]), none)
+        out = sum((self.matrix(v, w).col_counts for w in self.outward[v]), none)
+        all_pairs, unknown = (int(n) for n in np.sum(into * out, axis=1))
         return unknown, all_pairs
 
     def run(self) -> Entries:

@@ -67,6 +67,9 @@ def _row_times(row, matrix):
 
 @_row_times.def_vmap
 def _rows_times(count, batched, rows, matrix):
+    if batched != [True, False]:  # a batch of Jacobians
+        axes = [0 if on else None for on in batched]
+        return jax.vmap(_row_times.fun, axes)(rows, matrix), True
     (columns,) = stored([lax.dot_general(matrix, rows, (((1,), (1,)), ((), ())))])
     return lax.transpose(columns, (1, 0)), True
 

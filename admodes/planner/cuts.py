@@ -152,22 +152,28 @@ def split(program: Program, active: Sequence[bool], rows: Sequence[bool], produc
 
 
 def _stages(program: Program, flow: Flow, chain: list[tuple[int, ...]]) -> Split | None:
-    place: dict[int, int] = {}  # equation -> stage
+    """The stages between the cuts of a chain.
+
+    What follows from one value of a cut and is needed for another one and behind the cut is computed on both sides: the
+    derivatives behind it are those with respect to the cut alone.
+    """
+    places: dict[int, list[int]] = {}  # equation -> its stages
     for k, (sources, sinks) in enumerate(itertools.pairwise(chain), start=1):
         for e in flow.region(sources, sinks):
-            place.setdefault(e, k)
+            places.setdefault(e, []).append(k)
     stage_of = dict.fromkeys(flow.inputs, 0)
     members: list[list[int]] = [[] for _ in chain]
     for e, equation in enumerate(program.equations):
         reads = equation.slots
         earliest = max((stage_of.get(x, 0) for x in reads), default=0)
-        if not place.get(e) and any(x in flow.inputs for x in reads):
+        if e not in places and any(x in flow.inputs for x in reads):
             earliest = max(earliest, 1)
-        if place.get(e, earliest) < earliest:
+        stages_of_e = places.get(e, [earliest])
+        if stages_of_e[0] < earliest:
             return None  # a value that this stage needs is computed by a later one
-        at = place.get(e, earliest)
-        members[at].append(e)
-        stage_of.update(dict.fromkeys(equation.outputs, at))
+        for at in stages_of_e:
+            members[at].append(e)
+        stage_of.update(dict.fromkeys(equation.outputs, stages_of_e[0]))
     wanted = {o for o in program.outputs if not isinstance(o, Const)}
     stages: list[Stage] = []
     for k in range(len(chain) - 1, 0, -1):

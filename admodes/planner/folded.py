@@ -55,7 +55,7 @@ def folding(program: Program, first_seed: int, count: int) -> Folding | None:
     made = tuple(x for x in dict.fromkeys([*seeds, *(x for e in ahead for x in e.outputs)]) if x in read)
     if count * sum(bytes_of(program.avals[x]) for x in made) > MOST:
         return None
-    before = [e for e in program.equations if known.issuperset(e.outputs)]
+    before = [e for e in program.equations if e.outputs and known.issuperset(e.outputs)]
     return Folding(
         dataclasses.replace(program, inputs=seeds, outputs=made, equations=tuple(before)),
         dataclasses.replace(program, inputs=(*program.inputs[:first_seed], *made), equations=tuple(later)),

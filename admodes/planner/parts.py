@@ -144,9 +144,10 @@ def block_jacobian(
 
 
 def _one_argument(name, fun, argnums, has_aux) -> Request:
-    if not isinstance(argnums, int):
+    asked = request(name, fun, argnums, has_aux, False)
+    if not isinstance(asked.argnums, int):
         raise TypeError(f"{name} differentiates one argument: argnums must be an int, got {argnums!r}")
-    return request(name, fun, argnums, has_aux, False)
+    return asked
 
 
 def _identity(in_avals, out_avals) -> SparsityPattern:

@@ -51,7 +51,7 @@ def recomputed(
     costs: defaultdict = defaultdict(float)
     chosen = set()
     for e in program.equations:
-        if not kept.isdisjoint(e.outputs):
+        if is_kernel(e) or not kept.isdisjoint(e.outputs):
             continue
         (slot,) = e.outputs
         aval, copies = program.avals[slot], count if slot in varying else 1
@@ -66,11 +66,11 @@ def recomputed(
 
 
 def _in_memory(program: Program, unread: int) -> set[int]:
-    """What kernels leave, and transcendental functions that some kernel reads as an array: XLA computes them once."""
+    """Transcendental functions that some kernel reads as an array: XLA computes them once."""
     arrays = {x for x in program.outputs[unread:] if not isinstance(x, Const)}
     kept: set[int] = set()
     for e in reversed(program.equations):
-        if is_kernel(e) or (_kind(e) == "transcendental" and not arrays.isdisjoint(e.outputs)):
+        if _kind(e) == "transcendental" and not arrays.isdisjoint(e.outputs):
             kept.update(e.outputs)
         if e.primitive.name in OPAQUE or _kind(e) in KERNELS - {"gathering"}:
             arrays.update(e.slots)
@@ -91,7 +91,7 @@ def _evaluations(
     for e in reversed(program.equations):
         here = {place: times for slot in e.outputs for place, times in places.pop(slot, {}).items()}
         kind, total = _kind(e), sum(here.values())
-        if any(slot in kept for slot in e.outputs):
+        if is_kernel(e) or any(slot in kept for slot in e.outputs):
             here = {next(fresh): 1.0}
         elif total >= OFTEN and COST.get(kind, 1.0):
             found[e.outputs[0]] = total

@@ -22,8 +22,14 @@ def dependent(program: Program, sources: Iterable[int]) -> set[int]:
 
 def reached(primitive, params, marked: Sequence[bool], results: int) -> Sequence[bool]:
     """For each result of an equation, whether marked operands reach it."""
-    if primitive is jc.scan_p and any(marked):
-        return jc.depends_on(jc.close_jaxpr(params["jaxpr"]), carried(marked, params))
+    if any(marked):
+        if primitive is jc.scan_p:
+            return jc.depends_on(jc.close_jaxpr(params["jaxpr"]), carried(marked, params))
+        if primitive is jc.while_p:
+            return _of_while(marked, params)
+        if primitive is jc.cond_p and not marked[0]:
+            branches = (jc.depends_on(jc.close_jaxpr(branch), marked[1:]) for branch in params["branches"])
+            return [any(found) for found in zip(*branches, strict=True)]
     return [any(marked)] * results
 
 
@@ -34,3 +40,12 @@ def carried(marked: Sequence[bool], params) -> list[bool]:
     consts, xs = marked[:a], marked[b:]
     carry = fixed_point(tuple(marked[a:b]), lambda on: jc.depends_on(body, [*consts, *on, *xs])[: b - a])
     return [*consts, *carry, *xs]
+
+
+def _of_while(marked: Sequence[bool], params) -> Sequence[bool]:
+    """The carries that marked operands reach; all of them if the number of steps depends on these."""
+    a, b = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    body, test = jc.close_jaxpr(params["body_jaxpr"]), jc.close_jaxpr(params["cond_jaxpr"])
+    carry = fixed_point(tuple(marked[b:]), lambda on: jc.depends_on(body, [*marked[a:b], *on]))
+    (counts,) = jc.depends_on(test, [*marked[:a], *carry])
+    return [True] * len(carry) if counts else carry

@@ -362,3 +362,54 @@ def test_a_step_whose_matrix_is_not_colored_in_natural_order():
 
 def test_no_outputs():
     assert admodes.jacobian(lambda x: {})(jnp.ones(3)) == {}
+
+
+def test_what_one_side_of_a_cut_needs_of_the_other():
+    """The narrowest cut is (s, l), where l follows from s too: what both sides need of s is computed on both."""
+    rng = np.random.default_rng(0)
+    weights, a, x = rng.standard_normal((40, 48)), np.arange(48.0), np.linspace(0.1, 1.0, 40)
+
+    def f(x):
+        u = jnp.sum(x) + a
+        return weights @ jnp.sin(u) + jnp.ones(40) * ((x @ weights) @ jnp.cos(u))
+
+    assert admodes.plan(f, x).best.name == "cuts"
+    same(admodes.jacobian(f)(x), jax.jacobian(f)(x))
+    batch = lambda x: jax.vmap(f)(x)
+    xs = np.stack([x, x**2, -x])
+    same(admodes.block_jacobian(batch)(xs), jax.vmap(jax.jacobian(f))(xs))
+    scalar = lambda x: (x @ weights) @ jnp.sin(jnp.sum(x) + a)
+    same(admodes.hessian(scalar)(x), jax.hessian(scalar)(x), rtol=1e-10)
+
+
+def test_programs_that_print():
+    def f(x):
+        jax.debug.print("{}", x[0])
+        return jnp.sin(x) * x[0]
+
+    same(admodes.jacobian(f)(X), jax.jacobian(f)(X))
+
+
+def test_loops_of_no_steps():
+    empty = lambda x: jax.lax.scan(lambda c, _: (c * x, c[0]), x, None, length=0)[1].sum()
+    f = lambda x: jax.lax.scan(lambda c, _: (c * c, c), empty(x), None, length=2)[0] * jnp.ones(3)
+    same(admodes.jacobian(f)(X), jax.jacobian(f)(X))
+
+
+def test_a_large_matrix_that_varies_with_a_batch():
+    """A few rows meet it from the right, but for one that does not depend on seeds."""
+    rng = np.random.default_rng(0)
+    inner, outer, x = rng.standard_normal((8, 180)), rng.standard_normal((200, 180)) / 10, rng.standard_normal(8)
+    chosen = lambda x: jax.lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x @ inner)
+    f = lambda x, w: jnp.tanh(jnp.einsum("j,ij->i", chosen(x), w))
+    ours, theirs, both = admodes.jacobian(f), jax.jacobian(f), np.stack([outer, 2 * outer])
+    same(jax.vmap(ours, (None, 0))(x, both), jax.vmap(theirs, (None, 0))(x, both))
+    same(jax.vmap(ours)(np.stack([x, x]), both), jax.vmap(theirs)(np.stack([x, x]), both))
+    loss = lambda jacobian: lambda w: jnp.sum(jacobian(x, w) ** 2)
+    same(jax.grad(loss(ours))(outer), jax.grad(loss(theirs))(outer), rtol=1e-10)
+
+
+def test_complex_functions_have_no_count_of_real_multiplications():
+    z = jnp.array([1 + 1j, 2.0])
+    found = admodes.jacobian(lambda z: z[0] * z, objective="multiplications", holomorphic=True)(z)
+    same(found, jax.jacobian(lambda z: z[0] * z, holomorphic=True)(z))
