@@ -80,7 +80,10 @@ def verify(
 
 
 def _findings(fun, args, argnums, holomorphic, rtol) -> Iterator[Finding]:
-    oracle = jax.jacfwd(fun, argnums, holomorphic=holomorphic)(*args)
+    try:
+        oracle = jax.jacfwd(fun, argnums, holomorphic=holomorphic)(*args)
+    except TypeError:  # a custom_vjp has no forward mode in JAX
+        oracle = jax.jacrev(fun, argnums, holomorphic=holomorphic)(*args)
     leaves = tree_leaves(oracle)
     wide = all(x.dtype.itemsize * (2 if x.dtype.kind == "f" else 1) >= 16 for x in leaves)
     tolerance = rtol if rtol is not None else 1e-10 if wide else 1e-4
@@ -118,12 +121,13 @@ def _pattern(task, oracle) -> Finding:
     """Whether the pattern covers JAX's Jacobian."""
     rows = []
     flat = tree_leaves(oracle)
-    for j in range(len(task.out_avals)):
+    for j, out in enumerate(task.out_avals):
         parts = flat[j * len(task.in_avals) : (j + 1) * len(task.in_avals)]
         sizes = [int(np.prod(a.shape, dtype=int)) for a in task.in_avals]
-        rows.append(np.concatenate([np.asarray(p).reshape(-1, n) for p, n in zip(parts, sizes, strict=True)], axis=1))
+        blocks = [np.asarray(p).reshape(int(np.prod(out.shape)), n) for p, n in zip(parts, sizes, strict=True)]
+        rows.append(np.concatenate(blocks, axis=1))
     dense = np.concatenate(rows) if rows else np.zeros((0, task.n))
-    missed = missed_entries(task.pattern, dense)
+    missed = missed_entries(task.pattern, np.where(np.isfinite(dense), dense, 0))  # (JAX has 0 * NaN for some zeros)
     if len(missed):
         row, col = map(int, missed[0])
         return Finding("sparsity pattern", np.inf, f"misses entry ({row}, {col}), and {len(missed) - 1} more")

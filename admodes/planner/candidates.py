@@ -99,8 +99,8 @@ def candidate(method: Method, task: Task, machine: Machine, form: str) -> Candid
     done = method.work(task)
     if form == "dense" and method.pattern is not None:
         done += conversion((task.m, task.n), method.pattern.nnz, task.dtype)
-    counted = done.products + done.elements + done.transcendentals
-    return Candidate(method, done, machine.seconds(done), done.peak, getattr(method, "multiplications", counted))
+    counted = getattr(method, "multiplications", done.multiplications)
+    return Candidate(method, done, machine.seconds(done), done.peak, counted)
 
 
 def candidates(task: Task, machine: Machine, form: str, options: dict, objective: str = "time") -> Iterator[Candidate]:
@@ -132,8 +132,8 @@ def candidates(task: Task, machine: Machine, form: str, options: dict, objective
         yield cost(forward(task, **options))
         if task.rows_allowed:
             yield cost(reverse(task, **options))
-        if objective == "multiplications":
-            with contextlib.suppress(TooLarge, PlanningError):  # no small program of real numbers
+        if objective in ("multiplications", "flops") and task.is_real:
+            with contextlib.suppress(TooLarge, PlanningError):  # no small program
                 yield cost(Accumulated(searched(task), "elimination"))
         if form == "dense" and (min(task.n, task.m) <= 1 or task.is_laid_out):
             return  # one pass is enough, or other ways would lose the layout

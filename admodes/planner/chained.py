@@ -109,7 +109,8 @@ class Chained:
             if b.how == "multiply":
                 first, _ = b.parts
                 size = self.sizes[b.start] * self.sizes[first.stop] * self.sizes[b.stop]
-                total += Work(products=self.kind.count * size, kernels=1)
+                products = float(self.kind.count * size)
+                total += Work(products=products, multiplications=products, kernels=1)
             elif b.how == "push":
                 total += _sum(pushing_work(self.parts[k], self.sizes[b.start]) for k in _rest(b))
             elif b.how == "pull":

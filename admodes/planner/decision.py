@@ -101,7 +101,8 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
     known = recall(task.fingerprint, settings.form)
     found = [dataclasses.replace(c, measured_s=known.get(label(c), c.measured_s)) for c in found]
     amount = OBJECTIVES[settings.objective]
-    found.sort(key=lambda c: (settings.objective == "time" and bool(known) and math.isnan(c.measured_s), amount(c)))
+    unknown = lambda c: settings.objective == "time" and bool(known) and math.isnan(c.measured_s)
+    found.sort(key=lambda c: (unknown(c), amount(c), c.seconds))
     others: list[Candidate] = []
     if settings.memory_limit is not None:
         tried = {label(c) for c in found}

@@ -26,6 +26,7 @@ and 10; Lohoff and Neftci, *Optimizing automatic differentiation with deep reinf
 from __future__ import annotations
 
 import functools
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -183,17 +184,23 @@ def relative_markowitz(graph: ScalarGraph, *, latest: bool = False) -> tuple[int
 
 def greedy(graph: ScalarGraph, key: Callable[[Working, int], float], *, latest: bool = False) -> tuple[int, ...]:
     """Always the vertex of lowest ``key(working, v)``; among equals the first, or the last, in evaluation order."""
-    working, left, order = Working(graph), list(graph.intermediates), []
-    if latest:
-        left.reverse()
-    keys = {v: key(working, v) for v in left}
-    while left:
-        v = min(left, key=keys.__getitem__)
-        left.remove(v)
+    working, order = Working(graph), []
+    rank = {v: k for k, v in enumerate(graph.intermediates[::-1] if latest else graph.intermediates)}
+    keys = {v: key(working, v) for v in rank}
+    heap = [(found, rank[v], v) for v, found in keys.items()]  # with entries that are out of date
+    heapq.heapify(heap)
+    while heap:
+        found, _, v = heapq.heappop(heap)
+        if keys.get(v) != found:
+            continue
+        del keys[v]
         order.append(v)
         touched = bits(both(working.predecessors[v]) | both(working.successors[v]))
         working.eliminate(v)
-        keys.update((x, key(working, x)) for x in touched if x in keys)
+        for x in touched:
+            if x in keys:
+                keys[x] = key(working, x)
+                heapq.heappush(heap, (keys[x], rank[x], x))
     return tuple(order)
 
 

@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 from jax import lax
 
-from admodes.errors import PlanningError
 from admodes.planner.nonzeros import Block, Local, local_jacobians
 from admodes.planner.products import KNOWN
 from admodes.program import jax_compat as jc
@@ -169,7 +168,7 @@ def scalar_graph(program: Program, active: Sequence[bool] | None = None, most: f
     differentiable = [jc.is_differentiable(aval) for aval in program.in_avals]
     active = [on and chosen for on, chosen in zip(differentiable, active or differentiable, strict=True)]
     if any(np.issubdtype(aval.dtype, np.complexfloating) for aval in (*program.in_avals, *program.out_avals)):
-        raise PlanningError("scalar graphs are made of real numbers, and this program takes or returns complex ones.")
+        raise TypeError("scalar graphs are made of real numbers, and this program takes or returns complex ones.")
     local = local_jacobians(merge_common(program), active, most)
     builder = _Builder()
     columns = []

@@ -77,7 +77,8 @@ def _load(path: Path, stamp: int) -> Machine:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         constants = data["constants"]
-        if data["identity"] != identity() or not all(0 < v < 1 and math.isfinite(v) for v in constants.values()):
+        fine = constants.keys() == asdict(NOMINAL).keys() - {"measured"} and all(0 < v < 1 for v in constants.values())
+        if data["identity"] != identity() or not fine:
             return NOMINAL
         return Machine(**constants, measured=True)
     except (ValueError, TypeError, KeyError, OSError):  # unreadable or of another version: as if it were not there
@@ -98,6 +99,7 @@ def calibrate(progress=lambda line: None) -> Machine:
 
     The file is rebuilt whenever this is called, and ignored if it is unreadable or of another device or jax version.
     """
+    cache_directory().mkdir(parents=True, exist_ok=True)  # raises now, not after the work, if that cannot be
     x = jnp.linspace(0.1, 0.9, 200_000, dtype=jnp.float32)
     indices = jnp.arange(x.size, dtype=jnp.int32) * 7919 % jnp.int32(8192)  # as tables do, near to each other
     square, rows = jnp.ones((512, 512), jnp.float32), jnp.ones((8, 16384), jnp.float32)
@@ -138,12 +140,20 @@ def calibrate(progress=lambda line: None) -> Machine:
     ):
         progress(f"measuring {name} ...")
         constants[name] = best_seconds(fun, args) / units
-    path = _file()
+    write(_file(), {"identity": identity(), "constants": constants})
+    return Machine(**constants, measured=True)
+
+
+def write(path: Path, data: dict) -> None:
+    """Replace a file of the cache at once.
+
+    Raises:
+      OSError: that cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"identity": identity(), "constants": constants}, indent=2), encoding="utf-8")
+    part.write_text(json.dumps(data, indent=2), encoding="utf-8")
     part.replace(path)
-    return Machine(**constants, measured=True)
 
 
 def best_seconds(fun, args, *, budget: float = 0.3) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
-from admodes.planner.machine import cache_directory, identity
+from admodes.planner.machine import cache_directory, identity, write
 
 
 def _file(fingerprint: str, form: str) -> Path:
@@ -31,13 +32,12 @@ def recall(fingerprint: str, form: str) -> dict[str, float]:
 
 
 def remember(fingerprint: str, form: str, seconds: dict[str, float]) -> None:
-    """Add measured times to those that are kept."""
-    path = _file(fingerprint, form)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Add measured times to those that are kept; a warning if they cannot be."""
     data = {"identity": identity(), "seconds": recall(fingerprint, form) | seconds}
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(data, indent=2), encoding="utf-8")
-    part.replace(path)
+    try:
+        write(_file(fingerprint, form), data)
+    except OSError as error:
+        warnings.warn(f"what was measured is not kept for other sessions: {error}", stacklevel=2)
 
 
 def seconds_of(run: Callable, leaves, budget: float = 0.5) -> float:

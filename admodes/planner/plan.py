@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ from admodes.program import jax_compat as jc
 from admodes.sparse.coloring import Coloring, check_pattern
 
 VERSION = 2
+# what reading a damaged archive may raise
+DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,7 +360,9 @@ def _compressed(task: Task, header: dict, arrays, chosen) -> Seeded:
     with_pattern(task, saved)
     columns, rows = (arrays.get(f"color_{name}") for name in ("columns", "rows"))
     for color, length in ((columns, task.n), (rows, task.m)):
-        if color is not None and (color.shape != (length,) or color.dtype.kind != "i"):
+        if color is None:
+            continue
+        if color.shape != (length,) or color.dtype.kind != "i" or color.max(initial=0) >= max(1, length):
             raise StalePlanError("the plan's colors are not one for each column (row).")
     method = compressed(Coloring(saved, kind, columns, rows, order, lower, substitution), chunk=chosen.chunk_size)
     _ = method.tables  # raises ColoringError, a ValueError, if the colors do not determine the entries
@@ -371,7 +376,7 @@ def _read(file) -> tuple[dict, dict]:
         header = json.loads(str(arrays.pop("header")))
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise StalePlanError(f"{file} cannot be read as a plan: {error}") from error
     if not isinstance(header, dict) or header.get("version") != VERSION:
         raise StalePlanError(f"{file} is of another version of plans; make a new one with admodes.plan.")

@@ -51,17 +51,16 @@ def why(decision: Decision) -> str:
         return f"{winner.name} ({winner.method.detail}) is the only candidate{reason}."
     plain_ones = [c for c in others if c.name in ("forward", "reverse")]
     against = min(plain_ones or others, key=amount)
-    ratio = amount(against) / max(amount(winner), 1e-300)
     return (
         f"{winner.name} wins: {winner.method.detail}, {basis} {unit(amount(winner))} against {unit(amount(against))} "
-        f"of {against.name} ({against.method.detail}), {ratio:.3g} times as much."
+        f"of {against.name} ({against.method.detail}){_times(amount(against), amount(winner))}."
     )
 
 
 def otherwise(decision: Decision) -> str:
     """What would change the choice."""
     winner, *others = decision.candidates
-    amount, _ = _amounts(decision)
+    amount, unit = _amounts(decision)
     hint = "" if decision.machine.measured else " The constants of the machine are nominal: `admodes calibrate`."
     if too_large := _too_large(decision):
         least = min(too_large, key=lambda c: c.measured_bytes)
@@ -71,19 +70,28 @@ def otherwise(decision: Decision) -> str:
     said = []
     if others:
         second = min(others, key=amount)
-        factor = amount(second) / max(amount(winner), 1e-300)
-        if winner.name in ("forward", "reverse") and second.name in ("forward", "reverse") and factor < math.inf:
+        is_plain = winner.name in ("forward", "reverse") and second.name in ("forward", "reverse")
+        if is_plain and 0 < amount(winner) < math.inf and amount(second) < math.inf and decision.n and decision.m:
             side, size = ("inputs", decision.n) if winner.name == "forward" else ("outputs", decision.m)
-            said.append(f"With more than about {math.ceil(size * factor)} {side}, {second.name} would win.")
+            most = math.ceil(size * amount(second) / amount(winner))
+            said.append(f"With more than about {most} {side}, {second.name} would win.")
         else:
-            said.append(f"Next best is {second.name} ({second.method.detail}), {factor:.3g} times as much.")
+            times = _times(amount(second), amount(winner))
+            said.append(f"Next best is {second.name} ({second.method.detail}){times}.")
     if smaller:
         next_ = min(smaller, key=amount)
         said.append(
             f"With a memory_limit below about {count(winner.temp_bytes, 'B')}, {next_.name} would win, at "
-            f"{amount(next_) / max(amount(winner), 1e-300):.3g} times as much."
+            f"{unit(amount(next_))}{_times(amount(next_), amount(winner))}."
         )
     return " ".join(said) + hint if said else ""
+
+
+def _times(amount: float, of_winner: float) -> str:
+    """How much more that is; nothing where the winner needs none."""
+    if amount == of_winner:
+        return ", as much"
+    return f", {amount / of_winner:.3g} times as much" if of_winner > 0 else ""
 
 
 def _too_large(decision: Decision) -> list[Candidate]:

@@ -44,7 +44,9 @@ from admodes.planner.elimination import (
 from admodes.planner.graph import ScalarGraph
 
 HOT, COLD = 1.5, 0.3  # multiplications: the temperature falls from one to the other, geometrically
-FARTHEST = 3  # how many neighbours a move passes at most
+WARM = 0.8  # where a run from the best order starts
+USUAL = 4.0  # multiplications of a vertex; where one costs more, temperatures are higher
+FARTHEST, SELDOM, FAR = 3, 0.1, 12  # how many neighbours a move passes at most, and what some do
 FIRST_RUN, GROWTH = 500, 1.2  # moves per vertex of the first run, and how much longer each run is than the last
 RESTARTS = 8  # randomised greedy orders, the best of which starts a run
 BEHIND = 1.05  # what a run reached in terms of the best: no other one starts where it did
@@ -104,17 +106,17 @@ def search(
     annealer = Annealer(graph, rule, sizes, rng)
     cheapest = best.order
     reached: dict[str, int] = {}  # by runs from there
-    for start_from in itertools.cycle(("classical", "greedy")):
+    for start_from in itertools.cycle(("classical", "greedy", "best")):
         left = end - time.process_time()
         if best.multiplications <= enough or left <= 0:
             break
         if reached.get(start_from, 0) > BEHIND * best.multiplications:
             continue
         began = time.process_time()
-        classical = start_from == "classical"
-        annealer.restart(cheapest if classical else _randomised_greedy(graph, rule, sizes, rng))
+        again = {"classical": cheapest, "best": best.order}.get(start_from)
+        annealer.restart(again or _randomised_greedy(graph, rule, sizes, rng, end))
         moves = min(moves, max(1, int(left * speed)))
-        done = annealer.run(moves, enough, end)
+        done = annealer.run(moves, enough, end, WARM if start_from == "best" else HOT)
         reached[start_from] = min(annealer.best, reached.get(start_from, annealer.best))
         if annealer.best < best.multiplications:
             best = Counted("simulated annealing", tuple(annealer.best_order), annealer.best)
@@ -122,9 +124,10 @@ def search(
     return Found(best.method, best.order, best.multiplications, bound, time.process_time() - start)
 
 
-def _randomised_greedy(graph, rule, sizes, rng) -> tuple[int, ...]:
-    """The best of a few orders of lowest Markowitz degree, ties broken at random."""
-    orders = (greedy(graph, lambda working, v: working.degree(v) + rng.random()) for _ in range(RESTARTS))
+def _randomised_greedy(graph, rule, sizes, rng, end: float) -> tuple[int, ...]:
+    """The best of a few orders of lowest Markowitz degree, ties broken at random; a single one late in the day."""
+    tries = (k for k in range(RESTARTS) if k == 0 or time.process_time() < end)
+    orders = (greedy(graph, lambda working, v: working.degree(v) + rng.random()) for _ in tries)
     return min(orders, key=lambda order: multiplications(graph, order, rule, sizes))
 
 
@@ -205,7 +208,8 @@ class Annealer:
 
     def run(self, moves: int, enough: int, end: float, hot: float = HOT) -> int:
         """Cool down in so many moves, unless ``enough`` is reached or the CPU clock shows ``end``; the moves made."""
-        unit = self.total / (4 * len(self.order)) if self.scaled else 1.0  # a vertex costs about 4 in scalar graphs
+        unit = self.total / (USUAL * len(self.order))
+        unit = unit if self.scaled else max(1.0, unit)
         temperature, rate = hot, math.log(COLD / hot) / moves
         uniform, log, n = self.rng.random, math.log, len(self.order)
         for move in range(moves):
@@ -214,7 +218,8 @@ class Annealer:
                     return move
                 temperature = hot * unit * math.exp(rate * move)
             propose = self._later if uniform() < 0.5 else self._earlier
-            proposal = propose(int(uniform() * n), 1 + int(uniform() * FARTHEST))
+            farthest = FAR if uniform() < SELDOM else FARTHEST
+            proposal = propose(int(uniform() * n), 1 + int(uniform() * farthest))
             if proposal is not None:
                 delta = proposal[-1]
                 if delta <= 0 or delta < -temperature * log(1.0 - uniform()):

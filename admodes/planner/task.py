@@ -76,6 +76,12 @@ class Task:
         )
 
     @property
+    def is_real(self) -> bool:
+        """Whether no input or output is complex."""
+        types = (*self.closed.in_avals, *self.closed.out_avals)
+        return not any(jax.dtypes.issubdtype(a.dtype, np.complexfloating) for a in types)
+
+    @property
     def is_laid_out(self) -> bool:
         """Whether types say how values are spread over devices; index lists know nothing of that."""
         return any(isinstance(a, jc.Aval) and jc.is_laid_out(a) for a in self.program.avals)

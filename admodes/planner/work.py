@@ -34,6 +34,7 @@ KINDS = {
     "scattering": "scatter scatter-add scatter-max scatter-min scatter-mul scatter-sub sort top_k",
 }
 KIND = {name: kind for kind, names in KINDS.items() for name in names.split()}
+MULTIPLYING = frozenset(["mul", "div", "dot_general", "conv_general_dilated", *KINDS["solving"].split()])
 FUSED = 0.2  # of a kernel: how much of one an operation is that compilers fuse with its neighbours
 LOOPS = ("scan", "while")
 STEP = 3.0  # kernels of each step of a loop beside its body: it is counted, compared, and its carry copied
@@ -46,6 +47,7 @@ class Work:
     """Counts: elements of cheap operations, of transcendental functions, multiply-adds, elements that are joined
     (concatenated, padded), gathered and scattered; bytes; kernels that are started (a fused operation is part of one).
 
+    ``multiplications`` are those by local partials: of what depends on the seeds.
     ``peak`` is the largest number of bytes that are alive at once, arguments and results aside.
     """
 
@@ -57,6 +59,7 @@ class Work:
     scattered: float = 0.0
     bytes: float = 0.0
     kernels: float = 0.0
+    multiplications: float = 0.0
     peak: float = 0.0
 
     @property
@@ -85,7 +88,10 @@ def work(closed, batched: tuple[bool, ...], seeds: int) -> Work:
     for eqn in jaxpr.eqns:
         flags = [v in many for v in map(_variable, eqn.invars)]
         many.update(itertools.compress(eqn.outvars, reached(eqn.primitive, eqn.params, flags, len(eqn.outvars))))
-        parts.append((_equation(eqn, flags, seeds), seeds if any(flags) else 1))
+        done = _equation(eqn, flags, seeds)
+        if any(flags) and eqn.primitive.name in MULTIPLYING:
+            done = dataclasses.replace(done, multiplications=done.products or done.elements)
+        parts.append((done, seeds if any(flags) else 1))
     return dataclasses.replace(sum((done for done, _ in parts), Work()), peak=_peak(jaxpr, parts))
 
 
