@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from admodes.cli.output import fail
 from admodes.cli.parser import make_parser
 
+USERS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # what a user's function may raise
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (2 for a wrong command, 1 for work that failed)."""
@@ -25,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         return fail(error, 1)
+    except USERS as error:
+        if ":" not in getattr(options, "function", ""):
+            raise
+        return fail(f"{options.function}: {type(error).__name__}: {error}", 1)
     except KeyboardInterrupt:
         return fail("interrupted", 130)
     return status or 0

@@ -13,7 +13,7 @@ from admodes.modes import checks
 from admodes.modes.flat import pair, wraps
 from admodes.modes.reverse import grad, jacrev
 from admodes.planner.candidates import Candidate
-from admodes.planner.decision import Run, Settings, compiled, decide
+from admodes.planner.decision import MOST_PLANS, Run, Settings, compiled, decide
 from admodes.planner.request import Call, Request, request
 from admodes.planner.result import FORMATS, blocks
 from admodes.planner.task import Task
@@ -154,13 +154,17 @@ def settings(
     return Settings(objective, memory_bytes(memory_limit), measure, size, mesh, format)
 
 
+_RUNS: dict = {}  # (run, unpack, method) of recent tasks, for Jacobians that are made anew in each step of a loop
+
+
 class Planned:
     """A Jacobian with its plans: one for each kind of call, made when the first such call comes."""
+
+    decides = True  # or chooses in a way of its own
 
     def __init__(self, asked: Request, chosen: Settings):
         self.request, self.settings = asked, chosen
         self._by_key: dict = {}  # for concrete calls: no trace is needed to find the run
-        self._by_task: dict = {}
 
     def __call__(self, args, kwargs, value: bool):
         """(outputs, Jacobian, auxiliary data); outputs are None if ``value`` is false."""
@@ -181,26 +185,28 @@ class Planned:
 
     def _plan(self, call: Call, value: bool, traced: bool):
         task = call.task()
-        known = not task.has_unknown_constants
-        measured = self.settings.measure and not traced
-        key = (task.key, call.in_tree, call.result.tree, call.result.aux_tree, measured)
-        if known and key in self._by_task:
-            return self._by_task[key]
         chosen = self.choose(task, None if traced else call.leaves)
-        made = finished(task, chosen, self.settings.form, call, value)
-        if known and not jc.is_staging():
-            self._by_task[key] = made
-        return made
+        if task.has_unknown_constants or jc.is_staging() or not self.decides:
+            return finished(task, chosen, self.settings.form, call, value)
+        structure = call.in_tree, call.result.tree, call.result.aux_tree, tuple(call.domain)
+        # (methods are told apart by identity: those of equal tasks come from one decision)
+        key = (task.key, id(chosen.method), self.settings.form, structure, value, self.request.symmetric)
+        if key not in _RUNS:
+            while len(_RUNS) >= MOST_PLANS:
+                _RUNS.pop(next(iter(_RUNS)))
+            _RUNS[key] = *finished(task, chosen, self.settings.form, call.without_leaves(), value), chosen.method
+        return _RUNS[key][:2]
 
 
 def finished(task, chosen, form: str, call: Call, value: bool) -> tuple[Run, Callable]:
     """A run for calls of this kind, and what makes (outputs, Jacobian, aux) of that which it returns."""
+    domain = call.domain
 
     def finish(outs, entries):
         outputs, aux = call.outputs(outs)
         if form == "dense":
             pulled = not call.request.symmetric
-            entries = blocks(entries, task.out_avals, call.domain, call.result.tree, call.in_tree, pulled)
+            entries = blocks(entries, task.out_avals, domain, call.result.tree, call.in_tree, pulled)
         return (outputs if value else None), entries, aux
 
     run = compiled(task if value or call.request.has_aux else task.without_outputs(), chosen, form, finish)

@@ -35,6 +35,8 @@ SEED_BYTES = 2**26  # the products that are in flight at once
 class Part(Planned):
     """Some entries of a Jacobian: ``wanted(in_avals, out_avals)`` is their pattern."""
 
+    decides = False
+
     def __init__(self, asked: Request, wanted: Callable, chunk_size: int | None):
         super().__init__(asked, settings("bcoo", chunk_size=chunk_size))
         self.wanted = wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -88,10 +89,16 @@ class Call:
     in_tree: Any
     key: tuple
 
-    @property
+    @cached_property
     def domain(self) -> list:
         """The types of what is differentiated, integers included."""
         return [jc.typeof(x) for x in self.leaves[: self.in_tree.num_leaves]]
+
+    def without_leaves(self) -> Call:
+        """The same kind of call, which keeps no arrays alive."""
+        kind = replace(self, leaves=[])
+        kind.__dict__["domain"] = self.domain
+        return kind
 
     @property
     def hashable(self) -> bool:

@@ -9,6 +9,7 @@ from jax.tree_util import tree_leaves, tree_map, tree_structure
 
 import admodes
 from admodes.errors import PlanningError
+from admodes.planner import jacobian as module
 
 
 def same(actual, expected, rtol=1e-12):
@@ -413,3 +414,17 @@ def test_complex_functions_have_no_count_of_real_multiplications():
     z = jnp.array([1 + 1j, 2.0])
     found = admodes.jacobian(lambda z: z[0] * z, objective="multiplications", holomorphic=True)(z)
     same(found, jax.jacobian(lambda z: z[0] * z, holomorphic=True)(z))
+
+
+def test_jacobians_that_are_made_anew_are_not_compiled_again():
+    weights = np.linspace(0.1, 1.0, X.size)
+    make = lambda scale: admodes.jacobian(lambda x: scale * jnp.tanh(weights * x) * jnp.sum(x))
+    same(make(2.0)(X), jax.jacobian(lambda x: 2.0 * jnp.tanh(weights * x) * jnp.sum(x))(X))
+    runs = set(module._RUNS)
+    same(make(2.0)(2 * X), jax.jacobian(lambda x: 2.0 * jnp.tanh(weights * x) * jnp.sum(x))(2 * X))
+    assert set(module._RUNS) == runs
+    same(make(3.0)(X), jax.jacobian(lambda x: 3.0 * jnp.tanh(weights * x) * jnp.sum(x))(X))
+    (value, aux), jacobian = admodes.value_and_jacobian(lambda x: (2.0 * x, x[0]), has_aux=True)(X)
+    same((value, aux), (2.0 * X, X[0]))
+    same(jacobian, jax.jacobian(lambda x: 2.0 * x)(X))
+    same(admodes.jacobian(lambda x: 2.0 * x)(X), jacobian)
