@@ -53,6 +53,11 @@ class Settings:
         if self.objective not in tuple(OBJECTIVES):
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
 
+    def at(self, leaves: Sequence | None) -> Settings:
+        """For these arguments: if they are spread over the devices of a mesh, seeds are split over these."""
+        mesh = None if self.mesh is not None or not leaves or jax.device_count() == 1 else _mesh_of(leaves)
+        return self if mesh is None else dataclasses.replace(self, mesh=mesh)
+
     @property
     def options(self) -> dict:
         """What the methods that take seeds are made with."""
@@ -74,6 +79,17 @@ class Decision:
     @property
     def best(self) -> Candidate:
         return self.candidates[0]
+
+
+def _mesh_of(leaves: Sequence) -> jax.sharding.Mesh | None:
+    """The mesh that JAX spreads one of the arrays over by itself; None if types say how (explicit axes)."""
+    for x in leaves:
+        sharding = getattr(x, "sharding", None)
+        if isinstance(sharding, jax.sharding.NamedSharding) and not sharding.is_fully_replicated:
+            mesh = sharding.mesh
+            automatic = all(kind == jax.sharding.AxisType.Auto for kind in mesh.axis_types)
+            return mesh if automatic and isinstance(mesh, jax.sharding.Mesh) else None
+    return None
 
 
 _DECISIONS: dict = {}

@@ -59,7 +59,8 @@ def jacobian(
       memory_limit: temporary memory that must not be exceeded, in bytes or as ``"200MiB"``; seeds are then chunked.
       measure: time the best three candidates rather than trust the prediction; remembered from then on.
       chunk_size: how many seeds are in flight at once; by default all.
-      mesh: devices over which the seeds of plain and compressed modes are split.
+      mesh: devices over which the seeds of plain and compressed modes are split; by default those over which JAX
+        spreads the arguments.
 
     Returns:
       A function of the arguments of ``fun`` that returns the Jacobian, or (Jacobian, aux).
@@ -171,17 +172,18 @@ class Planned:
         call = self.request.call(args, kwargs)
         checks.values(self.request.name, call.leaves, args)
         traced = jc.is_staging() or any(isinstance(x, jc.Tracer) for x in call.leaves)
-        found = None if traced or not call.hashable else self._by_key.get(call.key)
+        key = None if traced or not call.hashable else (call.key, self.settings.at(call.leaves))
+        found = None if key is None else self._by_key.get(key)
         if found is None:
             found = self._plan(call, value, traced)
-            if not traced and call.hashable and not found[0].task.has_unknown_constants:
-                self._by_key[call.key] = found
+            if key is not None and not found[0].task.has_unknown_constants:
+                self._by_key[key] = found
         run, unpack = found
         return unpack(run(call.leaves))
 
     def choose(self, task: Task, leaves) -> Candidate:
         """The way to go for a task; ``leaves`` are arguments to measure with, if there are values."""
-        return decide(task, self.settings, leaves).best
+        return decide(task, self.settings.at(leaves), leaves).best
 
     def _plan(self, call: Call, value: bool, traced: bool):
         task = call.task()

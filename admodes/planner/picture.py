@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import textwrap
 from math import isqrt
 from typing import Any
 
@@ -17,13 +18,16 @@ LARGEST = 60  # rows and columns that are drawn one by one
 
 
 def picture(method, pattern: SparsityPattern | None, axes: Any = None):
-    """A plan as text, or drawn into matplotlib ``axes``: the chain of its parts, or the nonzeros by color."""
+    """A plan as text, or drawn into matplotlib ``axes``: its cuts, its order of elimination, the nonzeros by color."""
     coloring = getattr(method, "coloring", None)
     if axes is not None:
-        return _drawn(coloring, pattern, axes)
+        return _drawn(method, coloring, pattern, axes)
     sizes = getattr(method, "sizes", None)
     if sizes is not None:
         return _chain(method)
+    if (found := _search(method)) is not None:
+        order = textwrap.fill(" ".join(map(str, found.order)), LARGEST)
+        return f"{method.name}: {method.detail}\nnumbers in the order in which they are eliminated:\n{order}"
     if isinstance(method, Checkpointed):
         return "\n".join([f"{method.name}: {method.detail}", *_kept(method)])
     if coloring is not None and max(coloring.pattern.shape) <= LARGEST:
@@ -31,6 +35,11 @@ def picture(method, pattern: SparsityPattern | None, axes: Any = None):
     if pattern is not None:
         return f"{method.name}: {method.detail}\n{pattern.spy()}"
     return f"{method.name}: {method.detail}"
+
+
+def _search(method):
+    """What a search for an order of elimination has found, if there was one."""
+    return getattr(getattr(method, "accumulation", None), "search", None)
 
 
 def _chain(method) -> str:
@@ -89,9 +98,24 @@ def _colored(coloring) -> str:
     return "\n".join([f"{m} x {n}, each nonzero with the number of the product that gives it", *lines])
 
 
-def _drawn(coloring, pattern, axes):
-    if pattern is None:
-        raise ValueError("there is no sparsity pattern to draw: the plan takes the Jacobian as full.")
+def _bars(method, axes):
+    """The waists as bars, inputs on top, and what is done between them."""
+    places = range(len(method.sizes))
+    drawn = axes.barh(places, method.sizes, height=0.3)
+    axes.set_yticks(places, [f"{size}" for size in method.sizes])
+    axes.invert_yaxis()
+    for k, inner in enumerate(method.methods):
+        axes.text(0, k + 0.5, f" J{k + 1}: {'carried through' if inner is None else inner.name}", va="center")
+    axes.set(xlabel="numbers that pass", title=f"J = {method.order}")
+    return drawn
+
+
+def _drawn(method, coloring, pattern, axes):
+    if getattr(method, "sizes", None) is not None:
+        return _bars(method, axes)
+    if pattern is None or _search(method) is not None:  # nothing but words
+        axes.set_axis_off()
+        return axes.text(0, 1, picture(method, pattern), va="top", family="monospace", transform=axes.transAxes)
     if coloring is None:
         return pattern.spy(axes=axes)
     m, n = coloring.pattern.shape

@@ -245,6 +245,7 @@ def plan(
     if pattern is not None:
         check_pattern(pattern)
     call = asked.call(args, kwargs)
+    chosen = chosen.at(call.leaves)
     if measure:
         checks.values("plan(measure=True)", call.leaves, args)
     if jc.is_staging() or any(isinstance(x, jc.Tracer) for x in call.leaves):

@@ -97,6 +97,20 @@ def test_pictures():
     axes = figure.subplots()
     admodes.plan(sparse, X, format="compressed").draw(axes)
     assert axes.get_title() == "2 products instead of 39"
+    bars = figure.subplots()
+    admodes.plan(fun, x).draw(bars)
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["300", "200", "4", "300"]
+    assert bars.get_title().startswith("J = ")
+    words = figure.subplots()
+    admodes.plan(jnp.sum, x).draw(words)
+    assert words.texts[0].get_text().startswith("reverse")
+
+
+def test_the_order_of_elimination_is_shown():
+    plan = admodes.plan(lambda x: jnp.sin(x[0] * x[1]) * jnp.stack([x[0], x[1]]), X[:2], objective="multiplications")
+    assert plan.best.name == "elimination"
+    order = plan.draw().splitlines()[2].split()
+    assert sorted(map(int, order)) == sorted(plan.best.method.accumulation.search.order)
 
 
 def test_objectives():
@@ -325,6 +339,13 @@ def test_seeds_are_split_over_devices():
         np.testing.assert_allclose(admodes.jacobian(f, mesh=explicit)(x), jax.jacfwd(f)(x), rtol=1e-12)
         plan = admodes.plan(f, x, mesh=mesh, chunk_size=8)
         assert "3 on each of 8 devices" in plan.candidates[-1].method.detail, str(plan)
+        layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("a"))
+        spread = jax.device_put(jnp.linspace(0.1, 1, 24), layout)  # over a mesh, which is taken then
+        h = lambda x: jnp.tanh(jnp.cos(jnp.arange(24.0 * 24)).reshape(24, 24) @ jnp.sin(x))
+        assert "3 on each of 8 devices" in admodes.plan(h, spread).best.method.detail
+        found = admodes.jacobian(h)(spread)
+        np.testing.assert_allclose(found, jax.jacfwd(h)(np.asarray(spread)), rtol=1e-11, atol=1e-14)
+        assert not found.sharding.is_fully_replicated
         text = jax.jit(admodes.jacobian(f, mesh=mesh)).lower(x).compile().as_text()
         assert "num_partitions=8" in text
         print("fine")
