@@ -26,7 +26,7 @@ for _layer in (
 _LATE = {
     "block_jacobian": "admodes.planner.parts",
     "checkpoint": "admodes.modes.checkpoint",
-    "choose_mode": "admodes.planner.plan",
+    "choose_mode": "admodes.planner.untraced",
     "coloring": "admodes.sparse",
     "diagonal": "admodes.planner.parts",
     "directional": "admodes.nonsmooth",

@@ -37,6 +37,10 @@ class PlanningError(AdmodesError, ValueError):
     """There is no plan: the function is no single program, or nothing fits the limits."""
 
 
+class UntraceableError(PlanningError):
+    """The function decides on the values of its arguments in Python, so that it is no one program."""
+
+
 class PatternError(AdmodesError, ValueError):
     """A sparsity pattern does not cover the Jacobian that it is for."""
 

@@ -37,8 +37,8 @@ def _strategy(chosen: Candidate, oracle: Callable) -> Strategy:
 
         def run(*args):
             call = asked.call(args, {})
-            made, unpack = finished(call.task(), chosen, "dense", call, value=False)
-            return unpack(made(call.leaves))[1]
+            made = finished(call.task(), chosen, "dense", call, value=False)
+            return made.unpack(made.run(call.leaves))[1]
 
         return run
 

@@ -111,8 +111,8 @@ def _findings(fun, args, argnums, holomorphic, rtol) -> Iterator[Finding]:
     for c in candidates(task, machine(), "dense", settings().options):
 
         def run(c=c):
-            run, unpack = finished(task, c, "dense", call, value=False)
-            return unpack(run(call.leaves))[1]
+            made = finished(task, c, "dense", call, value=False)
+            return made.unpack(made.run(call.leaves))[1]
 
         yield compared(f"{c.name}: {c.method.detail}", run)
 

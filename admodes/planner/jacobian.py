@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from admodes.errors import UntraceableError
 from admodes.modes import checks
 from admodes.modes.flat import pair, wraps
 from admodes.modes.reverse import grad, jacrev
@@ -17,7 +18,9 @@ from admodes.planner.decision import MOST_PLANS, Run, Settings, compiled, decide
 from admodes.planner.request import Call, Request, request
 from admodes.planner.result import FORMATS, blocks
 from admodes.planner.task import Task
+from admodes.planner.untraced import untraced
 from admodes.program import jax_compat as jc
+from admodes.program.trace import UNTRACEABLE
 from admodes.sparse.coloring import Coloring
 from admodes.sparse.compress import decompression
 from admodes.tables import memory_bytes, whole_number
@@ -40,9 +43,10 @@ def jacobian(
     r"""The Jacobian ∂f/∂x, by whichever way is the cheapest for this function and these shapes.
 
     The first call for each structure, shape and dtype of the arguments makes a plan (:func:`admodes.plan`), compiles it
-    and keeps it. As under ``jax.jit``, ``fun`` must be traceable and pure: what it reads from outside of its
-    arguments is read when it is traced. Python integers, booleans and strings among the arguments that are not
-    differentiated are fixed: each new value is a new plan.
+    and keeps it. As under ``jax.jit``, ``fun`` must be pure: what it reads from outside of its arguments is read when
+    it is traced. Python integers, booleans and strings among the arguments that are not differentiated are fixed: each
+    new value is a new plan. A function that decides on values in Python (``if x[0] > 0:``) is no one program; without
+    options it is run on the values, in the mode that :func:`admodes.choose_mode` says.
 
     Args:
       fun: a function of pytrees of arrays that returns a pytree of arrays.
@@ -66,7 +70,8 @@ def jacobian(
       A function of the arguments of ``fun`` that returns the Jacobian, or (Jacobian, aux).
 
     Raises:
-      PlanningError: the function cannot be traced, or nothing fits the memory limit.
+      PlanningError: the function cannot be traced (shapes depend on values; or it decides on them, and there are
+        options, or it is under ``jit``), or nothing fits the memory limit.
       TypeError: inputs that are not real (or, with ``holomorphic``, complex), or outputs that have no derivative.
 
     >>> import admodes, jax.numpy as jnp
@@ -128,7 +133,11 @@ def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool =
             out = fun(*args, **kwargs)
             return pair(out)[0] if has_aux else out
 
-        scalar = getattr(jax.eval_shape(value), "shape", None) == ()
+        try:
+            shape = getattr(jax.eval_shape(value), "shape", None)
+        except UNTRACEABLE:
+            shape = getattr(value(), "shape", None)
+        scalar = shape == ()
         return (grad if scalar else jacrev)(fun, argnums, has_aux, holomorphic)(*args, **kwargs)
 
     planned = Planned(request("hessian", gradient, argnums, has_aux, holomorphic, symmetric=True), settings(**options))
@@ -155,7 +164,7 @@ def settings(
     return Settings(objective, memory_bytes(memory_limit), measure, size, mesh, format)
 
 
-_RUNS: dict = {}  # (run, unpack, method) of recent tasks, for Jacobians that are made anew in each step of a loop
+_RUNS: dict = {}  # (finished plan, its method) of recent tasks, for Jacobians that are made anew in each step of a loop
 
 
 class Planned:
@@ -176,17 +185,21 @@ class Planned:
         found = None if key is None else self._by_key.get(key)
         if found is None:
             found = self._plan(call, value, traced)
-            if key is not None and not found[0].task.has_unknown_constants:
+            if key is not None and not found.depends_on_a_trace:
                 self._by_key[key] = found
-        run, unpack = found
-        return unpack(run(call.leaves))
+        return found.unpack(found.run(call.leaves))
 
     def choose(self, task: Task, leaves) -> Candidate:
         """The way to go for a task; ``leaves`` are arguments to measure with, if there are values."""
         return decide(task, self.settings.at(leaves), leaves).best
 
     def _plan(self, call: Call, value: bool, traced: bool):
-        task = call.task()
+        try:
+            task = call.task()
+        except UntraceableError:
+            if jc.is_staging() or not self.decides or self.settings != Settings():
+                raise
+            return Finished(untraced(call.without_leaves(), value), lambda returned: returned, False)
         chosen = self.choose(task, None if traced else call.leaves)
         if task.has_unknown_constants or jc.is_staging() or not self.decides:
             return finished(task, chosen, self.settings.form, call, value)
@@ -196,12 +209,21 @@ class Planned:
         if key not in _RUNS:
             while len(_RUNS) >= MOST_PLANS:
                 _RUNS.pop(next(iter(_RUNS)))
-            _RUNS[key] = *finished(task, chosen, self.settings.form, call.without_leaves(), value), chosen.method
-        return _RUNS[key][:2]
+            _RUNS[key] = finished(task, chosen, self.settings.form, call.without_leaves(), value), chosen.method
+        return _RUNS[key][0]
 
 
-def finished(task, chosen, form: str, call: Call, value: bool) -> tuple[Run, Callable]:
-    """A run for calls of this kind, and what makes (outputs, Jacobian, aux) of that which it returns."""
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A function of the leaves of calls of a kind, and what makes (outputs, Jacobian, aux) of that which it returns."""
+
+    run: Callable
+    unpack: Callable
+    depends_on_a_trace: bool
+
+
+def finished(task, chosen, form: str, call: Call, value: bool) -> Finished:
+    """A plan, ready for calls of this kind."""
     domain = call.domain
 
     def finish(outs, entries):
@@ -217,7 +239,7 @@ def finished(task, chosen, form: str, call: Call, value: bool) -> tuple[Run, Cal
         outputs, entries, aux = returned
         return outputs, matrix(entries, run, form, chosen.method), aux
 
-    return run, (lambda returned: returned) if form == "dense" else unpack
+    return Finished(run, (lambda returned: returned) if form == "dense" else unpack, task.has_unknown_constants)
 
 
 def matrix(entries, run: Run, form: str, method) -> Any:

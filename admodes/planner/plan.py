@@ -260,8 +260,8 @@ def plan(
 
 
 def _plan(asked: Request, call: Call, task: Task, decision: Decision) -> Plan:
-    run, unpack = finished(task, decision.best, decision.settings.form, call, value=False)
-    return Plan(decision, asked, call.key, lambda leaves: unpack(run(leaves)))
+    made = finished(task, decision.best, decision.settings.form, call, value=False)
+    return Plan(decision, asked, call.key, lambda leaves: made.unpack(made.run(leaves)))
 
 
 def with_pattern(task: Task, given: SparsityPattern) -> Task:
@@ -382,22 +382,3 @@ def _read(file) -> tuple[dict, dict]:
     if not isinstance(header, dict) or header.get("version") != VERSION:
         raise StalePlanError(f"{file} is of another version of plans; make a new one with admodes.plan.")
     return header, arrays
-
-
-def choose_mode(n_inputs: int, n_outputs: int) -> str:
-    """The textbook rule: ``"forward"`` if there are no more inputs than outputs, else ``"reverse"``.
-
-    It compares n passes with m and knows nothing of sparsity, waists or memory: :func:`admodes.plan` does.
-
-    Raises:
-      ValueError: a negative number.
-
-    >>> import admodes
-    >>> admodes.choose_mode(3, 1000), admodes.choose_mode(1000, 1)
-    ('forward', 'reverse')
-
-    Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., sections 3.1 and 3.2.
-    """
-    if n_inputs < 0 or n_outputs < 0:
-        raise ValueError(f"numbers of inputs and outputs cannot be negative, got {n_inputs} and {n_outputs}")
-    return "forward" if n_inputs <= n_outputs else "reverse"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax
 
-from admodes.errors import PlanningError
+from admodes.errors import PlanningError, UntraceableError
 from admodes.program import jax_compat as jc
 from admodes.program.ir import Program, from_jaxpr
 
@@ -33,12 +33,14 @@ def closed_jaxpr(fun: Callable, *args, **kwargs) -> jc.ClosedJaxpr:
     """The jaxpr of ``fun``, its mutable references replaced by values.
 
     Raises:
-      PlanningError: the function decides on the values of its arguments in Python, so that it is no one program.
+      UntraceableError: the function decides on the values of its arguments in Python, so that it is no one program.
+      PlanningError: shapes in it depend on these values.
     """
     try:
         return jc.without_references(jax.make_jaxpr(fun)(*args, **kwargs))
     except UNTRACEABLE as error:
-        raise PlanningError(
+        shapes = isinstance(error, jax.errors.NonConcreteBooleanIndexError)
+        raise (PlanningError if shapes else UntraceableError)(
             "this needs a function that can be traced, as jax.jit does, but it uses the values of its arguments in "
             f"Python:\n{error}\nUse jax.lax.cond or jnp.where in it, or a derivative that runs it on the values: "
             "admodes.jacfwd, jacrev, or grad without memory_limit."

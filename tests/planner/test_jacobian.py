@@ -232,8 +232,11 @@ def test_compressed_products():
 
 
 def test_clear_errors():
+    branches = lambda x: x if x[0] > 0 else -x
     with pytest.raises(PlanningError, match=r"lax\.cond"):
-        admodes.jacobian(lambda x: x if x[0] > 0 else -x)(X)
+        admodes.jacobian(branches, format="bcoo")(X)
+    with pytest.raises(PlanningError, match=r"lax\.cond"):
+        jax.jit(admodes.jacobian(branches))(X)
     with pytest.raises(PlanningError, match="values"):
         admodes.jacobian(lambda x: x[x > 0.5])(X)
     with pytest.raises(TypeError, match="int32"):
@@ -363,6 +366,26 @@ def test_a_step_whose_matrix_is_not_colored_in_natural_order():
 
 def test_no_outputs():
     assert admodes.jacobian(lambda x: {})(jnp.ones(3)) == {}
+
+
+def test_functions_that_decide_on_values():
+    """They are no one program, and run on the values, as in JAX; each call may go another way."""
+    f = lambda x, s, tol=1e-3: (jnp.stack([x[0], x[0] * x[1]]) if x[0] > 0 else jnp.sin(x)) * (2.0 if s > tol else 1.0)
+    ours, theirs = admodes.jacobian(f), jax.jacobian(f)
+    for x, s in ((X, 1.0), (-X, 1.0), (X, 0.0), (-X, -1.0)):
+        same(ours(x, s), theirs(x, s))
+        same(ours(x, s, tol=0.5), theirs(x, s, tol=0.5))
+    tree = lambda x: ({"a": x["u"] ** 2 if x["u"].sum() > 0 else x["u"]}, x["u"][0])
+    u = {"u": X}
+    same(admodes.jacobian(tree, has_aux=True)(u), jax.jacrev(tree, has_aux=True)(u))
+    (value, aux), jacobian = admodes.value_and_jacobian(tree, has_aux=True)(u)
+    same((value, aux), tree(u))
+    same(jacobian, jax.jacrev(tree, has_aux=True)(u)[0])
+    energy = lambda x: jnp.sum(x**3) if x[0] > 0 else jnp.sum(jnp.cos(x))
+    for x in (X, -X):
+        same(admodes.hessian(energy)(x), jax.hessian(energy)(x))
+    cube = lambda x: x**3 if x[0] > 0 else x
+    same(admodes.jvp(admodes.jacobian(cube), (X,), (X,))[1], jax.jvp(jax.jacobian(cube), (X,), (X,))[1])
 
 
 def test_what_one_side_of_a_cut_needs_of_the_other():
