@@ -126,7 +126,7 @@ class _Sweep:
             return False
         if operands[0].size < max(LONG, 4 * self.count):
             return False
-        dtypes = {params["preferred_element_type"] or np.float64, *(x.dtype for x in operands)}
+        dtypes = {np.dtype(params["preferred_element_type"] or np.float64), *(x.dtype for x in operands)}
         if dtypes != {np.dtype(np.float64)} or params["out_sharding"] or params["precision"]:
             return False
         vector, matrix = (x in self.varying for x in equation.inputs)
