@@ -168,7 +168,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_sampling(sub, "problems", repeat=40)
     sub.add_argument("--format", choices=["dense", "bcoo"], help="of all Jacobians (default: what suits each)")
-    sub.add_argument("--builds", type=positive, default=2, metavar="N", help="samples of first calls (default: 2)")
+    sub.add_argument("--builds", type=positive, default=3, metavar="N", help="samples of first calls (default: 3)")
     add_dtype(sub, "float64")
     sub = command(
         "costs",

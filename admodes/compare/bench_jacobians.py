@@ -253,7 +253,7 @@ def bench_jacobians(
     format: str | None = None,
     dtype: str = "float64",
     rounds: int = 40,
-    builds: int = 2,
+    builds: int = 3,
     progress: Callable[[str], None] = lambda line: None,
 ) -> JacobiansBenchmark:
     """Measure the Jacobians of the named subjects, by all contenders.
