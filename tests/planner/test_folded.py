@@ -35,12 +35,18 @@ def network():
     return flows, RNG.standard_normal(600)
 
 
+def dense(products):
+    pattern = products.coloring.pattern
+    full = np.zeros(pattern.shape)
+    full[pattern.rows, pattern.cols] = products.values()
+    return full
+
+
 @pytest.mark.parametrize("make", [net, convolutions, network])
 def test_values_and_derivatives_are_the_same(make):
     f, x = make()
     expected = np.asarray(jax.jacrev(f)(x)).reshape(-1, x.size)
     found = admodes.jacobian(f, format="compressed")
-    dense = lambda products: np.asarray(admodes_dense(products))
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
     close(dense(found(x)), expected)
     close(dense(jax.jit(found)(x)), expected)
@@ -49,13 +55,6 @@ def test_values_and_derivatives_are_the_same(make):
     tangent = jax.jvp(jax.jacrev(f), (x,), (x,))[1].reshape(-1, x.size)[pattern.rows, pattern.cols]
     close(admodes.jvp(values, (x,), (x,))[1], tangent)
     close(jax.jvp(values, (x,), (x,))[1], tangent)
-
-
-def admodes_dense(products):
-    pattern = products.coloring.pattern
-    full = np.zeros(pattern.shape)
-    full[pattern.rows, pattern.cols] = products.values()
-    return full
 
 
 def test_the_first_product_is_not_in_the_program():
