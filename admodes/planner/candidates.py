@@ -19,6 +19,7 @@ from admodes.planner.block_diagonal import blocked
 from admodes.planner.chained import chained
 from admodes.planner.known import matrix_product
 from admodes.planner.machine import Machine
+from admodes.planner.network import network, quick, thorough
 from admodes.planner.result import LARGEST, Dense, Nonzeros
 from admodes.planner.seeded import compressed, forward, reverse
 from admodes.planner.task import Task
@@ -103,11 +104,14 @@ def candidate(method: Method, task: Task, machine: Machine, form: str) -> Candid
     return Candidate(method, done, machine.seconds(done), done.peak, counted)
 
 
-def candidates(task: Task, machine: Machine, form: str, options: dict, objective: str = "time") -> Iterator[Candidate]:
+def candidates(
+    task: Task, machine: Machine, form: str, options: dict, objective: str = "time", whole: bool = True
+) -> Iterator[Candidate]:
     """The candidates for a task: plain modes always, the others where the structure of the Jacobian offers them.
 
     For the objective ``"time"`` colorings are improved only where that might make them the fastest; for
-    ``"multiplications"`` an elimination order is searched, which takes seconds.
+    ``"multiplications"`` an elimination order is searched, which takes seconds. Networks of arrays are taken as a
+    ``whole``, not in parts.
     """
     least = math.inf
 
@@ -147,8 +151,12 @@ def candidates(task: Task, machine: Machine, form: str, options: dict, objective
             yield cost(found)
         with contextlib.suppress(TooLarge, PlanningError):  # too large, or complex
             yield cost(Accumulated(accumulation(rows_only(task), task.active, most_products=PRODUCTS)))
-    elif not alone and (cut := chained(task, machine, lambda part: best(part, machine))) is not None:
-        yield cost(cut)
+    elif not alone:
+        if (cut := chained(task, machine, lambda part: best(part, machine))) is not None:
+            yield cost(cut)
+        search = thorough if objective == "multiplications" else quick
+        if whole and (arrays := network(task, search)) is not None:
+            yield cost(arrays)
     if sparse or form == "compressed":
         for kind in kinds(task):
             yield colored(kind)
@@ -175,8 +183,8 @@ def grids(task: Task, kind: str) -> tuple:
 
 
 def best(task: Task, machine: Machine, form: str = "dense") -> Candidate:
-    """The candidate of the least predicted time."""
-    return min(candidates(task, machine, form, {}), key=lambda c: c.seconds)
+    """The candidate of the least predicted time for a part of a chain."""
+    return min(candidates(task, machine, form, {}, whole=False), key=lambda c: c.seconds)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from admodes.planner.elimination import Working, both, mask
+from admodes.planner.elimination import Rule, Working, mask
 from admodes.planner.graph import ScalarGraph
 from admodes.planner.search import Boundary, Found, search
 
@@ -52,8 +52,21 @@ def reverse_cost(graph: ScalarGraph, sizes: Sequence[int]) -> int:
     return sum(sizes[v] for v in graph.outputs) * sum(sizes[u] * sizes[w] for u, w, _ in graph.edges)
 
 
-def best_order(graph: ScalarGraph, sizes: Sequence[int], *, seconds: float = 10.0, seed: int = 0) -> Found:
+def best_order(
+    graph: ScalarGraph,
+    sizes: Sequence[int],
+    rule: Rule = "all",
+    *,
+    seconds: float = 10.0,
+    seed: int = 0,
+    exact: int = EXACT,
+) -> Found:
     """The elimination order of the fewest multiply-adds: proven for small networks, the best found for larger ones.
+
+    Args:
+      graph, sizes: the arrays and their numbers of entries; edges are dense matrices.
+      rule: with ``"unit"`` edges of value 1 (identities, and what only moves entries) cost nothing.
+      seconds, seed: of the search in networks of more than ``exact`` arrays beside inputs and outputs.
 
     >>> from admodes.planner.chain import best_order, network
     >>> sizes = (9, 1, 9, 9)
@@ -61,9 +74,9 @@ def best_order(graph: ScalarGraph, sizes: Sequence[int], *, seconds: float = 10.
     >>> best.order, best.multiplications
     ((2, 1), 162)
     """
-    if len(graph.intermediates) > EXACT:
-        return search(graph, sizes=sizes, seconds=seconds, seed=seed)
-    working, vertices = Working(graph, "all", sizes), mask(graph.intermediates)
+    if len(graph.intermediates) > exact:
+        return search(graph, rule, sizes=sizes, seconds=seconds, seed=seed)
+    working, vertices = Working(graph, rule, sizes), mask(graph.intermediates)
     before = Boundary(graph.topological, working.predecessors, vertices)
     after = Boundary(graph.topological[::-1], working.successors, vertices)
     cheapest: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}  # the sets of k vertices that are gone
@@ -72,7 +85,7 @@ def best_order(graph: ScalarGraph, sizes: Sequence[int], *, seconds: float = 10.
         for gone, (cost, order) in cheapest.items():
             for v in graph.intermediates:
                 if not gone >> v & 1:
-                    into, out = working.weigh(both(before(v, gone))), working.weigh(both(after(v, gone)))
+                    into, out = working.weigh(before(v, gone)[1]), working.weigh(after(v, gone)[1])
                     candidate = cost + sizes[v] * into * out, (*order, v)
                     known = larger.get(gone | 1 << v)
                     larger[gone | 1 << v] = candidate if known is None else min(known, candidate)

@@ -157,13 +157,13 @@ class Chained:
             for k in _rest(b):
                 inner, tape = linear[k]
                 sides = (inner.closed.in_avals, inner.active), (inner.closed.out_avals, inner.differentiated)
-                columns = _carry(tape.push, columns, *sides, columns=k == b.stop - 1)
+                columns = carry(tape.push, columns, *sides, columns=k == b.stop - 1)
             return self.kind.matrix(columns, "columns", b.start, b.stop)
         rows = matrix.rows
         for k in reversed(_rest(b)):
             inner, tape = linear[k]
             sides = (inner.closed.out_avals, inner.differentiated), (inner.closed.in_avals, inner.active)
-            rows = _carry(tape.pull, rows, *sides)
+            rows = carry(tape.pull, rows, *sides)
         return self.kind.matrix(rows, "rows", b.start, b.stop)
 
 
@@ -217,7 +217,7 @@ def _recorded(task: Task, values: Sequence, count: int) -> tuple[list, Any]:
     return results[:n], structure.unflatten(next(found) if x is None else x for x in known)
 
 
-def _carry(apply: Callable, matrix, given: tuple, wanted: tuple, columns: bool = False):
+def carry(apply: Callable, matrix, given: tuple, wanted: tuple, columns: bool = False):
     """Each row of a matrix, as (co)tangents, through a map; both sides of which are given as types and which count.
 
     ``columns``: the result will be transposed.

@@ -32,13 +32,22 @@ class MatrixProduct:
         (equation,) = live_equations(task.program)
         values = dict(task.program.constants) | dict(zip(task.program.inputs, args, strict=True))
         other = equation.inputs[1 - self.place]
-        matrix = other.value if isinstance(other, Const) else values[other]
-        contracted, _ = equation.params["dimension_numbers"]
-        x_axes, axes = contracted[self.place], contracted[1 - self.place]
-        by_x = [a for _, a in sorted(zip(x_axes, axes, strict=True))]  # in the order of the entries of x
-        free = [a for a in range(matrix.ndim) if a not in axes]
-        rows = lax.reshape(lax.transpose(matrix, (*free, *by_x)), (task.m, task.n))
-        return evaluate(task.program, *args), Dense(lax.convert_element_type(rows, task.dtype))
+        value = other.value if isinstance(other, Const) else values[other]
+        factor = matrix_of(value, equation.params["dimension_numbers"], self.place, task.dtype)
+        return evaluate(task.program, *args), factor
+
+
+def matrix_of(other, dimension_numbers, place: int, dtype) -> Dense:
+    """W of W x, a dot_general that contracts all of x, its operand number ``place``, with ``other``."""
+    contracted, _ = dimension_numbers
+    x_axes, axes = contracted[place], contracted[1 - place]
+    by_x = [a for _, a in sorted(zip(x_axes, axes, strict=True))]  # in the order of the entries of x
+    free = [a for a in range(other.ndim) if a not in axes]
+    transposed = (*by_x, *free) == tuple(range(other.ndim))  # as it is
+    first, last = (by_x, free) if transposed else (free, by_x)
+    shape = [math.prod(other.shape[a] for a in side) for side in (first, last)]
+    matrix = lax.reshape(lax.transpose(other, (*first, *last)), shape)
+    return Dense(lax.convert_element_type(matrix, dtype), transposed)
 
 
 def matrix_product(task: Task) -> MatrixProduct | None:

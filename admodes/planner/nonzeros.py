@@ -237,7 +237,7 @@ def nonzeros(jacobian: LinearMap, active: Sequence[bool], numbers: _Numbers) -> 
     elif isinstance(jacobian, Linear) and jacobian.primitive in PRODUCTS:
         (i,) = np.flatnonzero(jacobian.active)
         yield 0, int(i), _of_factor(jacobian, int(i), numbers)
-    elif isinstance(jacobian, Linear) and _only_moves(jacobian):
+    elif isinstance(jacobian, Linear) and only_moves(jacobian):
         for (j, i), pattern in jacobian.pattern().items():
             if active[i]:
                 yield j, i, Entries.known(pattern.rows, pattern.cols, np.ones(pattern.nnz), pattern.shape)
@@ -256,7 +256,7 @@ def _dot_products(linear: Linear) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 PRODUCTS: dict = {lax.dot_general_p: _dot_products, lax.conv_general_dilated_p: convolution_products}
 
 
-def _only_moves(linear: Linear) -> bool:
+def only_moves(linear: Linear) -> bool:
     known = all(x is None or is_known(x) for x in linear.operands)
     return known and linear.primitive.name in MOVING
 

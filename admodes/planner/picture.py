@@ -11,6 +11,7 @@ import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
 from admodes.planner.checkpointed import Checkpointed, depths
+from admodes.planner.network import Network
 from admodes.rules.binomial import placements
 
 SIGNS = string.digits + string.ascii_letters
@@ -25,6 +26,8 @@ def picture(method, pattern: SparsityPattern | None, axes: Any = None):
     sizes = getattr(method, "sizes", None)
     if sizes is not None:
         return _chain(method)
+    if isinstance(method, Network):
+        return "\n".join([f"{method.name}: {method.detail}", *_arrays(method)])
     if (found := _search(method)) is not None:
         order = textwrap.fill(" ".join(map(str, found.order)), LARGEST)
         return f"{method.name}: {method.detail}\nnumbers in the order in which they are eliminated:\n{order}"
@@ -39,7 +42,7 @@ def picture(method, pattern: SparsityPattern | None, axes: Any = None):
 
 def _search(method):
     """What a search for an order of elimination has found, if there was one."""
-    return getattr(getattr(method, "accumulation", None), "search", None)
+    return getattr(getattr(method, "accumulation", method), "search", None)
 
 
 def _chain(method) -> str:
@@ -55,6 +58,22 @@ def _chain(method) -> str:
             how = "carried through" if inner is None else f"{inner.name}, {inner.detail}"
             lines.append(f"  J{k + 1}: {count} equation{'s' * (count != 1)}; {how}")
     return "\n".join([*lines, f"J = {method.order}"])
+
+
+def _arrays(method: Network) -> list[str]:
+    """The arrays as bars as wide as they are, what they follow from, and when they are eliminated."""
+    graph, widest = method.graph, max(method.entries)
+    place = {v: k for k, v in enumerate(method.search.order, start=1)}
+    sides = (("x", graph.inputs), ("v", graph.intermediates), ("y", graph.outputs))
+    names = {v: f"{letter}{k}" for letter, side in sides for k, v in enumerate(side, start=1)}
+    lines = []
+    for v in names:
+        size = method.entries[v]
+        sources = " ".join(names[u] for u, w, _ in graph.edges if w == v)
+        bar = "#" * max(1, round(size * 30 / widest))
+        when = f", eliminated as number {place[v]}" if v in place else ""
+        lines.append(f"{names[v]:>4} {bar:30} {size}{' from ' if sources else ''}{sources}{when}")
+    return lines
 
 
 def _kept(method: Checkpointed) -> list[str]:

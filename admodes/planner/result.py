@@ -23,7 +23,10 @@ FORMATS = ("dense", "bcoo", "scipy", "compressed")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Dense:
-    """All entries: an array of shape (m, n), or of shape (n, m) if it is ``transposed``, as columns come."""
+    """All entries: an array of shape (m, n), or of shape (n, m) if it is ``transposed``, as columns come.
+
+    What is transposed is in memory, or XLA would fold a transposition into the product that it comes from.
+    """
 
     array: Any
     transposed: bool = field(default=False, metadata={"static": True})
@@ -39,6 +42,14 @@ class Dense:
         return Dense(lax.concatenate(rows, 0) if len(rows) > 1 else rows[0])
 
     @property
+    def shape(self) -> tuple[int, int]:
+        return self.array.shape[::-1] if self.transposed else self.array.shape
+
+    @property
+    def transpose(self) -> Dense:
+        return Dense(self.array, not self.transposed)
+
+    @property
     def rows(self):
         return lax.transpose(self.array, (1, 0)) if self.transposed else self.array
 
@@ -47,12 +58,24 @@ class Dense:
         return self.array if self.transposed else lax.transpose(self.array, (1, 0))
 
     def times(self, inner: Dense) -> Dense:
-        """The product of two matrices (XLA's CPU products of columns are slow: these are written as rows)."""
-        left = self.rows
-        if self.transposed:  # stored before and after: XLA would else fold the transposition into either product
-            (columns,) = stored([self.array])
-            (left,) = stored([lax.transpose(columns, (1, 0))])
-        return Dense(lax.dot_general(left, inner.array, (((1,), (1,) if inner.transposed else (0,)), ((), ()))))
+        """The product of two matrices: as rows, or by (A B)ᵀ = Bᵀ Aᵀ as columns.
+
+        XLA's CPU products are slow where the left factor comes transposed, which is written anew, and where a large
+        right one does; and a result that is larger than both factors had better not be transposed.
+        """
+        own, others, size = self.array.size, inner.array.size, self.shape[0] * inner.shape[1]
+        by_rows = self.transposed * own + inner.transposed * others
+        by_columns = (not self.transposed) * own + (not inner.transposed) * others + (size > max(own, others)) * size
+        if by_rows <= by_columns:
+            return Dense(self._dot(inner))
+        (columns,) = stored([inner.transpose._dot(self.transpose)])
+        return Dense(columns, transposed=True)
+
+    def _dot(self, inner: Dense):
+        left = self.array
+        if self.transposed:  # stored: XLA would else fold the transposition into the product
+            (left,) = stored([lax.transpose(left, (1, 0))])
+        return lax.dot_general(left, inner.array, (((1,), (1,) if inner.transposed else (0,)), ((), ())))
 
     def at(self, places):
         """The entries with these positions in the flat matrix."""
