@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from admodes.planner.work import Work
+from admodes.program import jax_compat as jc
 
 
 @dataclass(frozen=True)
@@ -73,32 +75,44 @@ def identity() -> dict:
 
 
 @functools.cache
-def _load(path: Path, stamp: int) -> Machine:
+def _load(path: Path, stamp: int) -> Machine | None:
+    """The constants in the file; None if it is unreadable, or of another device or version of JAX."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         constants = data["constants"]
         fine = constants.keys() == asdict(NOMINAL).keys() - {"measured"} and all(0 < v < 1 for v in constants.values())
-        if data["identity"] != identity() or not fine:
-            return NOMINAL
-        return Machine(**constants, measured=True)
-    except (ValueError, TypeError, KeyError, OSError):  # unreadable or of another version: as if it were not there
+        return Machine(**constants, measured=True) if data["identity"] == identity() and fine else None
+    except (ValueError, TypeError, KeyError, AttributeError, OSError):
+        return None
+
+
+@functools.cache
+def _rebuilt(path: Path, stamp: int) -> Machine:
+    warnings.warn(f"the constants in {path} are stale or unreadable: measuring anew, some seconds", stacklevel=4)
+    try:
+        return calibrate()
+    except OSError as error:
+        warnings.warn(f"the nominal constants are used, as measured ones cannot be kept: {error}", stacklevel=4)
         return NOMINAL
 
 
 def machine() -> Machine:
-    """The constants of this machine, or the nominal ones as long as :func:`calibrate` has not been run here."""
+    """The constants of this machine, or the nominal ones as long as :func:`calibrate` has not been run here.
+
+    If the file that it wrote is unreadable, or of another device or version of JAX, they are measured again, unless a
+    function is being traced.
+    """
     path = _file()
     try:
-        return _load(path, path.stat().st_mtime_ns)
+        stamp = path.stat().st_mtime_ns
     except OSError:
         return NOMINAL
+    found = _load(path, stamp)
+    return found or (NOMINAL if jc.is_staging() else _rebuilt(path, stamp))
 
 
 def calibrate(progress=lambda line: None) -> Machine:
-    """Measure the constants of this machine and backend, and keep them. Takes some seconds.
-
-    The file is rebuilt whenever this is called, and ignored if it is unreadable or of another device or jax version.
-    """
+    """Measure the constants of this machine and backend, and keep them. Takes some seconds."""
     cache_directory().mkdir(parents=True, exist_ok=True)  # raises now, not after the work, if that cannot be
     x = jnp.linspace(0.1, 0.9, 200_000, dtype=jnp.float32)
     indices = jnp.arange(x.size, dtype=jnp.int32) * 7919 % jnp.int32(8192)  # as tables do, near to each other

@@ -72,6 +72,11 @@ def bidirectional(pattern: SparsityPattern, orders, budget: float, shapes) -> Co
             consider(columns, rows, f"star, {order}")
             if enough():
                 break
+    for swap, (counts, direct, _) in enumerate(sides):
+        if not best[2 - swap].max(initial=-1) + 1 and best[0] > lower:  # one kind of product is best: all time for it
+            colors, name, _ = color_columns(direct, orders, budget, shapes)
+            nothing = np.full(counts.size, NEUTRAL)
+            consider(*((nothing, colors) if swap else (colors, nothing)), name)
     _, columns, rows, name = best
     return Coloring(pattern, "bidirectional", columns, rows, name, lower)
 

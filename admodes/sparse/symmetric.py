@@ -21,6 +21,7 @@ from admodes.sparse.coloring import LARGE, NEUTRAL, Coloring, color_columns
 from admodes.sparse.order import find_order
 
 STRUCTURES = ("star", "acyclic")
+PATIENCE = 100  # passes of recoloring that find no fewer colors
 SLACK = 3  # a large matrix is left with a column coloring that has at most so many colors above the bound
 
 
@@ -44,13 +45,33 @@ def symmetric(pattern: SparsityPattern, orders, budget: float, shapes, structure
         color = star_colors if structure == "star" else acyclic_colors
         for which in orders:
             colors = color(graph, find_order(which, graph).tolist())
-            if best is None or colors.max() < best.max():
+            if best is None or colors.max(initial=-1) < best.max(initial=-1):
                 best, name = colors, which
-            if best.max() + 1 <= lower or (time.perf_counter() > end and len(orders) > 1):
+            if best.max(initial=-1) + 1 <= lower or (time.perf_counter() > end and len(orders) > 1):
                 break
+        better = _recolored(graph, color, best, lower, end)
+        if better.max(initial=-1) < best.max(initial=-1):
+            best, name = better, name + ", recolored"
     if structure == "star":
         best = without_idle_colors(graph, diagonal, best)
     return Coloring(pattern, "symmetric", best, None, name, lower, substitution=structure == "acyclic")
+
+
+def _recolored(graph, color, colors, lower: int, end: float) -> np.ndarray:
+    """Iterated greedy: colored again and again, color by color in random order, as long as it takes no more of them.
+
+    Reference: Culberson, *Iterated greedy graph coloring and the difficulty landscape*, TR 92-07, University of
+    Alberta (1992).
+    """
+    rng, seconds, left = np.random.default_rng(0), 0.0, PATIENCE
+    best = colors
+    while best.max(initial=-1) + 1 > lower and left and (start := time.perf_counter()) + seconds < end:
+        rank = rng.permutation(best.max() + 2)[best] * graph.shape[0] + rng.permutation(graph.shape[0])
+        found = color(graph, np.argsort(rank).tolist())
+        left = PATIENCE if found.max() < best.max() else left - 1
+        best = found if found.max() <= best.max() else best
+        seconds = time.perf_counter() - start
+    return best
 
 
 def _lower_bound(graph, diagonal, structure: str) -> int:

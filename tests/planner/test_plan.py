@@ -297,7 +297,7 @@ def test_plans_are_made_outside_of_traces():
         jax.jit(lambda x: admodes.plan(sparse, x).jacobian(x))(X)
 
 
-def test_the_machine_is_calibrated_and_stale_constants_are_ignored(monkeypatch):
+def test_the_machine_is_calibrated_and_stale_constants_are_rebuilt(monkeypatch):
     assert machines.machine() == machines.NOMINAL
     monkeypatch.setattr(machines, "best_seconds", lambda fun, args: 1e-3)
     measured = machines.calibrate()
@@ -309,9 +309,23 @@ def test_the_machine_is_calibrated_and_stale_constants_are_ignored(monkeypatch):
     stale["identity"]["jax"] = "0.0.1"
     bad = json.loads(good)
     bad["constants"]["byte"] = -1.0
-    for content in (json.dumps(stale), json.dumps(bad), "garbage", "[]", "{}"):
+    for k, content in enumerate((json.dumps(stale), json.dumps(bad), "garbage", "[]", "{}", "\0")):
+        monkeypatch.setattr(machines, "best_seconds", lambda fun, args, k=k: 1e-3 * (k + 2))
         file.write_text(content)
-        os.utime(file, (len(content), len(content)))
+        os.utime(file, (k, k))
+        with pytest.warns(UserWarning, match="stale or unreadable"):
+            again = machines.machine()
+        assert again.measured
+        assert again != measured
+        assert machines.machine() == again
+        assert json.loads(file.read_text())["identity"] == machines.identity()
+    file.write_text("garbage")
+    os.utime(file, (9, 9))
+    seen = []
+    jax.jit(lambda x: seen.append(machines.machine()) or x)(1.0)
+    assert seen == [machines.NOMINAL]  # nothing is measured while a function is being traced
+    monkeypatch.setattr(machines, "write", lambda path, data: file.mkdir())  # raises FileExistsError
+    with pytest.warns(UserWarning, match="stale"), pytest.warns(UserWarning, match="cannot be kept"):
         assert machines.machine() == machines.NOMINAL
 
 

@@ -259,6 +259,27 @@ def torus_pattern(sides):
     return SparsityPattern.build(rows, cols, (x.size, x.size))
 
 
+@pytest.mark.parametrize("n", [5, 7, 10, 13, 50])
+def test_cycles_have_star_colorings_with_three_colors(n):
+    """But for the one of five vertices (Fertin, Raspaud and Reed, *Star coloring of graphs*, J. Graph Theory 2004)."""
+    colors = coloring(pattern_of(cycle(n)), "symmetric")
+    assert colors.number == 3 + (n == 5)
+    assert validate.unreadable_symmetric_entry(cycle(n), colors.columns) is None
+
+
+@pytest.mark.parametrize("kind", ["column", "row", "bidirectional", "symmetric"])
+def test_no_columns_need_no_colors(kind):
+    assert coloring(SparsityPattern.build([], [], (0, 0)), kind).number == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_sides_need_no_more_products_than_one(seed):
+    found = sp.random(60, 80, 0.06, random_state=seed)
+    pattern = SparsityPattern.build(*found.nonzero(), found.shape)
+    sides = [coloring(pattern, kind).number for kind in ("column", "row")]
+    assert coloring(pattern, "bidirectional").number <= min(sides)
+
+
 def test_a_million_columns_are_no_trouble():
     n = 10**6
     i = np.arange(n)
