@@ -140,6 +140,9 @@ def test_an_unknown_problem_exits_with_2_and_names_close_ones(capsys):
         ["compare"],
         ["plan", "roe_flux", "--memory-limit", "1 parsec"],
         ["plan", "roe_flux", "--arg", "ones(3)"],
+        ["plan", "no_such_module:f"],
+        ["plan", "jax.numpy:cumsumm", "--arg", "ones(3)"],
+        ["plan", "jax.numpy:cumsum", "--arg", "twos(3)"],
         ["compare", "roe_flux", "--repeat", "0"],
         ["compare", "roe_flux", "--repeat", "x"],
         ["compare", "roe_flux", "--json", ""],
@@ -160,7 +163,7 @@ def test_an_unknown_problem_exits_with_2_and_names_close_ones(capsys):
 )
 def test_wrong_commands_exit_with_2(command, capsys):
     with pytest.raises(SystemExit) as exit:
-        main(command)
+        sys.exit(main(command))
     assert exit.value.code == 2
     assert "error" in capsys.readouterr().err
 
@@ -171,6 +174,7 @@ def test_wrong_commands_exit_with_2(command, capsys):
         ["compare", "lecture_graph", "--json"],
         ["explain", "lecture_graph", "--json"],
         ["draw", "lecture_graph", "--output"],
+        ["plan", "jax.numpy:cumsum", "--arg", "ones(3)", "--save"],
         ["bench", "modes", "--json"],
     ],
     ids=lambda command: command[0],

@@ -8,7 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from admodes.cli.output import choice, chosen_names, fail, opened, opened_figure, output, precision, progress_line
+from admodes.cli.output import (
+    choice,
+    chosen_names,
+    fail,
+    opened,
+    opened_binary,
+    opened_figure,
+    output,
+    precision,
+    progress_line,
+)
 
 
 def list_problems(options: argparse.Namespace) -> None:
@@ -66,7 +76,7 @@ def plan_jacobian(options: argparse.Namespace) -> None:
 
     with precision(options):
         function, args, argnums = function_of(options)
-        with output(options) as write:
+        with output(options) as write, opened_binary(options.save):
             found = choice(
                 lambda limit: plan(
                     function,

@@ -15,12 +15,12 @@ USERS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  #
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (2 for a wrong command, 1 for work that failed)."""
     options = make_parser().parse_args(argv)
-    from admodes.errors import AdmodesError, UnknownProblemError
+    from admodes.errors import AdmodesError, ArgumentError, UnknownProblemError
 
     try:
         status = options.run(options)
         sys.stdout.flush()
-    except UnknownProblemError as error:
+    except (ArgumentError, UnknownProblemError) as error:
         return fail(error, 2)
     except (AdmodesError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output has seen enough (`admodes list | head`)

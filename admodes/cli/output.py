@@ -50,6 +50,14 @@ def opened(path: str | None) -> AbstractContextManager[TextIO]:
         raise SystemExit(fail(error, 2)) from None
 
 
+def opened_binary(path: str | None) -> AbstractContextManager[BinaryIO | None]:
+    """The same for a file that is not text; None for None."""
+    try:
+        return open(path, "wb") if path else nullcontext(None)
+    except OSError as error:
+        raise SystemExit(fail(error, 2)) from None
+
+
 def opened_figure(path: str | None) -> AbstractContextManager[BinaryIO | None]:
     """The file for a figure, opened before the work; None for None. What stands in its way ends the command."""
     if path is None:
@@ -62,10 +70,7 @@ def opened_figure(path: str | None) -> AbstractContextManager[BinaryIO | None]:
     known = FigureCanvasBase.get_supported_filetypes()
     if Path(path).suffix[1:] not in known:
         raise SystemExit(fail(f"{path}: the file of a figure must end in one of {', '.join(sorted(known))}", 2))
-    try:
-        return open(path, "wb")
-    except OSError as error:
-        raise SystemExit(fail(error, 2)) from None
+    return opened_binary(path)
 
 
 @contextmanager

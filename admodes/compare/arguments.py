@@ -16,6 +16,7 @@ the calls below have a meaning.
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib
 import math
 import os
@@ -38,6 +39,7 @@ FILLS: dict[str, Callable] = {
 }
 DTYPES: tuple[str, ...] = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES += ("bfloat16", "float16", "float32", "float64", "complex64", "complex128")
+MOST_NAMES = 12  # of a module that an error lists
 GRAMMAR = f"numbers, [lists], (tuples), {{dicts}}, {', '.join(FILLS)} with a shape, and dtypes such as int32(...)"
 
 
@@ -63,8 +65,10 @@ def load_function(name: str) -> Callable:
         raise ArgumentError(f"there is no module '{module_name}' (searched {here} and the Python path)") from None
     for part in path.split("."):
         if not hasattr(found, part):
-            known = ", ".join(n for n in vars(found) if callable(vars(found)[n]) and not n.startswith("_"))
-            raise ArgumentError(f"'{module_name}' has no '{path}'; its functions are {known or 'none'}")
+            known = [n for n in vars(found) if callable(vars(found)[n]) and not n.startswith("_")]
+            if len(known) > MOST_NAMES:
+                known = difflib.get_close_matches(part, known, cutoff=0.4) or [*known[:MOST_NAMES], "..."]
+            raise ArgumentError(f"'{module_name}' has no '{path}', but {', '.join(known) or 'no functions at all'}")
         found = getattr(found, part)
     if not callable(found):
         raise ArgumentError(f"'{name}' is not a function but of type {type(found).__name__}")

@@ -61,7 +61,8 @@ def verify(
 
     Args:
       fun: a function of pytrees of arrays that returns a pytree of arrays.
-      args: where; generic values find more than zeros do.
+      args: where; generic values find more than zeros do. Entries where JAX has NaN or infinity, in either of its
+        modes, are not compared.
       argnums: which positional arguments to differentiate.
       holomorphic: whether ``fun`` is holomorphic.
       rtol: largest relative error (over the largest entry); by default 1e-10 for 64-bit results, 1e-4 for others.
@@ -80,27 +81,28 @@ def verify(
 
 
 def _findings(fun, args, argnums, holomorphic, rtol) -> Iterator[Finding]:
-    try:
-        oracle = jax.jacfwd(fun, argnums, holomorphic=holomorphic)(*args)
-    except TypeError:  # a custom_vjp has no forward mode in JAX
-        oracle = jax.jacrev(fun, argnums, holomorphic=holomorphic)(*args)
+    oracle, *others = _oracles(fun, args, argnums, holomorphic)
     leaves = tree_leaves(oracle)
     wide = all(x.dtype.itemsize * (2 if x.dtype.kind == "f" else 1) >= 16 for x in leaves)
     tolerance = rtol if rtol is not None else 1e-10 if wide else 1e-4
+    known = jax.tree_util.tree_map(lambda *xs: np.all([np.isfinite(x) for x in xs], axis=0), oracle, *others)
+    expected = jax.tree_util.tree_map(_where, known, oracle)
 
     def compared(what: str, compute: Callable) -> Finding:
         try:
-            relative = errors(compute(), oracle)[1]
+            relative = errors(jax.tree_util.tree_map(_where, known, compute()), expected)[1]
         except (AdmodesError, TypeError, ValueError) as error:
             return Finding(what, np.inf, f"{type(error).__name__}: {error}")
         good = relative <= tolerance
         return Finding(what, relative, "" if good else f"differs from JAX by {relative:.1e}, more than {tolerance:.0e}")
 
+    if hidden := sum(int(x.size - x.sum()) for x in tree_leaves(known)):
+        yield Finding(f"JAX has NaN or infinity in {hidden} entries, which are not compared", 0.0)
     yield compared("forward mode", lambda: jacfwd(fun, argnums, holomorphic=holomorphic)(*args))
     yield compared("reverse mode", lambda: jacrev(fun, argnums, holomorphic=holomorphic)(*args))
     call = request("verify", fun, argnums, False, holomorphic).call(args, {})
     task = call.task()
-    yield _pattern(task, oracle)
+    yield _pattern(task, expected)
     for kind in ("column", "row", "bidirectional") if task.rows_allowed else ("column",):
         try:
             found = coloring(task.pattern, kind, budget=0.1)
@@ -117,6 +119,25 @@ def _findings(fun, args, argnums, holomorphic, rtol) -> Iterator[Finding]:
         yield compared(f"{c.name}: {c.method.detail}", run)
 
 
+def _oracles(fun, args, argnums, holomorphic) -> list:
+    """JAX's Jacobian by each of the modes that it has (a custom_vjp has no forward mode, a while loop no reverse)."""
+    found, failure = [], None
+    for mode in (jax.jacfwd, jax.jacrev):
+        try:
+            found.append(mode(fun, argnums, holomorphic=holomorphic)(*args))
+        except (TypeError, ValueError) as error:
+            failure = error
+    if not found:
+        assert failure is not None
+        raise failure
+    return found
+
+
+def _where(known, values):
+    """The values that are compared, others as 0."""
+    return np.where(known, values, 0)
+
+
 def _pattern(task, oracle) -> Finding:
     """Whether the pattern covers JAX's Jacobian."""
     rows = []
@@ -127,7 +148,7 @@ def _pattern(task, oracle) -> Finding:
         blocks = [np.asarray(p).reshape(int(np.prod(out.shape)), n) for p, n in zip(parts, sizes, strict=True)]
         rows.append(np.concatenate(blocks, axis=1))
     dense = np.concatenate(rows) if rows else np.zeros((0, task.n))
-    missed = missed_entries(task.pattern, np.where(np.isfinite(dense), dense, 0))  # (JAX has 0 * NaN for some zeros)
+    missed = missed_entries(task.pattern, dense)
     if len(missed):
         row, col = map(int, missed[0])
         return Finding("sparsity pattern", np.inf, f"misses entry ({row}, {col}), and {len(missed) - 1} more")

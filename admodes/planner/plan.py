@@ -214,8 +214,8 @@ def plan(
     columns, rows or both; accumulation of the nonzeros from those of the local Jacobians; where the Jacobian, or each
     block on its diagonal, is full, cuts at the waists of the data-flow graph, with the best bracketing of the parts;
     where it is full, the elimination of whole arrays in the best order; for the objectives ``"multiplications"`` and
-    ``"flops"`` the elimination number by number; and, where memory matters (the objective, a limit, a tape of 64 MiB), reverse mode that keeps a part of its tape
-    (:func:`admodes.checkpoint`).
+    ``"flops"`` the elimination number by number; and, where memory matters (the objective, a limit, a tape of 64 MiB),
+    reverse mode that keeps a part of its tape (:func:`admodes.checkpoint`).
 
     Args:
       fun, args, kwargs: the function and where to plan. Values matter for ``measure`` and ``memory_limit`` only.

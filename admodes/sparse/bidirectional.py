@@ -49,11 +49,16 @@ def bidirectional(pattern: SparsityPattern, orders, budget: float, shapes) -> Co
         return best[0] == lower or time.perf_counter() > end
 
     sides = ((pattern.row_counts, matrix, transposed), (np.diff(transposed.indptr), transposed, matrix))
-    for swap, (counts, direct, _) in enumerate(sides):
-        colors, name, _ = color_columns(direct, orders, budget / 4, shapes)
+
+    def one_kind(swap, seconds):
+        counts, direct, _ = sides[swap]
+        colors, name, _ = color_columns(direct, orders, seconds, shapes)
         nothing = np.full(counts.size, NEUTRAL)
         columns, rows = (nothing, colors) if swap else (colors, nothing)
         consider(columns, rows, name)
+
+    for swap in (False, True):
+        one_kind(swap, budget / 4)
     for swap, (counts, direct, other) in enumerate(sides):
         for threshold in _thresholds(counts):
             if enough():
@@ -72,11 +77,9 @@ def bidirectional(pattern: SparsityPattern, orders, budget: float, shapes) -> Co
             consider(columns, rows, f"star, {order}")
             if enough():
                 break
-    for swap, (counts, direct, _) in enumerate(sides):
-        if not best[2 - swap].max(initial=-1) + 1 and best[0] > lower:  # one kind of product is best: all time for it
-            colors, name, _ = color_columns(direct, orders, budget, shapes)
-            nothing = np.full(counts.size, NEUTRAL)
-            consider(*((nothing, colors) if swap else (colors, nothing)), name)
+    for swap in (False, True):
+        if best[0] > lower and best[2 - swap].max(initial=NEUTRAL) == NEUTRAL:  # one kind is best: all time for it
+            one_kind(swap, budget)
     _, columns, rows, name = best
     return Coloring(pattern, "bidirectional", columns, rows, name, lower)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,8 @@ def symmetric(pattern: SparsityPattern, orders, budget: float, shapes, structure
     graph.setdiag(False)
     graph.eliminate_zeros()
     lower = _lower_bound(graph, diagonal, structure)
-    best, name = None, ""
+    best: Any = None
+    name = ""
     if structure == "star":  # a column coloring determines every entry, too
         best, name, _ = color_columns(matrix, orders, budget / 4, shapes)
     if best is None or graph.shape[0] < LARGE or best.max() + 1 > lower + SLACK:

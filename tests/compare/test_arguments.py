@@ -101,7 +101,8 @@ def test_functions(tmp_path, monkeypatch):
         (":f", "package.module:function"),
         ("no_such_module:f", "no module 'no_such_module'"),
         ("named_functions.deeper:f", "no module"),
-        ("named_functions:f", "its functions are Net"),
+        ("named_functions:f", "has no 'f', but Net"),
+        ("jax.numpy:cumsumm", "but cumsum, "),
         ("named_functions:number", "not a function but of type int"),
     ]:
         with pytest.raises(ArgumentError, match=message):

@@ -71,6 +71,13 @@ def test_every_candidate_gives_the_jacobian(name):
     assert found.ok, str(found)
 
 
+def test_points_where_jax_has_nan_are_said():
+    f = lambda x: jnp.sqrt(x) * x[::-1]
+    found = admodes.verify(f, jnp.array([0.0, 1.0, 2.0, jnp.nan]))
+    assert found.ok, str(found)
+    assert "JAX has NaN or infinity in 12 entries" in str(found)
+
+
 def tree_function(a, b, scale=1.0):
     return {"s": a["x"] * b * scale, "t": (jnp.sum(b * a["y"]), a["x"][0] * b)}
 
