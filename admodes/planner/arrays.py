@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -21,6 +23,7 @@ from admodes.planner.known import matrix_of
 from admodes.planner.nonzeros import only_moves
 from admodes.planner.result import Dense
 from admodes.program import jax_compat as jc
+from admodes.program.host import is_known
 
 Scaling = Any  # 1, -1, a vector, or a mask (what it does not select is zero, even if it is not finite)
 
@@ -140,9 +143,16 @@ def _numbers(array):
 
 
 def _multiplied(outer: Dense, inner: Dense) -> Dense:
+    """The product, here and now if both factors are known: XLA takes seconds for that while it compiles."""
     dtype = jnp.result_type(outer.array, inner.array)
-    last, first = (Dense(lax.convert_element_type(x.array, dtype), x.transposed) for x in (outer, inner))
-    return last.times(first)
+    with _now(outer.array, inner.array):
+        last, first = (Dense(lax.convert_element_type(x.array, dtype), x.transposed) for x in (outer, inner))
+        return last.times(first)
+
+
+def _now(*arrays) -> AbstractContextManager:
+    """Where operations on these arrays are carried out at once, if all of them are known."""
+    return jax.ensure_compile_time_eval() if all(map(is_known, arrays)) else nullcontext()
 
 
 def _vector(d: Scaling, size: int, dtype):
@@ -186,5 +196,7 @@ def _of_linear(jacobian: Linear, j: int, i: int) -> Edge:
     if jacobian.primitive is lax.dot_general_p:
         numbers, x = dict(jacobian.params)["dimension_numbers"], jacobian.domain[i]
         if 0 < x.size == math.prod(x.shape[a] for a in numbers[0][i]):
-            return Edge(matrix_of(jacobian.operands[1 - i], numbers, i, jacobian.codomain[0].dtype))
+            other = jacobian.operands[1 - i]
+            with _now(other):
+                return Edge(matrix_of(other, numbers, i, jacobian.codomain[0].dtype))
     return Edge(Block(jacobian, j, i))

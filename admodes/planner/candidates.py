@@ -19,7 +19,7 @@ from admodes.planner.block_diagonal import blocked
 from admodes.planner.chained import chained
 from admodes.planner.known import matrix_product
 from admodes.planner.machine import Machine
-from admodes.planner.network import network, quick, thorough
+from admodes.planner.network import whole_arrays
 from admodes.planner.result import LARGEST, Dense, Nonzeros
 from admodes.planner.seeded import compressed, forward, reverse
 from admodes.planner.task import Task
@@ -154,8 +154,7 @@ def candidates(
     elif not alone:
         if (cut := chained(task, machine, lambda part: best(part, machine))) is not None:
             yield cost(cut)
-        search = thorough if objective == "multiplications" else quick
-        if whole and (arrays := network(task, search)) is not None:
+        if whole and (arrays := whole_arrays(task, objective, chains=cut is None)) is not None:
             yield cost(arrays)
     if sparse or form == "compressed":
         for kind in kinds(task):

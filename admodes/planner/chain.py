@@ -4,10 +4,9 @@ With vertices that are arrays and edges that are dense matrices, eliminating v m
 matrix for each pair of a predecessor u and a successor w: |u| |v| |w| multiply-adds. Forward mode multiplies each edge
 (u, w) by |inputs| tangents, reverse mode by |outputs| cotangents, at |u| |w| each.
 
-What an elimination costs depends only on the set of vertices that are gone, so dynamic programming over sets finds the
-optimum of small networks; larger ones are annealed (:func:`admodes.planner.search.search` with sizes). On a chain, one
-array after the other, dynamic programming over brackets is exact at any length, and there a Jacobian may also be
-carried through a stage that is never accumulated, by pushing its columns or pulling its rows.
+The best order is searched by :func:`admodes.planner.search.search` with sizes. On a chain, one array after the other,
+dynamic programming over brackets is exact at any length, and there a Jacobian may also be carried through a stage that
+is never accumulated, by pushing its columns or pulling its rows.
 
 References: Godbole, *On efficient computation of matrix chain products*, IEEE Trans. Comput. C-22 (1973) 864-866;
 Griewank and Naumann, *Accumulating Jacobians as chained sparse matrix products*, Math. Program. 95 (2003) 555-571;
@@ -20,11 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from admodes.planner.elimination import Rule, Working, mask
 from admodes.planner.graph import ScalarGraph
-from admodes.planner.search import Boundary, Found, search
-
-EXACT = 12  # intermediate vertices: at most 2^12 sets
 
 
 def network(sizes: Sequence[int], edges: Sequence[tuple[int, int]]) -> ScalarGraph:
@@ -39,10 +34,11 @@ def forward_cost(graph: ScalarGraph, sizes: Sequence[int]) -> int:
     """Multiply-adds of forward mode with a tangent per input.
 
     >>> from admodes.planner.chain import forward_cost, network, reverse_cost
+    >>> from admodes.planner.search import search
     >>> sizes = (10, 20, 1)
     >>> graph = network(sizes, [(0, 1), (1, 2)])
-    >>> forward_cost(graph, sizes), reverse_cost(graph, sizes)
-    (2200, 220)
+    >>> forward_cost(graph, sizes), reverse_cost(graph, sizes), search(graph, sizes=sizes).multiplications
+    (2200, 220, 200)
     """
     return sum(sizes[v] for v in graph.inputs) * sum(sizes[u] * sizes[w] for u, w, _ in graph.edges)
 
@@ -50,48 +46,6 @@ def forward_cost(graph: ScalarGraph, sizes: Sequence[int]) -> int:
 def reverse_cost(graph: ScalarGraph, sizes: Sequence[int]) -> int:
     """Multiply-adds of reverse mode with a cotangent per output."""
     return sum(sizes[v] for v in graph.outputs) * sum(sizes[u] * sizes[w] for u, w, _ in graph.edges)
-
-
-def best_order(
-    graph: ScalarGraph,
-    sizes: Sequence[int],
-    rule: Rule = "all",
-    *,
-    seconds: float = 10.0,
-    seed: int = 0,
-    exact: int = EXACT,
-) -> Found:
-    """The elimination order of the fewest multiply-adds: proven for small networks, the best found for larger ones.
-
-    Args:
-      graph, sizes: the arrays and their numbers of entries; edges are dense matrices.
-      rule: with ``"unit"`` edges of value 1 (identities, and what only moves entries) cost nothing.
-      seconds, seed: of the search in networks of more than ``exact`` arrays beside inputs and outputs.
-
-    >>> from admodes.planner.chain import best_order, network
-    >>> sizes = (9, 1, 9, 9)
-    >>> best = best_order(network(sizes, [(0, 1), (1, 2), (2, 3)]), sizes)
-    >>> best.order, best.multiplications
-    ((2, 1), 162)
-    """
-    if len(graph.intermediates) > exact:
-        return search(graph, rule, sizes=sizes, seconds=seconds, seed=seed)
-    working, vertices = Working(graph, rule, sizes), mask(graph.intermediates)
-    before = Boundary(graph.topological, working.predecessors, vertices)
-    after = Boundary(graph.topological[::-1], working.successors, vertices)
-    cheapest: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}  # the sets of k vertices that are gone
-    for _ in graph.intermediates:
-        larger: dict[int, tuple[int, tuple[int, ...]]] = {}
-        for gone, (cost, order) in cheapest.items():
-            for v in graph.intermediates:
-                if not gone >> v & 1:
-                    into, out = working.weigh(before(v, gone)[1]), working.weigh(after(v, gone)[1])
-                    candidate = cost + sizes[v] * into * out, (*order, v)
-                    known = larger.get(gone | 1 << v)
-                    larger[gone | 1 << v] = candidate if known is None else min(known, candidate)
-        cheapest = larger
-    cost, order = cheapest[vertices]
-    return Found("dynamic programming over sets", order, cost, cost, 0.0)
 
 
 # -- chains --------------------------------------------------------------------------------------

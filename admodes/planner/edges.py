@@ -18,9 +18,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from admodes.planner.bounds import lower_bound
 from admodes.planner.elimination import Rule
 from admodes.planner.graph import ScalarGraph
-from admodes.planner.search import COLD, Annealer, Found
+from admodes.planner.search import COLD, EXACT, Annealer, Found
 
 MOVES = 500  # of the annealing after a split
 
@@ -95,17 +96,19 @@ def search_edges(graph: ScalarGraph, found: Found, rule: Rule = "all", *, second
     start, rng = time.process_time(), random.Random(seed)
     split, end = Split.none(graph), start + seconds
     choices = split.single()
-    while found.multiplications > found.lower_bound and time.process_time() < end:
+    small = len(graph.intermediates) <= EXACT  # the bound of these holds for orders of vertices only
+    bound = lower_bound(graph, rule) if small else found.lower_bound
+    while found.multiplications > bound and time.process_time() < end:
         edge = next(choices, None)
         if edge is None:
             break
         parted, at = split.off(*edge), found.order.index(edge[-1])
         annealer = Annealer(parted.graph, rule, None, rng)
         annealer.restart((*found.order[:at], parted.graph.vertices - 1, *found.order[at:]))
-        annealer.run(MOVES, found.lower_bound, end, hot=2 * COLD)
+        annealer.run(MOVES, bound, end, hot=2 * COLD)
         if annealer.best < found.multiplications:
             split, choices = parted, parted.single()
             took = found.seconds + time.process_time() - start
             order = tuple(annealer.best_order)
-            found = Found("simulated annealing of edges", order, annealer.best, found.lower_bound, took)
+            found = Found("simulated annealing of edges", order, annealer.best, bound, took)
     return split, found

@@ -13,6 +13,7 @@ References: Griewank and Naumann, *Accumulating Jacobians as chained sparse matr
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +27,12 @@ from admodes.modes.interpreter import INTERPRETER
 from admodes.modes.tape import Tape
 from admodes.planner.arrays import KINDS, Edge, edges
 from admodes.planner.batches import evaluate_once
-from admodes.planner.chain import best_order, forward_cost, reverse_cost
+from admodes.planner.chain import forward_cost, reverse_cost
 from admodes.planner.graph import ScalarGraph
 from admodes.planner.regions import joined
 from admodes.planner.result import LARGEST, Dense
-from admodes.planner.search import Found
+from admodes.planner.search import Found, search
+from admodes.planner.seeded import forward, reverse
 from admodes.planner.task import Task
 from admodes.planner.work import Work, work
 from admodes.program import jax_compat as jc
@@ -39,7 +41,7 @@ from admodes.rules.derived import keep
 
 MOST_EQUATIONS = 1000
 MOST_ARRAYS = 60  # beside inputs and outputs
-WORTH = 0.75  # of the multiplications of plain modes: with more, these are as fast
+WORTH = 0.85  # of the multiplications of plain modes: with more, these are as fast
 QUICK, QUICK_SECONDS = 8, 0.05  # arrays whose best order is found, and how long one of more arrays is searched
 SEARCH_SECONDS = 4.0
 
@@ -183,8 +185,22 @@ def _eliminated(task: Task, tape: Tape, order: Sequence[int]) -> Dense:
     return elimination.jacobian(task.dtype)
 
 
-def network(task: Task, search: Callable[[ScalarGraph, Sequence[int]], Found | None]) -> Network | None:
-    """The elimination of whole arrays, in the order that ``search(graph, sizes)`` finds.
+def whole_arrays(task: Task, objective: str, chains: bool) -> Network | None:
+    """The network of a task if that takes much fewer multiplications than plain modes, or if only they count.
+
+    ``chains``: also if the arrays follow one after the other, which cuts would take at their waists.
+    """
+    if objective == "multiplications":
+        return network(task, thorough)
+    found = network(task, functools.partial(quick, chains=chains))
+    if found is None:
+        return None
+    plain = min(method.work(task).multiplications for method in (forward(task), reverse(task)))
+    return found if found.multiplications <= WORTH * plain else None
+
+
+def network(task: Task, find: Callable[[ScalarGraph, Sequence[int]], Found | None]) -> Network | None:
+    """The elimination of whole arrays, in the order that ``find(graph, sizes)`` gives.
 
     None if it finds none, if the arrays are numbers, or if a map of the program has one direction only.
     """
@@ -205,7 +221,7 @@ def network(task: Task, search: Callable[[ScalarGraph, Sequence[int]], Found | N
     tape, (graph, sizes, slots) = found
     if len(graph.intermediates) > MOST_ARRAYS or max(sizes) == 1:
         return None
-    best = search(graph, sizes)
+    best = find(graph, sizes)
     if best is None:
         return None
     order = tuple(slots[v] for v in best.order)
@@ -214,11 +230,11 @@ def network(task: Task, search: Callable[[ScalarGraph, Sequence[int]], Found | N
     return Network(order, graph, sizes, best, cost, products.multiplications)
 
 
-def quick(graph: ScalarGraph, sizes: Sequence[int]) -> Found | None:
-    """An order for arrays that are no chain, which cuts take one after the other, if it is much better than others."""
-    if all(sum(v in edge[:2] for edge in graph.edges) <= 2 for v in graph.intermediates):
+def quick(graph: ScalarGraph, sizes: Sequence[int], chains: bool = True) -> Found | None:
+    """An order that promises to be much better than plain modes; of a chain of arrays only with ``chains``."""
+    if not chains and len(graph.edges) <= len(graph.intermediates) + 1:
         return None
-    best = best_order(graph, sizes, "unit", seconds=QUICK_SECONDS, exact=QUICK)
+    best = search(graph, "unit", sizes=sizes, seconds=QUICK_SECONDS, exact=QUICK)
     dear = dataclasses.replace(graph, edges=tuple(edge for edge in graph.edges if edge[2] is None))
     plain = min(forward_cost(dear, sizes), reverse_cost(dear, sizes))
     return best if best.multiplications <= WORTH * plain else None
@@ -226,7 +242,7 @@ def quick(graph: ScalarGraph, sizes: Sequence[int]) -> Found | None:
 
 def thorough(graph: ScalarGraph, sizes: Sequence[int]) -> Found:
     """The best order that is found in some seconds."""
-    return best_order(graph, sizes, "unit", seconds=SEARCH_SECONDS)
+    return search(graph, "unit", sizes=sizes, seconds=SEARCH_SECONDS)
 
 
 def _products(task: Task, tape: Tape, order: Sequence[int]) -> Work:

@@ -1,12 +1,13 @@
-r"""Searching for a cheap elimination order: simulated annealing.
+r"""Searching for a cheap elimination order: dynamic programming over sets for small graphs, simulated annealing.
 
-What the elimination of v costs depends on the order only through the set of vertices eliminated before it, and of
-those only on the ones that are connected to v through eliminated vertices. So a move takes one vertex v past the next
-few vertices that are neighbours of v when their turn comes (all others it can pass without any effect), and only
-those and v change their costs. Their edges follow from each other by substitution, and where they do not (a vertex
-that must now go while v is there still), from the set of eliminated vertices, remembered in a table. A move takes a
-few microseconds in plain Python, and none is without effect. Runs start in turn from the cheapest classical order and
-from greedy ones with ties broken at random; on large graphs one of the two may be hopeless, and is given up.
+What the elimination of v costs depends on the order only through the set of vertices eliminated before it, and of those
+only on the ones that are connected to v through eliminated vertices. So the best order of a few vertices is found by
+way of the best order of each set of them. In larger graphs a move takes one vertex v past the next few vertices that
+are neighbours of v when their turn comes (all others it can pass without any effect), and only those and v change their
+costs. Their edges follow from each other by substitution, and where they do not (a vertex that must now go while v is
+there still), from the set of eliminated vertices, remembered in a table. A move takes a few microseconds in plain
+Python, and none is without effect. Runs start in turn from the cheapest classical order and from greedy ones with ties
+broken at random; on large graphs one of the two may be hopeless, and is given up.
 
 References: Kirkpatrick, Gelatt and Vecchi, *Optimization by simulated annealing*, Science 220 (1983) 671-680;
 Naumann and Gottschling, *Simulated annealing for optimal pivot selection in Jacobian accumulation*, in: Stochastic
@@ -51,6 +52,7 @@ FIRST_RUN, GROWTH = 500, 1.2  # moves per vertex of the first run, and how much 
 RESTARTS = 8  # randomised greedy orders, the best of which starts a run
 BEHIND = 1.05  # what a run reached in terms of the best: no other one starts where it did
 REMEMBERED = 200_000  # entries of a table
+EXACT = 12  # vertices: at most 2^12 sets
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def search(
     seconds: float = 10.0,
     seed: int = 0,
     target: int | None = None,
+    exact: int = EXACT,
 ) -> Found:
     """The cheapest elimination order that can be found in a time budget.
 
@@ -88,6 +91,7 @@ def search(
       seconds: CPU time. The search ends before that if it meets the lower bound.
       seed: of the random numbers; the result depends on it, and on the speed of the machine.
       target: a count that is good enough.
+      exact: up to how many vertices the best order of all is found, however long it takes.
 
     >>> from admodes.planner.graph import ScalarGraph
     >>> from admodes.planner.search import search
@@ -97,6 +101,8 @@ def search(
     ((3, 2), 3, True)
     """
     start = time.process_time()
+    if len(graph.intermediates) <= exact:
+        return _cheapest(graph, rule, sizes)
     end = start + seconds
     bound = lower_bound(graph, rule, sizes)
     enough = max(bound, target or 0)
@@ -122,6 +128,27 @@ def search(
             best = Counted("simulated annealing", tuple(annealer.best_order), annealer.best)
         speed, moves = done / max(time.process_time() - began, 1e-3), int(GROWTH * moves)
     return Found(best.method, best.order, best.multiplications, bound, time.process_time() - start)
+
+
+def _cheapest(graph: ScalarGraph, rule: Rule, sizes: Sequence[int] | None) -> Found:
+    """The cheapest order of all: that of each set of vertices, from those of the sets that have one less."""
+    start = time.process_time()
+    working, vertices = Working(graph, rule, sizes), mask(graph.intermediates)
+    before = Boundary(graph.topological, working.predecessors, vertices)
+    after = Boundary(graph.topological[::-1], working.successors, vertices)
+    cheapest: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}  # the sets of k vertices that are gone
+    for _ in graph.intermediates:
+        larger: dict[int, tuple[int, tuple[int, ...]]] = {}
+        for gone, (cost, order) in cheapest.items():
+            for v in graph.intermediates:
+                if not gone >> v & 1:
+                    into, out = working.weigh(before(v, gone)[1]), working.weigh(after(v, gone)[1])
+                    candidate = cost + working.sizes[v] * into * out, (*order, v)
+                    known = larger.get(gone | 1 << v)
+                    larger[gone | 1 << v] = candidate if known is None else min(known, candidate)
+        cheapest = larger
+    cost, order = cheapest[vertices]
+    return Found("dynamic programming over sets", order, cost, cost, time.process_time() - start)
 
 
 def _randomised_greedy(graph, rule, sizes, rng, end: float) -> tuple[int, ...]:

@@ -50,15 +50,15 @@ def bidirectional(pattern: SparsityPattern, orders, budget: float, shapes) -> Co
 
     sides = ((pattern.row_counts, matrix, transposed), (np.diff(transposed.indptr), transposed, matrix))
 
-    def one_kind(swap, seconds):
-        counts, direct, _ = sides[swap]
+    def one_kind(side, seconds):
+        counts, direct, _ = sides[side]
         colors, name, _ = color_columns(direct, orders, seconds, shapes)
         nothing = np.full(counts.size, NEUTRAL)
-        columns, rows = (nothing, colors) if swap else (colors, nothing)
+        columns, rows = (nothing, colors) if side else (colors, nothing)
         consider(columns, rows, name)
 
-    for swap in (False, True):
-        one_kind(swap, budget / 4)
+    for side in (0, 1):
+        one_kind(side, budget / 4)
     for swap, (counts, direct, other) in enumerate(sides):
         for threshold in _thresholds(counts):
             if enough():
@@ -77,9 +77,9 @@ def bidirectional(pattern: SparsityPattern, orders, budget: float, shapes) -> Co
             consider(columns, rows, f"star, {order}")
             if enough():
                 break
-    for swap in (False, True):
-        if best[0] > lower and best[2 - swap].max(initial=NEUTRAL) == NEUTRAL:  # one kind is best: all time for it
-            one_kind(swap, budget)
+    for side in (0, 1):
+        if best[0] > lower and best[2 - side].max(initial=NEUTRAL) == NEUTRAL:  # one kind is best: all time for it
+            one_kind(side, budget)
     _, columns, rows, name = best
     return Coloring(pattern, "bidirectional", columns, rows, name, lower)
 

@@ -114,10 +114,12 @@ def test_counts_are_the_definitions(seed, rule):
 def test_bounds_and_search_against_all_orders(seed, rule):
     graph = random_graph(random.Random(seed), middle=5, sinks=seed % 2)
     optimum = min(multiplications(graph, order, rule) for order in itertools.permutations(graph.intermediates))
-    best = search(graph, rule, seconds=0.2, target=optimum)
-    assert best.lower_bound == lower_bound(graph, rule) <= optimum == best.multiplications
-    assert multiplications(graph, best.order, rule) == optimum
-    assert best.optimal == (best.lower_bound == optimum)
+    best = search(graph, rule)
+    assert best.lower_bound == best.multiplications == multiplications(graph, best.order, rule) == optimum
+    annealed = search(graph, rule, seconds=0.2, target=optimum, exact=0)
+    assert annealed.lower_bound == lower_bound(graph, rule) <= optimum == annealed.multiplications
+    assert multiplications(graph, annealed.order, rule) == optimum
+    assert annealed.optimal == (annealed.lower_bound == optimum)
 
 
 @pytest.mark.parametrize("rule", RULES)
