@@ -88,6 +88,7 @@ class _Sweep:
         first_column: int | None = None,
         often: float = 1.0,
         unread: int = 0,
+        in_loop: bool = False,
     ):
         self.program = small_products_added_up(program, seeded, count)
         seeds = keep(seeded, self.program.inputs)
@@ -95,7 +96,7 @@ class _Sweep:
         results = () if first_column is None else self.program.outputs[first_column:]
         self.columns = {x for x in results if not isinstance(x, Const)}
         self.count = count
-        self.recomputed = recomputed(self.program, seeds, count, often, unread)
+        self.recomputed = recomputed(self.program, seeds, count, often, unread, in_loop)
 
     def __call__(self, args: Sequence) -> list:
         return run(self.program, self.step, args)
@@ -114,7 +115,7 @@ class _Sweep:
         closed = jc.close_jaxpr(params["jaxpr"])
         program = from_jaxpr(closed)
         flags = carried([not isinstance(x, Const) and x in self.varying for x in equation.inputs], params)
-        body = _Sweep(program, flags, self.count)
+        body = _Sweep(program, flags, self.count, in_loop=True)
         return jc.trace_flat(lambda *args: body(args), program.in_avals, "body")
 
     def _is_few_rows_times(self, equation, operands, params) -> bool:

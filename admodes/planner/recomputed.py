@@ -20,12 +20,12 @@ from admodes.planner.work import KIND, bytes_of, entries
 from admodes.program.ir import Const, Equation, Program
 
 OFTEN = 1.5  # evaluations of an entry, at least, of what is stored
-MANY = 16_000  # operations that are saved: fewer take as long as storing does
+MANY, MANY_IN_LOOP = 16_000, 1000  # operations that are saved: fewer take as long as starting another kernel
 SITES = 64  # places in a kernel that are told apart
 COST = {"transcendental": 16.0, "free": 0.0, "moving": 0.0, "padding": 1.0, "joining": 1.0}  # of an entry; others: 1
 CACHED = 2**22  # bytes of a value that is read from a cache
 READ = 4.0  # operations in the time of reading an entry, each time, in place of what it is computed from
-PRICES = 2.0, 24.0  # and of storing one, that is cached or is not
+PRICES, PRICES_IN_LOOP = (2.0, 24.0), (10.0, 24.0)  # and of storing one, that is cached or is not
 MOVING = frozenset({"moving", "padding", "joining"})
 SPREADING = frozenset({"moving", "free"})  # an entry that is read goes to as many as there are more of the results
 KERNELS = frozenset({"reducing", "solving", "scattering", "gathering"})
@@ -38,13 +38,19 @@ def is_kernel(equation: Equation) -> bool:
 
 
 def recomputed(
-    program: Program, seeds: Sequence[int] = (), count: int = 1, often: float = 1.0, unread: int = 0
+    program: Program,
+    seeds: Sequence[int] = (),
+    count: int = 1,
+    often: float = 1.0,
+    unread: int = 0,
+    in_loop: bool = False,
 ) -> frozenset[int]:
-    """The slots of a program to be stored.
+    """The slots of a program, or of the body of a loop, to be stored.
 
     What depends on the inputs ``seeds`` is computed ``count`` times at once, and outputs are evaluated so ``often``,
     but for the first ``unread`` of them, which nobody asks for.
     """
+    many, prices = (MANY_IN_LOOP, PRICES_IN_LOOP) if in_loop else (MANY, PRICES)
     varying = dependent(program, seeds)
     kept = _in_memory(program, unread)
     found = _evaluations(program, kept, varying, count, often, unread)
@@ -57,8 +63,8 @@ def recomputed(
         aval, copies = program.avals[slot], count if slot in varying else 1
         cost = COST.get(_kind(e), 1.0) + sum(costs[x] for x in e.slots)
         saved = found.get(slot, 1.0) * (cost - READ) - cost
-        price = PRICES[bytes_of(aval) * copies > CACHED]
-        if saved > price and saved * entries(aval) * copies > MANY and bytes_of(aval):
+        price = prices[bytes_of(aval) * copies > CACHED]
+        if saved > price and saved * entries(aval) * copies > many and bytes_of(aval):
             chosen.add(slot)
         else:
             costs[slot] = cost
