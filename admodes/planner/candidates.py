@@ -154,7 +154,7 @@ def candidates(
     elif not alone:
         if (cut := chained(task, machine, lambda part: best(part, machine))) is not None:
             yield cost(cut)
-        if whole and (arrays := whole_arrays(task, objective, chains=cut is None)) is not None:
+        if whole and (arrays := whole_arrays(task, objective)) is not None:
             yield cost(arrays)
     if sparse or form == "compressed":
         for kind in kinds(task):

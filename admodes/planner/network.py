@@ -12,8 +12,6 @@ References: Griewank and Naumann, *Accumulating Jacobians as chained sparse matr
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +25,6 @@ from admodes.modes.interpreter import INTERPRETER
 from admodes.modes.tape import Tape
 from admodes.planner.arrays import KINDS, Edge, edges
 from admodes.planner.batches import evaluate_once
-from admodes.planner.chain import forward_cost, reverse_cost
 from admodes.planner.graph import ScalarGraph
 from admodes.planner.regions import joined
 from admodes.planner.result import LARGEST, Dense
@@ -39,9 +36,9 @@ from admodes.program import jax_compat as jc
 from admodes.program.ir import from_jaxpr
 from admodes.rules.derived import keep
 
-MOST_EQUATIONS = 1000
+MOST_EQUATIONS = 500
 MOST_ARRAYS = 60  # beside inputs and outputs
-WORTH = 0.85  # of the multiplications of plain modes: with more, these are as fast
+WORTH = 0.85  # of the multiplications of plain modes
 QUICK, QUICK_SECONDS = 8, 0.05  # arrays whose best order is found, and how long one of more arrays is searched
 SEARCH_SECONDS = 4.0
 
@@ -112,6 +109,13 @@ class Elimination:
                 if any(edge.core is None for edge in alone):
                     self.eliminate(v)
 
+    @property
+    def is_of_matrices(self) -> bool:
+        """Whether there are matrices on the edges, and no map that multiplies, which is applied row by row."""
+        every = [edge for after in self.successors.values() for edge in after.values()]
+        matrices = [isinstance(edge.core, Dense) for edge in every]
+        return any(matrices) and all(on or edge.is_free for on, edge in zip(matrices, every, strict=True))
+
     def graph(self) -> tuple[ScalarGraph, tuple[int, ...], tuple[int, ...]]:
         """The network that is left, the sizes of its arrays, and the slots of its vertices."""
         slots = tuple(self.successors)
@@ -152,6 +156,7 @@ class Network:
     search: Found
     cost: Work
     multiplications: float
+    is_of_matrices: bool  # and diagonals, and of what moves or adds entries
     name: str = "network"
     passes: int = 0
     pattern: None = None
@@ -185,26 +190,24 @@ def _eliminated(task: Task, tape: Tape, order: Sequence[int]) -> Dense:
     return elimination.jacobian(task.dtype)
 
 
-def whole_arrays(task: Task, objective: str, chains: bool) -> Network | None:
-    """The network of a task if that takes much fewer multiplications than plain modes, or if only they count.
+def whole_arrays(task: Task, objective: str) -> Network | None:
+    """The network of a task, if it is one of matrices and diagonals, or takes much fewer multiplications than others.
 
-    ``chains``: also if the arrays follow one after the other, which cuts would take at their waists.
+    A map that is applied to each row of a matrix is not better off than in plain modes, which fuse it with others.
     """
-    if objective == "multiplications":
-        return network(task, thorough)
-    found = network(task, functools.partial(quick, chains=chains))
-    if found is None:
-        return None
+    found = network(task, thorough if objective == "multiplications" else quick)
+    if found is None or found.is_of_matrices or objective == "multiplications":
+        return found
     plain = min(method.work(task).multiplications for method in (forward(task), reverse(task)))
     return found if found.multiplications <= WORTH * plain else None
 
 
-def network(task: Task, find: Callable[[ScalarGraph, Sequence[int]], Found | None]) -> Network | None:
+def network(task: Task, find: Callable[[ScalarGraph, Sequence[int]], Found]) -> Network | None:
     """The elimination of whole arrays, in the order that ``find(graph, sizes)`` gives.
 
-    None if it finds none, if the arrays are numbers, or if a map of the program has one direction only.
+    None if the arrays are numbers, or if a map of the program has one direction only.
     """
-    if not task.is_real or len(task.program.equations) > MOST_EQUATIONS or task.n * task.m > LARGEST:
+    if not task.is_real or len(task.program.equations) > MOST_EQUATIONS or not 0 < task.n * task.m <= LARGEST:
         return None
     found: Any = None
 
@@ -212,32 +215,26 @@ def network(task: Task, find: Callable[[ScalarGraph, Sequence[int]], Found | Non
         nonlocal found
         outs, tape = INTERPRETER.record_program(task.closed, args, task.active)
         if all(isinstance(m, KINDS) for m in tape.maps):
-            found = tape, Elimination(tape, task.active, task.differentiated).graph()
+            elimination = Elimination(tape, task.active, task.differentiated)
+            found = tape, elimination.is_of_matrices, elimination.graph()
         return [*outs, *filter(_is_number, jax.tree_util.tree_leaves(tape))]
 
     recorded = jc.trace_flat(record, task.closed.in_avals, "record")
     if found is None:
         return None
-    tape, (graph, sizes, slots) = found
+    tape, is_of_matrices, (graph, sizes, slots) = found
     if len(graph.intermediates) > MOST_ARRAYS or max(sizes) == 1:
         return None
     best = find(graph, sizes)
-    if best is None:
-        return None
     order = tuple(slots[v] for v in best.order)
     products = _products(task, tape, order)
     cost = work(recorded, (False,) * len(task.active), 1) + products
-    return Network(order, graph, sizes, best, cost, products.multiplications)
+    return Network(order, graph, sizes, best, cost, products.multiplications, is_of_matrices)
 
 
-def quick(graph: ScalarGraph, sizes: Sequence[int], chains: bool = True) -> Found | None:
-    """An order that promises to be much better than plain modes; of a chain of arrays only with ``chains``."""
-    if not chains and len(graph.edges) <= len(graph.intermediates) + 1:
-        return None
-    best = search(graph, "unit", sizes=sizes, seconds=QUICK_SECONDS, exact=QUICK)
-    dear = dataclasses.replace(graph, edges=tuple(edge for edge in graph.edges if edge[2] is None))
-    plain = min(forward_cost(dear, sizes), reverse_cost(dear, sizes))
-    return best if best.multiplications <= WORTH * plain else None
+def quick(graph: ScalarGraph, sizes: Sequence[int]) -> Found:
+    """The best order of a few arrays, a good one of more."""
+    return search(graph, "unit", sizes=sizes, seconds=QUICK_SECONDS, exact=QUICK)
 
 
 def thorough(graph: ScalarGraph, sizes: Sequence[int]) -> Found:
