@@ -98,7 +98,7 @@ _DECISIONS: dict = {}
 def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> Decision:
     """The decision for a task: one that was made before for such a task, or a new one.
 
-    ``leaves`` are arguments to measure with; without them nothing is measured, but what was measured before is used.
+    ``leaves`` are arguments to measure with; without them no time is measured, but what was measured before is used.
     """
     constants = machine()
     key = (task.key, settings, constants)
@@ -107,10 +107,12 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
     if settings.measure and leaves is None:
         return decide(task, dataclasses.replace(settings, measure=False))
     if settings.memory_limit is not None and leaves is None:
-        raise PlanningError(
-            "a memory limit is met by measuring, which cannot be done while the function is being traced: make the "
-            "plan first, outside of jit and vmap (plan = admodes.plan(f, x, memory_limit=...)), then use plan.jacobian."
-        )
+        if task.has_unknown_constants:
+            raise PlanningError(
+                "a memory limit is met by compiling, but the function closes over values that are being traced (by jit "
+                "or vmap around it): make them arguments of the function."
+            )
+        leaves = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in task.closed.in_avals]  # enough to compile
     found = list(candidates(task, constants, settings.form, settings.options, settings.objective))
     plain = found
     found = [*plain, *_checkpointed(plain, task, constants, settings)]

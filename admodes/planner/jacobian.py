@@ -61,6 +61,7 @@ def jacobian(
         not under jit), or ``"compressed"`` (:class:`CompressedJacobian`, the products that a coloring asks for).
       objective: what is made small: ``"time"``, ``"flops"``, ``"memory"`` or ``"multiplications"``.
       memory_limit: temporary memory that must not be exceeded, in bytes or as ``"200MiB"``; seeds are then chunked.
+        Under ``jit`` and ``vmap`` it holds for the Jacobian as a program of its own, at a single point.
       measure: time the best three candidates rather than trust the prediction; remembered from then on.
       chunk_size: how many seeds are in flight at once; by default all.
       mesh: devices over which the seeds of plain and compressed modes are split; by default those over which JAX

@@ -262,8 +262,18 @@ def test_clear_errors():
         admodes.jacobian(jnp.add, argnums=(0, 0))(X, X)
     with pytest.raises(TypeError, match="bcoo"):
         jax.jit(admodes.jacobian(jnp.sin, format="scipy"))(X)
-    with pytest.raises(PlanningError, match=r"admodes\.plan"):
-        jax.jit(admodes.jacobian(jnp.sin, memory_limit="1MB"))(X)
+    with pytest.raises(PlanningError, match="closes over values that are being traced"):
+        jax.jit(lambda a: admodes.jacobian(lambda x: a * jnp.sin(x), memory_limit="1MB")(X))(2.0)
+
+
+def test_memory_limits_under_transformations():
+    fun = lambda x: jnp.cumsum(jnp.sin(jnp.cumsum(jnp.tanh(x) ** 2)))
+    x = jnp.linspace(0.0, 1.0, 300)
+    expected = jax.jacrev(fun)(x)
+    free, limit = (jax.jit(admodes.jacobian(fun, memory_limit=m)).lower(x).compile() for m in (None, "100kB"))
+    assert limit.memory_analysis().temp_size_in_bytes <= 100_000 < free.memory_analysis().temp_size_in_bytes
+    same(limit(x), expected)
+    same(jax.vmap(admodes.jacobian(fun, memory_limit="100kB"))(x[None])[0], expected)
 
 
 @pytest.mark.parametrize("transform", [admodes.jacobian, admodes.hessian, admodes.diagonal])
