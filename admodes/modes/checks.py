@@ -10,6 +10,9 @@ from jax.tree_util import keystr, tree_leaves_with_path
 
 from admodes.program import jax_compat as jc
 
+# what is an array among arguments that are not differentiated; other things are fixed
+ARRAYS = (jax.Array, np.ndarray, np.generic, float, complex, jax.ShapeDtypeStruct)
+
 
 def ensure_index(argnums):
     """``argnums`` as an int or a tuple of ints; TypeError if it is neither."""

@@ -17,8 +17,6 @@ from admodes.planner.task import Task, task_of
 from admodes.program import jax_compat as jc
 from admodes.program.identity import has_rules
 
-ARRAYS = (jax.Array, np.ndarray, np.generic, float, complex)
-
 
 @dataclass(frozen=True)
 class Request:
@@ -53,7 +51,7 @@ class Request:
                 checks.reverse_input(self.name, self.holomorphic, True, leaf)
             else:
                 checks.forward_input(self.name, self.holomorphic, leaf)
-        arrays = tuple(k < n_active or isinstance(leaf, ARRAYS) for k, leaf in enumerate(leaves))
+        arrays = tuple(k < n_active or isinstance(leaf, checks.ARRAYS) for k, leaf in enumerate(leaves))
         fixed = tuple(None if array else leaf for leaf, array in zip(leaves, arrays, strict=True))
         dynamic = [jc.canonicalize(leaf) for leaf, array in zip(leaves, arrays, strict=True) if array]
 

@@ -17,14 +17,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 from jax import lax
+from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from admodes.errors import UnsupportedPrimitiveError
 from admodes.linear.maps import Function, Linear, LinearMap
 from admodes.linear.pattern import SparsityPattern
-from admodes.modes.checks import ensure_index, positional
+from admodes.modes.checks import ARRAYS, differentiable_argument, ensure_index, place, positional
+from admodes.modes.flat import pair
 from admodes.modes.interpreter import Interpreter
 from admodes.modes.reverse import grad
 from admodes.program import jax_compat as jc
@@ -237,7 +238,14 @@ def batched_blocks(domain, codomain, core: int) -> dict:
 # -- what users call --------------------------------------------------------------------------------------
 
 
-def sparsity(fun: Callable, *args, argnums: int | Sequence[int] = 0, fixed_argnums: int | Sequence[int] = ()):
+def sparsity(
+    fun: Callable,
+    *args,
+    argnums: int | Sequence[int] = 0,
+    fixed_argnums: int | Sequence[int] = (),
+    has_aux: bool = False,
+    **kwargs,
+) -> SparsityPattern:
     r"""The sparsity pattern of the Jacobian of ``fun``, valid for every input of the shapes of ``args``.
 
     Rows are the entries of the outputs, columns those of the arguments ``argnums``, in the order in which these are
@@ -245,15 +253,18 @@ def sparsity(fun: Callable, *args, argnums: int | Sequence[int] = 0, fixed_argnu
 
     Args:
       fun: a function of pytrees of arrays that returns a pytree of arrays.
-      args: its arguments; arrays, or types (``jax.ShapeDtypeStruct``): only shapes and dtypes count.
+      args, kwargs: its arguments; arrays, or types (``jax.ShapeDtypeStruct``): only shapes and dtypes count. As for
+        :func:`admodes.jacobian`, integers, booleans and strings that are not differentiated are fixed.
       argnums: which positional arguments to differentiate.
       fixed_argnums: arguments whose values may be used, because they will not change (an index array, a mask).
+      has_aux: whether ``fun`` returns a pair (output, auxiliary data), the second of which has no rows.
 
     Returns:
       A :class:`~admodes.linear.pattern.SparsityPattern`: a superset of the nonzeros of the Jacobian at every input.
 
     Raises:
-      TypeError, ValueError: ``argnums`` or ``fixed_argnums`` name no argument, or one twice.
+      TypeError, ValueError: ``argnums`` or ``fixed_argnums`` name no argument, or one twice; or an argument that is
+        differentiated holds other things than real or complex numbers.
       PlanningError: the function decides on the values of its arguments in Python.
       UnsupportedPrimitiveError: a differentiated value reaches a primitive that has no rule.
 
@@ -269,21 +280,40 @@ def sparsity(fun: Callable, *args, argnums: int | Sequence[int] = 0, fixed_argnu
     chosen = _places(argnums, args)
     fixed = _places(fixed_argnums, args) if np.size(fixed_argnums) else []
     order = [*chosen, *(k for k in range(len(args)) if k not in chosen)]  # columns come in the order of argnums
+    leaves, tree = tree_flatten(([args[k] for k in order], kwargs))
+    arrays = [isinstance(x, ARRAYS) for x in leaves]
 
-    def ordered(*given):
-        return fun(*(given[order.index(k)] for k in range(len(args))))
+    def ordered(*values):
+        it = iter(values)
+        given, keywords = tree_unflatten(tree, [next(it) if on else x for x, on in zip(leaves, arrays, strict=True)])
+        out = fun(*(given[order.index(k)] for k in range(len(args))), **keywords)
+        return pair(out)[0] if has_aux else out
 
     active: list[bool] = []
     known: list = []
     for k in order:
-        leaves = jax.tree_util.tree_leaves(args[k])
-        active += [k in chosen] * len(leaves)
-        known += leaves if k in fixed and k not in chosen else [None] * len(leaves)
-    return pattern_of_program(trace(ordered, *(args[k] for k in order)), active, known)
+        own = tree_leaves(args[k])
+        if k in chosen:
+            _check_numbers(own, args)
+        own = [x for x in own if isinstance(x, ARRAYS)]
+        active += [k in chosen] * len(own)
+        known += own if k in fixed and k not in chosen else [None] * len(own)
+    dynamic = list(itertools.compress(leaves, arrays))
+    rest = len(dynamic) - len(active)
+    return pattern_of_program(trace(ordered, *dynamic), [*active, *[False] * rest], [*known, *[None] * rest])
 
 
-def hessian_sparsity(fun: Callable, *args, argnums: int | Sequence[int] = 0, fixed_argnums=()) -> SparsityPattern:
+def hessian_sparsity(
+    fun: Callable,
+    *args,
+    argnums: int | Sequence[int] = 0,
+    fixed_argnums: int | Sequence[int] = (),
+    has_aux: bool = False,
+    **kwargs,
+) -> SparsityPattern:
     r"""The sparsity pattern of the Hessian of the scalar function ``fun``: that of its gradient, made symmetric.
+
+    Arguments and errors are those of :func:`sparsity`.
 
     >>> import jax.numpy as jnp
     >>> from admodes.sparse import hessian_sparsity
@@ -293,8 +323,20 @@ def hessian_sparsity(fun: Callable, *args, argnums: int | Sequence[int] = 0, fix
      [0 0 1 0]
      [0 0 0 0]]
     """
-    pattern = sparsity(grad(fun, argnums=argnums), *args, argnums=argnums, fixed_argnums=fixed_argnums)
+    gradient = grad(fun, argnums, has_aux)
+    pattern = sparsity(gradient, *args, argnums=argnums, fixed_argnums=fixed_argnums, has_aux=has_aux, **kwargs)
     return pattern.union(pattern.transpose)
+
+
+def _check_numbers(leaves: Sequence, args: Sequence) -> None:
+    """Raise TypeError unless the leaves are real or complex numbers."""
+    for leaf in leaves:
+        differentiable_argument("sparsity", leaf, args)
+        if not isinstance(leaf, ARRAYS) or not jc.is_differentiable(jc.typeof(jc.canonicalize(leaf))):
+            raise TypeError(
+                f"sparsity is about derivatives with respect to real and complex numbers, but {place(leaf, args)} has "
+                f"others: dtype {np.result_type(leaf)}"
+            )
 
 
 def _places(argnums, args) -> list[int]:

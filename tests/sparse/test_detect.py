@@ -387,3 +387,25 @@ def test_steps_that_find_what_the_step_before_found_are_not_made(monkeypatch):
     several = sparsity(lambda x: orbit(jnp.ones(5) * x[0], jnp.repeat(x, 3)), x)
     expected = np.arange(15)[:, None] // 3 >= np.arange(5)
     assert np.array_equal(several.matrix.toarray(), expected)
+
+
+def test_arguments_as_those_of_jacobian():
+    def f(x, n, scale, *, mask=None, axis="none"):
+        out = x[n:] * x[:-n] * scale
+        return (out if mask is None else out * mask), {"aux": axis}
+
+    x, scale = np.ones(5), np.ones(4)
+    expected = sparsity(lambda x: x[1:] * x[:-1], x)
+    for given in (scale, jax.ShapeDtypeStruct((4,), np.float64)):
+        found = sparsity(f, x, 1, given, mask=np.zeros(4), axis="text", has_aux=True)  # zeros that could be others
+        assert (found.to_dense() == expected.to_dense()).all()
+    assert sparsity(f, x, 1, scale, argnums=(2, 0), has_aux=True).shape == (4, 9)
+    energy = lambda x, *, power: (jnp.sum(x[1:] * x[:-1]) ** power, "aux")
+    assert hessian_sparsity(energy, x, power=1, has_aux=True).nnz == 8
+    for wrong in (1, np.arange(3), True, jax.ShapeDtypeStruct((3,), np.int32)):
+        with pytest.raises(TypeError, match="argument 0 has others: dtype"):
+            sparsity(lambda x: x * 2.0, wrong)
+    with pytest.raises(TypeError, match="argument 0 is 'text'"):
+        sparsity(lambda x: 2.0, "text")
+    with pytest.raises(TypeError, match="must return a pair"):
+        sparsity(lambda x: x, x, has_aux=True)
