@@ -39,9 +39,10 @@ def closed_jaxpr(fun: Callable, *args, **kwargs) -> jc.ClosedJaxpr:
     try:
         return jc.without_references(jax.make_jaxpr(fun)(*args, **kwargs))
     except UNTRACEABLE as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         shapes = isinstance(error, jax.errors.NonConcreteBooleanIndexError)
         raise (PlanningError if shapes else UntraceableError)(
             "this needs a function that can be traced, as jax.jit does, but it uses the values of its arguments in "
-            f"Python:\n{error}\nUse jax.lax.cond or jnp.where in it, or a derivative that runs it on the values: "
-            "admodes.jacfwd, jacrev, or grad without memory_limit."
+            f"Python, at {jc.place_of(error)}: {reason}. Use jax.lax.cond or jnp.where there, or a "
+            "derivative that runs the function on the values: admodes.jacfwd, jacrev, or grad without memory_limit."
         ) from error

@@ -67,3 +67,18 @@ def test_blocks_have_the_dtypes_that_jax_gives_them():
 
     assert dtypes(admodes.hessian(scalar)(x)) == dtypes(jax.hessian(scalar)(x))
     assert admodes.jacobian(lambda x: x * jnp.exp(1j * x))(x[1]).dtype == jnp.complex64
+
+
+def test_where_a_function_decides_on_values_is_said():
+    def decides(x):
+        return x if x[0] > 0 else -x
+
+    line = decides.__code__.co_firstlineno + 1
+    where = rf"test_request\.py:{line} .*decides\): Attempted boolean conversion"
+    for call in (
+        lambda: admodes.jacobian(decides, format="bcoo")(X),
+        lambda: admodes.plan(decides, X),
+        lambda: admodes.sparsity(decides, X),
+    ):
+        with pytest.raises(admodes.errors.PlanningError, match=where):
+            call()

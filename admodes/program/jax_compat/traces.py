@@ -131,6 +131,17 @@ def current_place() -> str:
     return place or "an unknown place"
 
 
+def place_of(error: BaseException) -> str:
+    """The user's line that raised an error, the innermost one."""
+    place, traceback = "", error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if source_info_util.is_user_filename(code.co_filename):
+            place = f"{code.co_filename}:{traceback.tb_lineno} ({code.co_qualname})"
+        traceback = traceback.tb_next
+    return place or "an unknown place"
+
+
 def exclude_from_sources(folder: str) -> None:
     """Frames of files in ``folder`` are not the user's code."""
     source_info_util.register_exclusion(folder)
