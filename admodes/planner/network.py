@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from admodes.linear.maps import Linear
+from admodes.linear.maps import Linear, LinearMap
 from admodes.modes.interpreter import INTERPRETER
 from admodes.modes.tape import Tape
 from admodes.planner.arrays import KINDS, Edge, edges
@@ -205,16 +205,16 @@ def whole_arrays(task: Task, objective: str) -> Network | None:
 def network(task: Task, find: Callable[[ScalarGraph, Sequence[int]], Found]) -> Network | None:
     """The elimination of whole arrays, in the order that ``find(graph, sizes)`` gives.
 
-    None if the arrays are numbers, or if a map of the program has one direction only.
+    None if the arrays are numbers, or if a map of the program has one direction only or is complex.
     """
-    if not task.is_real or len(task.program.equations) > MOST_EQUATIONS or not 0 < task.n * task.m <= LARGEST:
+    if len(task.program.equations) > MOST_EQUATIONS or not 0 < task.n * task.m <= LARGEST:
         return None
     found: Any = None
 
     def record(*args):
         nonlocal found
         outs, tape = INTERPRETER.record_program(task.closed, args, task.active)
-        if all(isinstance(m, KINDS) for m in tape.maps):
+        if all(isinstance(m, KINDS) and _is_real(m) for m in tape.maps):
             elimination = Elimination(tape, task.active, task.differentiated)
             found = tape, elimination.is_of_matrices, elimination.graph()
         return [*outs, *filter(_is_number, jax.tree_util.tree_leaves(tape))]
@@ -257,6 +257,11 @@ def _products(task: Task, tape: Tape, order: Sequence[int]) -> Work:
 
     types = [jc.typeof(x) for x in keep(given, leaves)]
     return work(jc.trace_flat(accumulate, types, "accumulate"), (True,) * len(types), 1)
+
+
+def _is_real(jacobian: LinearMap) -> bool:
+    types = (*jacobian.domain, *jacobian.codomain)
+    return not any(jax.numpy.issubdtype(a.dtype, jax.numpy.complexfloating) for a in types)
 
 
 def _is_number(x) -> bool:

@@ -140,6 +140,8 @@ def test_no_network_where_a_map_may_have_one_direction_only():
     w = np.eye(4)
     loop = lambda x: jax.lax.fori_loop(0, 3, lambda _, x: jnp.tanh(w @ x), x)
     assert eliminated(task_of(loop, jnp.ones(4))) is None
+    waves = lambda x: jnp.imag((1 + 1j) * w @ jnp.exp(1j * (w @ x)))  # the real part alone is no matrix
+    assert eliminated(task_of(waves, jnp.ones(4))) is None
 
 
 def test_maps_that_multiply_must_save_multiplications():
