@@ -223,6 +223,8 @@ class Linear(LinearMap):
 
 
 def _as_tangent(ct, aval):
+    if [np.issubdtype(x.dtype, np.complexfloating) for x in (ct, aval)] == [True, False]:
+        ct = lax.real(ct)  # of a real factor beside a complex one
     return ct if ct.dtype == aval.dtype else lax.convert_element_type(ct, aval.dtype)
 
 

@@ -183,6 +183,12 @@ def test_convolution_dtypes(dtype, preferred):
     check(convolve, (sample((1, 2, 4, 3), dtype), sample((2, 2, 2, 2), dtype, seed=1)), transforms=False)
 
 
+def test_a_real_factor_beside_a_complex_one():
+    """Its cotangent is the real part, without numpy's warning that another part is discarded (here an error)."""
+    c, x = sample((3, 4), C128), sample((4,), F64)
+    check(lambda x: jnp.abs(jnp.tanh(c @ x)) ** 2, (x,))
+
+
 def test_convolution_second_order():
     check(*_convolution("strides"), order=2)
 
