@@ -165,6 +165,7 @@ def _scaled(matrix: Dense, left: Scaling, right: Scaling) -> Dense:
     return Dense(_scale(_scale(matrix.array, left, rows), right, cols), matrix.transposed)
 
 
+FLAT = (lax.reshape_p, lax.squeeze_p, lax.broadcast_in_dim_p)  # leave the entries in their order
 KINDS = (Elementwise, Linear, Sum)  # of maps that can be taken in both directions
 
 
@@ -178,11 +179,12 @@ def edges(jacobian: LinearMap) -> Iterator[tuple[int, int, Edge]]:
         for i, (d, kind, aval) in enumerate(zip(jacobian.partials, jacobian.kinds, jacobian.domain, strict=True)):
             if d is None and kind is None:
                 continue
-            if aval.shape != out.shape:  # an operand that is broadcast
+            if aval.size not in (1, out.size):  # an operand that is broadcast
                 yield 0, i, Edge(Block(jacobian, 0, i))
                 continue
+            core = None if aval.size == out.size else Dense(jnp.ones((1, out.size), out.dtype), transposed=True)
             vector = kind if d is None else lax.reshape(expand(d, out.shape), (out.size,))
-            yield 0, i, Edge(None, lax.div(lax.full_like(vector, 1), vector) if kind is Over else vector)
+            yield 0, i, Edge(core, lax.div(lax.full_like(vector, 1), vector) if kind is Over else vector)
     elif isinstance(jacobian, Linear):
         for j, out in enumerate(jacobian.codomain):
             for i, on in enumerate(jacobian.active):
@@ -191,7 +193,7 @@ def edges(jacobian: LinearMap) -> Iterator[tuple[int, int, Edge]]:
 
 
 def _of_linear(jacobian: Linear, j: int, i: int) -> Edge:
-    if jacobian.primitive is lax.reshape_p or jacobian.primitive is lax.squeeze_p:
+    if jacobian.primitive in FLAT and jacobian.domain[i].size == jacobian.codomain[j].size:
         return Edge(None)
     if jacobian.primitive is lax.dot_general_p:
         numbers, x = dict(jacobian.params)["dimension_numbers"], jacobian.domain[i]
