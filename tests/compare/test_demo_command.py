@@ -88,5 +88,5 @@ def test_without_a_checkout(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "__file__", str(tmp_path / "admodes" / "compare" / "demos.py"))
     with pytest.raises(ArgumentError, match="top of a checkout"):
         demos()
-    assert main(["demo", "--list"]) == 1
+    assert main(["demo", "--list"]) == 2
     assert "checkout" in capsys.readouterr().err
