@@ -20,7 +20,7 @@ import data
 import nets
 
 HIDDEN = 128
-LETTERS = {"forward": "F", "reverse": "R", "cuts": "C"}
+LETTERS = {"forward": "F", "reverse": "R", "cuts": "C", "network": "N"}
 
 
 def two_layers(rng, n, hidden, m):
@@ -117,7 +117,7 @@ def tell(s):
         a.contour(at, at, predicted, [0.0], colors="black", linestyles=":", linewidths=2)
     for (j, i), row in zip(np.ndindex(shape), rows):
         a.annotate(LETTERS.get(row["pick"], "S"), (i, j), ha="center", va="center", fontsize=9)
-    a.set_title("equal time: — measured, ⋯ predicted\npicks: Forward, Reverse, Cut, Sparse")
+    a.set_title("equal time: — measured, ⋯ predicted\npicks: Forward, Reverse, Cut, Network, Sparse")
     memory = np.reshape([np.log2((r["forward_bytes"] + 1) / (r["reverse_bytes"] + 1)) for r in rows], shape)
     heat(b, figure, sizes, np.clip(memory, -10, 10), "log₂ of temporary bytes, forward / reverse")
     b.set_title("memory beside it (cut at 2^±10)")

@@ -87,24 +87,30 @@ class Edge:
         return Dense(lax.convert_element_type(found.array, dtype), found.transposed)
 
     def times(self, inner: Edge) -> Edge:
-        """The product of two edges; the scalings between them go to the factor with fewer entries."""
+        """The product of two edges.
+
+        The scalings between them go to the factor with fewer entries; one outside of them to its factor, if that has
+        fewer entries than the result.
+        """
         if self.core is None:
             return Edge(inner.core, _product(self.left, inner.left), inner.right)
         middle = _product(self.right, inner.left)
         if inner.core is None:
             return Edge(self.core, self.left, middle)
-        first, last = inner.core, self.core
+        first, last, left, right = inner.core, self.core, self.left, inner.right
         if isinstance(first, Block) and isinstance(last, Block):
             first = first.matrix()
         if isinstance(first, Block):
             core = Dense(first.pull(_scaled(last, 1, middle).rows))  # type: ignore[arg-type]
         elif isinstance(last, Block):
             core = Dense(last.push(_scaled(first, middle, 1).columns), transposed=True)
-        elif first.array.size <= last.array.size:  # type: ignore[union-attr]
-            core = _multiplied(last, _scaled(first, middle, 1))
         else:
-            core = _multiplied(_scaled(last, 1, middle), first)
-        return Edge(core, self.left, inner.right)
+            (m, k), n = last.shape, first.shape[1]  # type: ignore[union-attr]
+            last = _scaled(last, left if n > k else 1, middle if n > m else 1)  # type: ignore[arg-type]
+            first = _scaled(first, middle if n <= m else 1, right if m > k else 1)  # type: ignore[arg-type]
+            left, right = 1 if n > k else left, 1 if m > k else right
+            core = _multiplied(last, first)
+        return Edge(core, left, right)
 
     def plus(self, other: Edge, size: int, dtype) -> Edge:
         """The sum of two edges between the same vertices."""
