@@ -29,7 +29,8 @@ def evaluate_known(primitive, operands: Sequence, params: dict) -> list:
             return out if primitive.multiple_results else [out]
     with jax.ensure_compile_time_eval():
         out = primitive.bind(*map(jax.numpy.asarray, operands), **params)
-    return list(out) if primitive.multiple_results else [out]
+    results = out if primitive.multiple_results else [out]
+    return [x if jc.is_extended(jc.dtype_of(x)) else np.asarray(x) for x in results]
 
 
 def _broadcast_in_dim(x, *, shape, broadcast_dimensions, sharding):

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jax import lax
 
@@ -205,7 +206,9 @@ def _unrolled(step, carry, xs, length, reverse, avals):
         which[k] = len(outputs) - 1
     stacked = []
     for aval, values in zip(avals[count:], zip(*outputs, strict=True), strict=True):
-        known = np.stack([v.known for v in values])[which] if all(v.known is not None for v in values) else None
+        stack = jax.numpy.stack if jc.is_extended(aval.dtype) else np.stack
+        with jax.ensure_compile_time_eval():
+            known = stack([v.known for v in values])[which] if all(v.known is not None for v in values) else None
         stacked.append(kind(aval, known, _chosen(values, which)))
     return [kind(aval, v.known, v.reach) for aval, v in zip(avals, carry, strict=False)] + stacked
 
@@ -250,7 +253,8 @@ def _slice(value, k):
     aval = jc.unstacked(value.aval)
     size = math.prod(aval.shape)
     reach = None if value.reach is None else value.reach.take_rows(slice(k * size, (k + 1) * size))
-    return type(value)(aval, None if value.known is None else value.known[k], reach)
+    with jax.ensure_compile_time_eval():  # of keys
+        return type(value)(aval, None if value.known is None else value.known[k], reach)
 
 
 def _full(detector, operands, params, avals):

@@ -409,3 +409,30 @@ def test_arguments_as_those_of_jacobian():
         sparsity(lambda x: 2.0, "text")
     with pytest.raises(TypeError, match="must return a pair"):
         sparsity(lambda x: x, x, has_aux=True)
+
+
+def test_known_values_that_jax_computes_are_sliced_and_stacked_by_loops():
+    """Keys, and results of primitives that have no line of numpy: they must not become tracers."""
+
+    def keys(x):
+        def body(c, k):
+            y = c[1] * jax.random.normal(k, (3,)) + x
+            return (c[0] + 1, y), (k, jax.random.uniform(k, ()) * c[1][0])
+
+        (_, y), (ks, z) = lax.scan(body, (0, x), jax.random.split(jax.random.key(0), 4))
+        return y + jax.random.normal(ks[1], (3,)) + z.sum()
+
+    def sorts(x):
+        def body(c, _):
+            i, w, y = c
+            w = jax.checkpoint(lambda w: jnp.cumsum(jnp.sort(jnp.tanh(w))))(w)
+            return (i + 1, w, y * w[i] + x), w
+
+        (_, _, y), ws = lax.scan(body, (0, jnp.linspace(0.5, 1.0, 3), x), None, length=3)
+        return y * ws[1]
+
+    x = jnp.ones(3)
+    for f, nonzeros in ((keys, 5), (sorts, 3)):
+        found = sparsity(f, x)
+        assert found.nnz == nonzeros
+        assert not missed_entries(found, jax.jacfwd(f)(x)).size
