@@ -11,7 +11,7 @@ from jax.tree_util import keystr, tree_leaves_with_path
 from admodes.program import jax_compat as jc
 
 # what is an array among arguments that are not differentiated; other things are fixed
-ARRAYS = (jax.Array, np.ndarray, np.generic, float, complex, jax.ShapeDtypeStruct)
+ARRAYS = (jax.Array, np.ndarray, np.generic, float, complex)
 
 
 def ensure_index(argnums):

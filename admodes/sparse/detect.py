@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 from jax import lax
 from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
@@ -38,6 +39,7 @@ from admodes.rules.index_patterns import pattern_of_scatter, pattern_of_scatter_
 from admodes.rules.table import LocalRule, ZeroRule, lookup
 from admodes.sparse.loops import HIGHER_ORDER
 
+TYPED = (*ARRAYS, jax.ShapeDtypeStruct)  # arguments of which shape and dtype count
 # scatters whose rules compute with the values that meet: their patterns do not depend on those
 OVERWRITING = {
     lax.scatter_p: pattern_of_scatter,
@@ -281,7 +283,7 @@ def sparsity(
     fixed = _places(fixed_argnums, args) if np.size(fixed_argnums) else []
     order = [*chosen, *(k for k in range(len(args)) if k not in chosen)]  # columns come in the order of argnums
     leaves, tree = tree_flatten(([args[k] for k in order], kwargs))
-    arrays = [isinstance(x, ARRAYS) for x in leaves]
+    arrays = [isinstance(x, TYPED) for x in leaves]
 
     def ordered(*values):
         it = iter(values)
@@ -295,7 +297,7 @@ def sparsity(
         own = tree_leaves(args[k])
         if k in chosen:
             _check_numbers(own, args)
-        own = [x for x in own if isinstance(x, ARRAYS)]
+        own = [x for x in own if isinstance(x, TYPED)]
         active += [k in chosen] * len(own)
         known += own if k in fixed and k not in chosen else [None] * len(own)
     dynamic = list(itertools.compress(leaves, arrays))
@@ -332,7 +334,7 @@ def _check_numbers(leaves: Sequence, args: Sequence) -> None:
     """Raise TypeError unless the leaves are real or complex numbers."""
     for leaf in leaves:
         differentiable_argument("sparsity", leaf, args)
-        if not isinstance(leaf, ARRAYS) or not jc.is_differentiable(jc.typeof(jc.canonicalize(leaf))):
+        if not isinstance(leaf, TYPED) or not jc.is_differentiable(jc.typeof(jc.canonicalize(leaf))):
             raise TypeError(
                 f"sparsity is about derivatives with respect to real and complex numbers, but {place(leaf, args)} has "
                 f"others: dtype {np.result_type(leaf)}"
