@@ -20,12 +20,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from admodes.linear.maps import Linear, LinearMap
+from admodes.linear.maps import Linear
 from admodes.modes.interpreter import INTERPRETER
 from admodes.modes.tape import Tape
 from admodes.planner.arrays import KINDS, Edge, edges
 from admodes.planner.batches import evaluate_once
 from admodes.planner.graph import ScalarGraph
+from admodes.planner.nonzeros import is_real
 from admodes.planner.regions import joined
 from admodes.planner.result import LARGEST, Dense
 from admodes.planner.search import Found, search
@@ -214,7 +215,7 @@ def network(task: Task, find: Callable[[ScalarGraph, Sequence[int]], Found]) -> 
     def record(*args):
         nonlocal found
         outs, tape = INTERPRETER.record_program(task.closed, args, task.active)
-        if all(isinstance(m, KINDS) and _is_real(m) for m in tape.maps):
+        if is_real(tape) and all(isinstance(m, KINDS) for m in tape.maps):
             elimination = Elimination(tape, task.active, task.differentiated)
             found = tape, elimination.is_of_matrices, elimination.graph()
         return [*outs, *filter(_is_number, jax.tree_util.tree_leaves(tape))]
@@ -257,11 +258,6 @@ def _products(task: Task, tape: Tape, order: Sequence[int]) -> Work:
 
     types = [jc.typeof(x) for x in keep(given, leaves)]
     return work(jc.trace_flat(accumulate, types, "accumulate"), (True,) * len(types), 1)
-
-
-def _is_real(jacobian: LinearMap) -> bool:
-    types = (*jacobian.domain, *jacobian.codomain)
-    return not any(jax.numpy.issubdtype(a.dtype, jax.numpy.complexfloating) for a in types)
 
 
 def _is_number(x) -> bool:

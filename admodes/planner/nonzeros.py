@@ -21,7 +21,7 @@ from admodes.linear.maps import Elementwise, Linear, LinearMap, Over, Sum, linea
 from admodes.linear.pattern import SparsityPattern
 from admodes.modes.interpreter import INTERPRETER
 from admodes.modes.record import Recorded, record_equation
-from admodes.modes.tape import Entry, Recorder
+from admodes.modes.tape import Entry, Recorder, Tape
 from admodes.planner.batches import evaluate_once
 from admodes.planner.products import Entries
 from admodes.planner.regions import joined
@@ -110,7 +110,8 @@ def local_jacobians(program: Program, active: Sequence[bool], most: float = math
     def sweep(*primals):
         nonlocal found
         outs, tape = _record(program, active, primals)
-        _check_real(tape)
+        if not is_real(tape):
+            raise PlanningError("the nonzeros of local Jacobians are accumulated for real numbers only")
         numbers, blocks, count = _Numbers(), [], 0
         maps, wiring, *counts = joined(tape) if regions else (tape.maps, tape.wiring, 0, 0)
         for jacobian, (reads, writes) in zip(maps, wiring, strict=True):
@@ -155,10 +156,10 @@ def _record(program: Program, active: Sequence[bool], primals):
     return outs, recorder.close([r.slot for r in results], map(jc.typeof, outs))
 
 
-def _check_real(tape) -> None:
+def is_real(tape: Tape) -> bool:
+    """Whether no derivative on the tape is complex: only then are its maps the matrices of their entries."""
     avals = [a for m in tape.maps for a in (*m.domain, *m.codomain)]
-    if any(jc.is_differentiable(a) and np.issubdtype(a.dtype, np.complexfloating) for a in avals):
-        raise PlanningError("the nonzeros of local Jacobians are accumulated for real numbers only")
+    return not any(jc.is_differentiable(a) and np.issubdtype(a.dtype, np.complexfloating) for a in avals)
 
 
 @linear_map
