@@ -9,7 +9,7 @@ from jax import lax
 import admodes
 from admodes.errors import SideEffectError
 from admodes.rules.binomial import fewest_steps
-from tests.oracle import check, sample
+from tests.oracle import JAX_VERSION, check, sample
 
 W = sample((3, 3), np.float64, -0.6, 0.6, seed=6)
 X = sample((3,), np.float64, 0.3, 1.2, seed=5)
