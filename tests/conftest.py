@@ -1,20 +1,33 @@
-"""Settings for every test: 64-bit values, reproducible compilation. They must come before JAX starts its backend."""
+"""Settings for every test: 64-bit values, reproducible compilation, nothing from the user's cache folder.
 
+They must come before JAX starts its backend.
+"""
+
+import importlib.metadata
 import os
+import shutil
+import tempfile
 
 # Batched LAPACK calls can block the concurrency-optimized scheduler for ever on two cores; with excess precision
 # 16-bit intermediates would be kept in 32 bits, and comparisons of 16-bit results would depend on fusion.
-# Four devices are for shard_map. Most of the time goes into compiling programs that run once: without the fusion
-# emitters that takes half as long (fusion itself and memory, all that tests look at, are as ever).
-FLAGS = (
+# Four devices are for shard_map.
+FLAGS = [
     "--xla_cpu_enable_concurrency_optimized_scheduler=false",
     "--xla_allow_excess_precision=false",
     "--xla_force_host_platform_device_count=4",
-    "--xla_cpu_use_fusion_emitters=false",
-)
+]
+# Most of the time goes into compiling programs that run once: without the fusion emitters that takes half as long
+# (fusion itself and memory, all that tests look at, are as ever). From 0.11 on XLA knows no such flag, and aborts.
+if tuple(map(int, importlib.metadata.version("jax").split(".")[:2])) < (0, 11):
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["ADMODES_CACHE"] = CACHE = tempfile.mkdtemp(prefix="admodes-tests-")  # of each process of pytest
 
 import jax  # noqa: E402  (reads the environment)
 
 jax.config.update("jax_enable_x64", True)
+
+
+def pytest_unconfigure():
+    shutil.rmtree(CACHE, ignore_errors=True)
