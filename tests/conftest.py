@@ -3,26 +3,25 @@
 They must come before JAX starts its backend.
 """
 
-import importlib.metadata
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 
 # Batched LAPACK calls can block the concurrency-optimized scheduler for ever on two cores; with excess precision
 # 16-bit intermediates would be kept in 32 bits, and comparisons of 16-bit results would depend on fusion.
-# Four devices are for shard_map.
-FLAGS = [
+# Four devices are for shard_map. Most of the time goes into compiling programs that run once: without the fusion
+# emitters that takes half as long (fusion itself and memory, all that tests look at, are as ever).
+FLAGS = (
     "--xla_cpu_enable_concurrency_optimized_scheduler=false",
     "--xla_allow_excess_precision=false",
     "--xla_force_host_platform_device_count=4",
-]
-# Most of the time goes into compiling programs that run once: without the fusion emitters that takes half as long
-# (fusion itself and memory, all that tests look at, are as ever). From 0.11 on XLA knows no such flag, and aborts.
-if tuple(map(int, importlib.metadata.version("jax").split(".")[:2])) < (0, 11):
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
+)
+BEFORE_0_11 = ("--xla_cpu_use_fusion_emitters=false",)  # later versions do not know it, and end the process
+OLD = tuple(map(int, version("jax").split(".")[:2])) < (0, 11)
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS, *(BEFORE_0_11 if OLD else ())]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["ADMODES_CACHE"] = CACHE = tempfile.mkdtemp(prefix="admodes-tests-")  # of each process of pytest
+os.environ["ADMODES_CACHE"] = CACHE = tempfile.mkdtemp(prefix="admodes-tests-")  # one for each process of pytest
 
 import jax  # noqa: E402  (reads the environment)
 
