@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax import lax
 from jax._src import ad_util, api_util, core, dtypes, literals, traceback_util, util
+from jax._src import mesh as mesh_lib
 from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytreedef
 
 Aval = core.ShapedArray
@@ -110,6 +111,36 @@ def batch_of(x, aval):
     layout = aval.sharding.update(spec=jax.sharding.PartitionSpec(None, *axes)) if explicit else None
     batch = convert_like(lax.reshape(x, (len(x), *aval.shape), out_sharding=layout), aval)
     return lax.pcast(batch, tuple(aval.mat.varying), to="varying") if aval.mat.varying else batch
+
+
+def mesh_of(aval) -> tuple:
+    """The mesh that the type of an array names, and how it is laid out there; empty if none."""
+    mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
+    return () if mesh is None or mesh.empty else (str(aval.sharding),)
+
+
+def placed(x):
+    """The type of a value, with the devices that it is on as far as these are known: what a program is compiled for.
+
+    Where only types of arrays are known (below a ``jit``), those on automatic axes of a mesh count as whole on each.
+    """
+    aval = x if isinstance(x, core.ShapedArray) else core.typeof(x)
+    own = x.sharding if isinstance(x, jax.Array) and not isinstance(x, core.Tracer) else None
+    if not isinstance(aval, core.ShapedArray) or jax.sharding.AxisType.Manual in aval.sharding.mesh.axis_types:
+        return aval
+    if not isinstance(own, jax.sharding.NamedSharding):
+        abstract = aval.sharding.mesh
+        own = None if abstract.empty else jax.sharding.NamedSharding(_mesh_like(abstract), aval.sharding.spec)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=own, weak_type=aval.weak_type)
+
+
+def _mesh_like(abstract) -> jax.sharding.Mesh:
+    """The mesh that is set, if it is like this one, else one of the first devices."""
+    current = mesh_lib.get_concrete_mesh()
+    if current is not None and not current.empty and current.abstract_mesh == abstract:
+        return current
+    devices = np.array(jax.devices()[: abstract.size]).reshape(abstract.axis_sizes)
+    return jax.sharding.Mesh(devices, abstract.axis_names, axis_types=abstract.axis_types)
 
 
 def is_laid_out(aval) -> bool:
