@@ -10,7 +10,7 @@ from jax import lax
 
 from admodes.linear.maps import MINUS_ONE, ONE, Elementwise, Over, collapse
 from admodes.program import jax_compat as jc
-from admodes.rules.table import elementwise, linear, zero
+from admodes.rules.table import ElementwiseRule, elementwise, linear, register, zero
 
 EXACT = lax.AccuracyMode.HIGHEST
 
@@ -74,6 +74,21 @@ elementwise(lax.sqrt_p, lambda out, x, **_: lax.div(c(0.5, x), out))  # 1 / 2√
 elementwise(lax.rsqrt_p, lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)))  # -x^(-3/2) / 2
 elementwise(lax.cbrt_p, lambda out, x, **_: lax.mul(c(1 / 3, x), lax.integer_pow(out, -2)))  # x^(-2/3) / 3
 elementwise(lax.nextafter_p, ONE, None)  # x plus or minus one unit in the last place
+elementwise(jc.one_minus_square_p, lambda out, x: lax.mul(c(-2, x), x))
+
+
+def _polynomial(n_operands: int) -> tuple:
+    """p(x; a₀, a₁, ...) = Σ aₖ xᵏ: ∂p/∂x = Σ k aₖ xᵏ⁻¹, ∂p/∂aₖ = xᵏ."""
+
+    def of_x(out, x, *coefficients, **params):
+        slopes = [lax.mul(c(k, a), a) for k, a in enumerate(coefficients[1:], 1)]
+        return jc.polynomial_p.bind(x, *slopes, **params) if slopes else lax.full_like(x, 0)
+
+    powers = (lambda out, x, *_, k=k, **__: x if k == 1 else lax.integer_pow(x, k) for k in range(1, n_operands - 1))
+    return of_x, ONE, *powers
+
+
+register(jc.polynomial_p, ElementwiseRule(_polynomial))
 
 # -- exponentials and logarithms -----------------------------------------------------------------
 
@@ -92,6 +107,7 @@ elementwise(lax.exp_p, lambda out, x, **_: out)
 elementwise(lax.exp2_p, lambda out, x, **_: lax.mul(c(np.log(2), x), out))
 elementwise(lax.expm1_p, _expm1)
 elementwise(lax.log_p, lambda out, x, **_: Over(x))
+elementwise(jc.log2_p, lambda out, x, **_: Over(lax.mul(x, c(np.log(2), x))))
 elementwise(lax.log1p_p, lambda out, x, **_: Over(lax.add(x, weak(1, x))))
 elementwise(lax.logistic_p, _logistic)
 

@@ -48,8 +48,12 @@ def lookup(primitive):
 
 
 def register(primitive, rule) -> None:
-    """Enter ``rule`` for ``primitive``; an entry that is there already is replaced."""
-    _RULES[primitive] = rule
+    """Enter ``rule`` for ``primitive``; an entry that is there already is replaced.
+
+    A primitive that is None is one that the installed version of JAX does not have: its rule is left out.
+    """
+    if primitive is not None:
+        _RULES[primitive] = rule
 
 
 def unregister(primitive) -> None:
@@ -93,16 +97,20 @@ def _avals(values) -> tuple:
 
 @dataclass(frozen=True)
 class ElementwiseRule(LocalRule):
-    """``partials[i](out, *operands, **params)`` is ∂out/∂operand i, or ONE / MINUS_ONE, or None for zero."""
+    """``partials[i](out, *operands, **params)`` is ∂out/∂operand i, or ONE / MINUS_ONE, or None for zero.
 
-    partials: tuple
+    A primitive of any number of operands has a function in their place, which takes that number and returns them.
+    """
+
+    partials: tuple | Callable[[int], tuple]
     kind = "elementwise"
 
     def jacobian(self, interpreter, primitive, outs, primals, active, params):
         (out,) = outs
+        rules = self.partials(len(primals)) if callable(self.partials) else self.partials
         partials = tuple(
             (d(out, *primals, **params) if callable(d) else d) if on else None
-            for d, on in zip(self.partials, active, strict=True)
+            for d, on in zip(rules, active, strict=True)
         )
         if all(d is None for d in partials):
             return None

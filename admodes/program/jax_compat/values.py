@@ -9,6 +9,8 @@ from jax._src import ad_util, api_util, core, dtypes, literals, traceback_util, 
 from jax._src import mesh as mesh_lib
 from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytreedef
 
+from admodes.program.jax_compat.contacts import contact
+
 Aval = core.ShapedArray
 float0 = jax.dtypes.float0
 typeof = core.typeof
@@ -16,6 +18,11 @@ to_concrete_value = core.to_concrete_value
 weak_cache = util.weakref_lru_cache
 api_boundary = traceback_util.api_boundary
 check_callable = api_util.check_callable
+
+
+def operand_tree(tree):
+    """The structure of a tree of operands, as the primitives that keep such structures want it."""
+    return contact("operand_registry").flatten(tree)[1]
 
 
 def canonicalize(x):
