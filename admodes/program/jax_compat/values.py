@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jax import lax
@@ -139,6 +141,57 @@ def placed(x):
         abstract = aval.sharding.mesh
         own = None if abstract.empty else jax.sharding.NamedSharding(_mesh_like(abstract), aval.sharding.spec)
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=own, weak_type=aval.weak_type)
+
+
+def split_batch(x, mesh: jax.sharding.Mesh, avals: Sequence):
+    """``x`` with its leading axis split over the devices of ``mesh``, in a program with values of types ``avals``.
+
+    If these are on explicit axes, it is split over those of the axes that no type uses.
+    """
+    axes, spec = tuple(mesh.axis_names), core.typeof(x).sharding.spec
+    own = explicit_mesh(avals)
+    if own is None:
+        layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axes))
+        return lax.with_sharding_constraint(x, layout)
+    taken = frozenset().union(*map(_axes_of, avals))
+    kinds = dict(zip(own.axis_names, own.axis_types, strict=True))
+    explicit = (a for a in axes if kinds.get(a) == jax.sharding.AxisType.Explicit and own.shape[a] == mesh.shape[a])
+    free = tuple(a for a in explicit if a not in taken)
+    layout = jax.sharding.NamedSharding(own, jax.sharding.PartitionSpec(free or None, *spec[1:]))
+    return jax.sharding.reshard(x, layout)
+
+
+def explicit_mesh(avals: Sequence):
+    """The mesh with explicit axes that types name, or that is set; None if there is none."""
+    meshes = [a.sharding.mesh for a in avals if isinstance(a, core.ShapedArray)]
+    meshes.append(jax.sharding.get_abstract_mesh())
+    return next((m for m in meshes if jax.sharding.AxisType.Explicit in m.axis_types), None)
+
+
+def whole_batch(x):
+    """``x`` with its leading axis whole on each device, if its type says that it is split."""
+    sharding = core.typeof(x).sharding
+    if not sharding.spec or sharding.spec[0] is None:
+        return x
+    return jax.sharding.reshard(x, sharding.update(spec=jax.sharding.PartitionSpec(None, *sharding.spec[1:])))
+
+
+def _axes_of(aval) -> frozenset:
+    """The axes of a mesh that the type of an array uses."""
+    if not isinstance(aval, core.ShapedArray):
+        return frozenset()
+    names = (axis if isinstance(axis, tuple) else (axis,) for axis in aval.sharding.spec if axis is not None)
+    return frozenset(name for group in names for name in group)
+
+
+def is_here(x) -> bool:
+    """Whether this process can read all entries of an array."""
+    return not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated
+
+
+def without_mesh():
+    """A context in which new arrays have types that name no mesh."""
+    return mesh_lib.use_abstract_mesh(mesh_lib.empty_abstract_mesh)
 
 
 def _mesh_like(abstract) -> jax.sharding.Mesh:
