@@ -141,11 +141,12 @@ def candidates(
                 yield cost(Accumulated(searched(task), "elimination"))
         if form == "dense" and (min(task.n, task.m) <= 1 or task.is_laid_out):
             return  # one pass is enough, or other ways would lose the layout
-        if options.get("mesh") is None and (known := matrix_product(task)) is not None:
+        if options.get("mesh") is None and not task.is_laid_out and (known := matrix_product(task)) is not None:
             yield cost(known)
     pattern = task.pattern
     sparse = pattern.nnz < DENSE * task.n * task.m and (form != "dense" or task.n * task.m <= LARGEST)
-    alone = form == "compressed" or options.get("mesh") is not None  # only products with seeds will do
+    # only products with seeds will do
+    alone = form == "compressed" or options.get("mesh") is not None or task.is_laid_out
     if sparse and not alone:
         if (found := blocked(task, machine)) is not None:
             yield cost(found)

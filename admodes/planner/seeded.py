@@ -114,7 +114,7 @@ class Seeded:
         outs, sides = self._products(task, tables, args)
         if not self.passes:  # no entry can be nonzero
             return outs, (jax.numpy.zeros((0, task.m), task.dtype), None)
-        return outs, tuple(None if parts is None else joined(parts, task.dtype) for parts in sides)
+        return outs, tuple(None if parts is None else joined(map(jc.whole, parts), task.dtype) for parts in sides)
 
     def _products(self, task: Task, tables, args) -> tuple[list, list]:
         """The outputs, and the products of both sides, leaf by leaf with a leading axis for the seeds."""
@@ -179,7 +179,7 @@ class Seeded:
 
 def _whole(outs, parts) -> tuple:
     """(Explicitly split seeds give products that are split.)"""
-    return outs, list(map(jc.whole_batch, parts))
+    return outs, [jc.whole(x, 1) for x in parts]
 
 
 def known_seeds(colors: np.ndarray | None, avals: Sequence) -> list:

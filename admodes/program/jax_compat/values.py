@@ -168,12 +168,14 @@ def explicit_mesh(avals: Sequence):
     return next((m for m in meshes if jax.sharding.AxisType.Explicit in m.axis_types), None)
 
 
-def whole_batch(x):
-    """``x`` with its leading axis whole on each device, if its type says that it is split."""
+def whole(x, axes: int | None = None):
+    """``x`` with its first axes (by default all) whole on each device, where its type says that they are split."""
     sharding = core.typeof(x).sharding
-    if not sharding.spec or sharding.spec[0] is None:
+    cut = x.ndim if axes is None else axes
+    if all(axis is None for axis in sharding.spec[:cut]):
         return x
-    return jax.sharding.reshard(x, sharding.update(spec=jax.sharding.PartitionSpec(None, *sharding.spec[1:])))
+    spec = jax.sharding.PartitionSpec(*(None for _ in range(cut)), *sharding.spec[cut:])
+    return jax.sharding.reshard(x, sharding.update(spec=spec))
 
 
 def _axes_of(aval) -> frozenset:
