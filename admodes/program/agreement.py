@@ -18,7 +18,7 @@ import jax
 from admodes.program import jax_compat as jc
 
 STEP = 1e-7  # seconds: about what the innermost loops of searches take for one round in Python, on machines of 2025
-PATIENCE = 3.0  # seconds that others wait for the first process, where its answer is preferred
+PATIENCE = 10.0  # seconds that others wait for the first process, where its answer is preferred
 
 
 def several_processes() -> bool:

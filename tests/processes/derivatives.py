@@ -3,11 +3,10 @@
 import contextlib
 import itertools
 
-import start  # noqa: F401  (comes before anything that looks for devices)
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+import start
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -47,7 +46,10 @@ OPTIONS = {"": lambda mesh: {}, "mesh=": lambda mesh: {"mesh": mesh}}
 PLANNED = {  # with and without mesh=
     "jacobian, dense": (lambda o: admodes.jacobian(dense, **o), jax.jacfwd(dense)),
     "jacobian, sparse": (lambda o: matrix(admodes.jacobian(sparse, format="bcoo", **o)), flat(jax.jacfwd(sparse))),
-    "value_and_jacobian": (lambda o: admodes.value_and_jacobian(sparse, **o), lambda x: (sparse(x), jax.jacfwd(sparse)(x))),
+    "value_and_jacobian": (
+        lambda o: admodes.value_and_jacobian(sparse, **o),
+        lambda x: (sparse(x), jax.jacfwd(sparse)(x)),
+    ),
     "hessian": (lambda o: admodes.hessian(scalar, **o), jax.hessian(scalar)),
     "hessian, sparse": (lambda o: matrix(admodes.hessian(scalar, format="bcoo", **o)), flat(jax.hessian(scalar))),
 }
@@ -58,7 +60,10 @@ OTHERS = {
     "jacrev": (admodes.jacrev(dense), jax.jacfwd(dense)),
     "hvp": (lambda x: admodes.hvp(scalar, x, x), lambda x: jax.jvp(jax.grad(scalar), (x,), (x,))[1]),
     "laplacian": (admodes.laplacian(scalar), lambda x: jnp.trace(flat(jax.hessian(scalar))(x))),
-    "diagonal": (admodes.diagonal(sparse), lambda x: jnp.diag(jax.jacfwd(sparse)(x).reshape(X.size, X.size)).reshape(X.shape)),
+    "diagonal": (
+        admodes.diagonal(sparse),
+        lambda x: jnp.diag(jax.jacfwd(sparse)(x).reshape(X.size, X.size)).reshape(X.shape),
+    ),
     "block_jacobian": (admodes.block_jacobian(sparse), lambda x: jax.vmap(jax.jacfwd(sparse_row))(x)),
 }
 
@@ -75,11 +80,18 @@ def check(found, expected, about: str) -> None:
 
 
 def main() -> None:
-    expected = {name: jax.tree.map(np.asarray, theirs(jnp.asarray(X))) for name, (_, theirs) in (PLANNED | OTHERS).items()}
+    start.take_part()
+    expected = {
+        name: jax.tree.map(np.asarray, theirs(jnp.asarray(X))) for name, (_, theirs) in (PLANNED | OTHERS).items()
+    }
     for kind, spec in itertools.product((AxisType.Auto, AxisType.Explicit), (P(), P("i"))):
         mesh = jax.make_mesh((4,), ("i",), axis_types=(kind,))
         x = jax.make_array_from_callback(X.shape, NamedSharding(mesh, spec), lambda index: X[index])
-        calls = [(name, f"{name} {option}", ours(of(mesh))) for name, (ours, _) in PLANNED.items() for option, of in OPTIONS.items()]
+        calls = [
+            (name, f"{name} {option}", ours(of(mesh)))
+            for name, (ours, _) in PLANNED.items()
+            for option, of in OPTIONS.items()
+        ]
         calls += [(name, name, ours) for name, (ours, _) in OTHERS.items()]
         ways = ("eager", "compiled") if spec == P("i") else ("eager",)
         for (name, about, ours), way in itertools.product(calls, ways):

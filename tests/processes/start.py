@@ -1,9 +1,13 @@
-"""Takes part in a run of several processes: address of the coordinator, how many, and which one this is."""
+"""Taking part in a run of several processes."""
 
 import sys
 
 import jax
 
-RANK = int(sys.argv[3])
-jax.distributed.initialize(sys.argv[1], int(sys.argv[2]), RANK)
-jax.config.update("jax_enable_x64", True)
+
+def take_part() -> int:
+    """Join the run that the command line names: address of the coordinator, how many processes, which one this is."""
+    address, count, rank = sys.argv[1:]
+    jax.distributed.initialize(address, int(count), int(rank))
+    jax.config.update("jax_enable_x64", True)
+    return int(rank)
