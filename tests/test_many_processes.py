@@ -9,16 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / "tests" / "processes"
 PAGE = ROOT / "docs" / "how-to" / "run-on-many-processes.md"
 LIMIT = 400.0  # seconds, on a busy machine
-FLAGS = (
-    "--xla_force_host_platform_device_count=2 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_enable_concurrency_optimized_scheduler=false"
-)
 
 
 def run_twice(script: Path, folder: Path) -> list[str]:
@@ -29,7 +23,8 @@ def run_twice(script: Path, folder: Path) -> list[str]:
     outputs = [folder / f"out{k}.txt" for k in range(2)]
     started = []
     for k, output in enumerate(outputs):
-        own = {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(k)}
+        flags = re.sub(r"device_count=\d+", "device_count=2", os.environ["XLA_FLAGS"])
+        own = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(k)}
         own |= {"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo", "ADMODES_CACHE": str(folder / f"cache{k}")}
         with output.open("w") as out:
             command = [sys.executable, str(script), address, "2", str(k)]
@@ -63,8 +58,3 @@ def test_the_script_of_the_page(tmp_path):
     script.write_text(code, encoding="utf-8")
     texts = run_twice(script, tmp_path)
     assert "residual" in texts[0]
-
-
-@pytest.fixture(autouse=True)
-def _no_plugin_of_the_environment(monkeypatch):
-    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)

@@ -157,7 +157,7 @@ def _cheapest(graph: ScalarGraph, rule: Rule, sizes: Sequence[int] | None) -> Fo
 
 def _randomised_greedy(graph, rule, sizes, rng, end: float, clock: Clock) -> tuple[int, ...]:
     """The best of a few orders of lowest Markowitz degree, ties broken at random; a single one late in the day."""
-    orders = []
+    orders: list[tuple[int, ...]] = []
     while not orders or (len(orders) < RESTARTS and clock.now() < end):
         orders.append(greedy(graph, lambda working, v: working.degree(v) + rng.random()))
         clock.worked(GREEDY * len(graph.intermediates))

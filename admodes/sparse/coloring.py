@@ -165,7 +165,7 @@ def color_columns(
             return done(best, name)
     transposed = matrix.T.tocsr()
     rows_of = (transposed.indptr.tolist(), transposed.indices.tolist())
-    graph = None
+    graph: Any = None
     for which in orders:
         if which != "natural" and graph is None:
             if int((np.diff(matrix.indptr).astype(np.int64) ** 2).sum()) > MOST_CONFLICTS:
