@@ -41,7 +41,7 @@ def digest(*programs: Program) -> str:
             enter(e.primitive.name, list(map(_operand, e.inputs)), e.outputs)
             enter(ADDRESS.sub("", str(sorted(e.params.items()))))
             enter([content(x) for x in _hidden(e.params) if not _is_callback(x)])
-        enter([(str(a), getattr(a, "weak_type", None)) for a in program.avals])
+        enter([(str(a), getattr(a, "weak_type", None), *jc.mesh_of(a)) for a in program.avals])
     return found.hexdigest()
 
 

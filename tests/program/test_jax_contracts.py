@@ -52,7 +52,29 @@ def test_types_of_stacks():
 
 
 def test_temporary_bytes_are_those_of_the_compiled_program():
-    assert jc.temporary_bytes(lambda x: jnp.sum(jnp.sort(x)), jnp.ones(1000, jnp.float32)) >= 4000
+    lowered = jax.jit(lambda x: jnp.sum(jnp.sort(x))).lower(jnp.ones(1000, jnp.float32))
+    assert jc.temporary_bytes(lowered) >= 4000
+
+
+def test_a_run_of_one_process_has_no_store():
+    assert jc.store() is None
+
+
+def test_types_with_their_devices():
+    mesh = jax.make_mesh((2, 2), ("i", "j"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("i"))
+    x = jax.device_put(jnp.arange(8.0), spread)
+    assert jc.placed(x).sharding == spread
+    assert jc.placed(jc.typeof(x)).sharding.is_equivalent_to(spread, 1)
+    assert jc.placed(jnp.ones(3)).sharding is None
+    assert jc.mesh_of(jc.typeof(x))
+    assert not jc.mesh_of(jc.typeof(jnp.ones(3)))
+    with jax.set_mesh(mesh):
+        split = jc.split_batch(jnp.ones((4, 8)), mesh, [jc.typeof(x)])  # over j: the type of x uses i
+        assert jc.typeof(split).sharding.spec == jax.sharding.PartitionSpec("j", None)
+        assert jc.typeof(jc.whole(split)).sharding.spec == jax.sharding.PartitionSpec(None, None)
+        with jc.without_mesh():
+            assert jax.sharding.get_abstract_mesh().empty
 
 
 def test_trace_hooks_that_we_override_exist():

@@ -54,6 +54,9 @@ TABLE = (
     ("0.10", "state.primitives", "addupdate_p get_p swap_p"),
     # -- shard_map
     ("0.10", "shard_map", "shard_map_p _all_newly_manual_mesh_names _unmentioned2"),
+    # -- meshes and processes
+    ("0.10", "mesh", "get_concrete_mesh use_abstract_mesh empty_abstract_mesh"),
+    ("0.10", "distributed", "global_state"),
     # -- calls, branches and loops
     ("0.10", "pjit", "jit_p layout_constraint_p reshard_p sharding_constraint_p"),
     ("0.10", "lax.control_flow.conditionals", "cond_p"),

@@ -164,9 +164,9 @@ def kept_call(fun: Callable) -> Callable:
     return xla_metadata_call(fun, inlineable="false")
 
 
-def temporary_bytes(fun: Callable, *args) -> int:
-    """What the compiled function needs in memory beside its arguments and results; compiles it."""
-    analysis = jax.jit(fun).lower(*args).compile().memory_analysis()
+def temporary_bytes(lowered: jax.stages.Lowered) -> int:
+    """What a program needs in memory beside its arguments and results, on each device; compiles it."""
+    analysis = lowered.compile().memory_analysis()
     if analysis is None:
         raise RuntimeError(f"the backend '{jax.default_backend()}' does not tell how much memory a program needs")
     return analysis.temp_size_in_bytes
