@@ -9,6 +9,7 @@ from jax._src import ad_util, core, source_info_util
 from jax._src.interpreters import partial_eval as pe
 from jax.custom_derivatives import SymbolicZero
 
+from admodes.program.jax_compat.contacts import contact
 from admodes.program.jax_compat.jaxprs import trace_flat
 from admodes.program.jax_compat.values import tangent_aval
 
@@ -152,8 +153,12 @@ def place_of(error: BaseException) -> str:
 
 
 def exclude_from_sources(folder: str) -> None:
-    """Frames of files in ``folder`` are not the user's code."""
+    """Frames of files in ``folder`` are not the user's code: sources do not name them, tracebacks leave them out.
+
+    (With JAX_TRACEBACK_FILTERING=off tracebacks show them, as they show JAX's own.)
+    """
     source_info_util.register_exclusion(folder)
+    contact("hide_frames")(folder)
 
 
 def source_summary(source) -> str:
