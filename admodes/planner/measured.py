@@ -31,13 +31,13 @@ def _seconds(data: dict) -> dict[str, float]:
 def recall(fingerprint: str, form: str) -> dict[str, float]:
     """Seconds by candidate, as measured on this machine for this task; empty if nothing was.
 
-    In a run of several processes all have what the first to ask has, until the run ends.
+    A file that is unreadable is removed, with a warning. In a run of several processes all have what the first of them
+    to ask has, until the run ends.
     """
     return agreed(("measured before", fingerprint, form), lambda: _on_this_host(fingerprint, form))
 
 
 def _on_this_host(fingerprint: str, form: str) -> dict[str, float]:
-    """The times in the file of this host; one that is unreadable is removed, with a warning."""
     try:
         path = _file(fingerprint, form)
         return cache.read(path, _seconds) or {}

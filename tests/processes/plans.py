@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 import admodes
 from admodes.linear.pattern import SparsityPattern
-from admodes.planner import machine, measured
+from admodes.planner import cache, machine, measured
 from admodes.planner.decision import label
 from admodes.planner.edges import search_edges
 from admodes.planner.graph import ScalarGraph
@@ -57,7 +57,7 @@ def differ(rank: int) -> None:
     """Each process is calibrated as a strange machine of its own; the second one has more to do."""
     names = [name for name, _ in machine.as_rows(machine.NOMINAL)]
     strange = {name: 10.0 ** -(7 + (k + 3 * rank) % 5) for k, name in enumerate(names)}
-    machine.write(machine._file(), {"identity": machine.identity(), "constants": strange})
+    cache.write(cache.file("machine.json"), constants=strange)
     if rank == 0:
         time.sleep(0.2)  # the other one asks first
         assert machine.machine() == machine.Machine(**strange, measured=True)
