@@ -7,6 +7,7 @@ Verified with jax 0.10.2; older releases lack primitives that the table names.
 from admodes.program.jax_compat.jaxprs import *  # noqa: F403
 from admodes.program.jax_compat.primitives import *  # noqa: F403
 from admodes.program.jax_compat.references import *  # noqa: F403
+from admodes.program.jax_compat.registered import *  # noqa: F403
 from admodes.program.jax_compat.shard_map import *  # noqa: F403
 from admodes.program.jax_compat.sparse_arrays import *  # noqa: F403
 from admodes.program.jax_compat.traces import *  # noqa: F403
