@@ -1,0 +1,217 @@
+"""Equations that are objects (``jax.experimental.hijax``), those aside that stand for others (``jax_compat/hijax.py``).
+
+JAX's own have entries by class. Any other object brings its derivative with it, and the methods that its author has
+written are what is called. To look inside (``expand``) would be wrong: what an object is made of need not have its
+derivative (``ldexp`` works on bits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from admodes.errors import UnsupportedPrimitiveError
+from admodes.linear.maps import Function
+from admodes.program import jax_compat as jc
+from admodes.rules.custom import known_tangent, recording_linear
+from admodes.rules.derived import instantiate, merge, present
+from admodes.rules.table import HigherOrderRule, elementwise, function, higher_order, zero
+
+METHODS = "has no derivative: its class gives none of `jvp`, `lin` with `linearized`, `vjp_fwd` with `vjp_bwd_retval`"
+SELF_APPLIED = "applies itself to tangents, as a linear function may, but cannot be transposed: give it a `transpose`"
+
+
+def record_rule(interpreter, recorder, primals, slots, rule: Callable) -> tuple[list, list]:
+    """Record a rule that returns (results, their tangents or None) from tangents (None: zero), in which it is linear."""
+    outs: list = []
+
+    def of_tangents(*active_tangents):
+        values, ts = rule(merge(present(slots), active_tangents))
+        outs[:] = values
+        return instantiate(map(known_tangent, ts), map(jc.typeof, values), [True] * len(values))
+
+    reached = [s for s in slots if s is not None]
+    points = [jc.zeros(jc.typeof(p)) for p, s in zip(primals, slots, strict=True) if s is not None]
+    with recording_linear(recorder):
+        _, out_slots = interpreter.continue_function(recorder, of_tangents, points, reached)
+    moves = [jc.is_differentiable(jc.typeof(y)) for y in outs]
+    return outs, [s if on else None for s, on in zip(out_slots, moves, strict=True)]
+
+
+# -- objects with methods of their own ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Pullback:
+    """An object's backward pass as a function (residuals, cotangents) -> cotangents."""
+
+    prim: Any
+    reached: tuple  # which results have a derivative
+
+    def __call__(self, residuals, cotangents):
+        cts = [
+            jc.zero_cotangent(a) if g is None or not on else g
+            for g, a, on in zip(cotangents, self.prim.out_avals_flat, self.reached, strict=True)
+        ]
+        return [known_tangent(ct) for ct in jc.pulled_by(self.prim, residuals, cts)[0]]
+
+
+@dataclass(frozen=True)
+class _Transpose:
+    """The transpose of an object that is linear in some operands."""
+
+    prim: Any
+    linear: tuple
+
+    def __call__(self, primals, cotangents):
+        cts = [
+            jc.zero_cotangent(a) if g is None else g
+            for g, a in zip(cotangents, self.prim.out_avals_flat, strict=True)
+        ]
+        return [known_tangent(ct) for ct in jc.transposed_by(self.prim, primals, self.linear, cts)]
+
+
+_RECORDING: ContextVar[tuple] = ContextVar("recording", default=())  # the objects that are recorded as linear
+
+
+@contextmanager
+def _once(prim):
+    """Context in which the rule of an object is recorded, which must not come to apply that object to tangents."""
+    if prim in _RECORDING.get():
+        raise UnsupportedPrimitiveError(type(prim).__name__, jc.current_place(), SELF_APPLIED)
+    token = _RECORDING.set((*_RECORDING.get(), prim))
+    try:
+        yield
+    finally:
+        _RECORDING.reset(token)
+
+
+class ObjectRule(HigherOrderRule):
+    """An object's own methods: of those that give what is asked for directly, else through the transpose."""
+
+    def push(self, interpreter, primitive, primals, tangents, params):
+        prim = params["_prim"]
+        rule = self._forward(prim, primals)
+        if rule is not None:
+            outs, ts = rule(tangents)
+            return outs, [known_tangent(t) for t in ts]
+        outs, jacobian, _ = self._backward(interpreter, prim, primals, present(tangents))
+        return outs, jacobian.push(tuple(tangents))
+
+    def record(self, interpreter, recorder, primitive, primals, slots, params):
+        prim, active = params["_prim"], present(slots)
+        if recorder.linear and jc.gives(prim, "transpose"):
+            outs = primitive.bind(*primals, **params)
+            jacobian = _function(interpreter, prim, primals, outs, active, tuple(primals), _Transpose(prim, active))
+            return outs, recorder.append(slots, lambda: jacobian, outs)
+        rule = self._forward(prim, primals)
+        if rule is not None and not _has_vjp(prim):
+            with _once(prim):
+                return record_rule(interpreter, recorder, primals, slots, rule)
+        outs, jacobian, reached = self._backward(interpreter, prim, primals, active)
+        found = recorder.append(slots, lambda: jacobian, outs)
+        return outs, [s if on else None for s, on in zip(found, reached, strict=True)]
+
+    def _forward(self, prim, primals) -> Callable | None:
+        """tangents -> (results, their tangents), if the object says."""
+        if jc.gives(prim, "jvp"):
+            apply = jc.jvp_of
+        elif jc.gives(prim, "lin", "linearized"):
+            apply = jc.linearized_by
+        else:
+            return None
+        return lambda tangents: apply(prim, primals, tangents)
+
+    def _backward(self, interpreter, prim, primals, active) -> tuple[list, Function, list]:
+        """(results, Jacobian, which results have a derivative)."""
+        if not _has_vjp(prim):
+            raise UnsupportedPrimitiveError(type(prim).__name__, jc.current_place(), METHODS)
+        outs, residuals, reached = jc.vjp_of(prim, active, primals)
+        pullback = _Pullback(prim, tuple(reached))
+        return outs, _function(interpreter, prim, primals, outs, active, residuals, pullback), reached
+
+
+def _has_vjp(prim) -> bool:
+    return jc.gives(prim, "vjp_fwd") and (jc.gives(prim, "vjp_bwd") or jc.gives(prim, "vjp_bwd_retval"))
+
+
+def _function(interpreter, prim, primals, outs, active, residuals, pull) -> Function:
+    domain, codomain = tuple(map(jc.typeof, primals)), tuple(map(jc.typeof, outs))
+    return Function(residuals, tuple(active), pull, interpreter.transpose, "pull", domain, codomain)
+
+
+higher_order(jc.HiPrimitive(jc.HiPrim), ObjectRule())
+
+
+# -- JAX's own ------------------------------------------------------------------------------------------------
+
+
+def _power_of_two(x, exponent):
+    """2**exponent, exact, in the type of x."""
+    return jnp.ldexp(lax.full_like(x, 1), exponent)
+
+
+def _push_frexp(outs, primals, tangents, *, _prim):
+    mantissa, exponent = outs
+    return [lax.mul(tangents[0], _power_of_two(mantissa, lax.neg(exponent))), None]  # x = m 2ᵉ with e constant
+
+
+elementwise(jc.hi_primitive("Ldexp"), lambda out, x, e, **_: _power_of_two(out, e), None)
+function(jc.hi_primitive("Frexp"), _push_frexp, residuals=lambda outs, primals, **_: (outs, ()))
+zero(jc.hi_primitive("SearchSorted"), jc.hi_primitive("Nonzero"))
+
+
+class RootRule(HigherOrderRule):
+    """``custom_root``: F(p, x(p)) = 0 implies dx = -(∂F/∂x)⁻¹ ∂F/∂p dp, where the user gives the solver."""
+
+    def push(self, interpreter, primitive, primals, tangents, params):
+        return self._rule(interpreter, primitive, primals, params)(tangents)
+
+    def record(self, interpreter, recorder, primitive, primals, slots, params):
+        return record_rule(
+            interpreter, recorder, primals, slots, self._rule(interpreter, primitive, primals, params)
+        )
+
+    def _rule(self, interpreter, primitive, primals, params) -> Callable:
+        prim = params["_prim"]
+        outs = primitive.bind(*primals, **params)
+
+        def push(fun, xs, ts):
+            ys, found = interpreter.push_function(fun, xs, ts)
+            return instantiate(found, map(jc.typeof, ys), [True] * len(ys))
+
+        def rule(tangents):
+            found = jc.root_tangents(prim, push, primals, outs, tangents)
+            return outs, [*found, *[None] * (len(outs) - len(found))]
+
+        return rule
+
+
+class RootMapRule(HigherOrderRule):
+    """The linearised equation of a ``custom_root``, or its transpose: a function of constants, the root and a vector."""
+
+    def push(self, interpreter, primitive, primals, tangents, params):
+        return interpreter.push_function(self._function(interpreter, params["_prim"]), primals, tangents)
+
+    def record(self, interpreter, recorder, primitive, primals, slots, params):
+        return interpreter.continue_function(recorder, self._function(interpreter, params["_prim"]), primals, slots)
+
+    def _function(self, interpreter, prim) -> Callable:
+        def linearised(fun, transposed, xs, vs):
+            if transposed:
+                outs, tape = interpreter.record_function(fun, xs, [True] * len(xs))
+                return instantiate(tape.pull(tuple(vs)), map(jc.typeof, xs), [True] * len(xs))
+            outs, ts = interpreter.push_function(fun, xs, vs)
+            return instantiate(ts, map(jc.typeof, outs), [True] * len(outs))
+
+        return lambda *operands: jc.root_map(prim, linearised, operands)
+
+
+higher_order(jc.hi_primitive("CustomRoot"), RootRule())
+higher_order(jc.hi_primitive("RootLinearMap"), RootMapRule())
