@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -167,6 +167,11 @@ function(jc.hi_primitive("Frexp"), _push_frexp, residuals=lambda outs, primals, 
 zero(jc.hi_primitive("SearchSorted"), jc.hi_primitive("Nonzero"))
 
 
+def _weak(interpreter):
+    """The interpreter without strong zeros: these are decided by tangents, which a rule that is recorded has not yet."""
+    return replace(interpreter, nan_safe=False) if interpreter.nan_safe else interpreter
+
+
 class RootRule(HigherOrderRule):
     """``custom_root``: F(p, x(p)) = 0 implies dx = -(∂F/∂x)⁻¹ ∂F/∂p dp, where the user gives the solver."""
 
@@ -179,7 +184,7 @@ class RootRule(HigherOrderRule):
         )
 
     def _rule(self, interpreter, primitive, primals, params) -> Callable:
-        prim = params["_prim"]
+        prim, interpreter = params["_prim"], _weak(interpreter)
         outs = primitive.bind(*primals, **params)
 
         def push(fun, xs, ts):
@@ -203,6 +208,8 @@ class RootMapRule(HigherOrderRule):
         return interpreter.continue_function(recorder, self._function(interpreter, params["_prim"]), primals, slots)
 
     def _function(self, interpreter, prim) -> Callable:
+        interpreter = _weak(interpreter)
+
         def linearised(fun, transposed, xs, vs):
             if transposed:
                 outs, tape = interpreter.record_function(fun, xs, [True] * len(xs))
