@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from admodes.errors import UnsupportedPrimitiveError
-from admodes.linear.maps import Function
+from admodes.linear.maps import Function, LinearMap, linear_map
 from admodes.program import jax_compat as jc
 from admodes.rules.custom import known_tangent, recording_linear
 from admodes.rules.derived import instantiate, merge, present
@@ -28,7 +28,7 @@ SELF_APPLIED = "applies itself to tangents, as a linear function may, but cannot
 
 
 def record_rule(interpreter, recorder, primals, slots, rule: Callable) -> tuple[list, list]:
-    """Record a rule that returns (results, their tangents or None) from tangents (None: zero), in which it is linear."""
+    """Record a rule that gives (results, their tangents or None) from tangents (None: zero), in which it is linear."""
     outs: list = []
 
     def of_tangents(*active_tangents):
@@ -71,23 +71,40 @@ class _Transpose:
 
     def __call__(self, primals, cotangents):
         cts = [
-            jc.zero_cotangent(a) if g is None else g
-            for g, a in zip(cotangents, self.prim.out_avals_flat, strict=True)
+            jc.zero_cotangent(a) if g is None else g for g, a in zip(cotangents, self.prim.out_avals_flat, strict=True)
         ]
         return [known_tangent(ct) for ct in jc.transposed_by(self.prim, primals, self.linear, cts)]
 
 
-_RECORDING: ContextVar[tuple] = ContextVar("recording", default=())  # the objects that are recorded as linear
+@linear_map
+class Opaque(LinearMap):
+    """A map whose pattern cannot be found from its code, which applies the same object again: it is taken as full."""
+
+    inner: LinearMap
+
+    domain = property(lambda self: self.inner.domain)
+    codomain = property(lambda self: self.inner.codomain)
+
+    def push(self, tangents):
+        return self.inner.push(tangents)
+
+    def pull(self, cotangents):
+        return self.inner.pull(cotangents)
+
+    def pattern(self):
+        return super().pattern()
+
+
+_RECORDING: ContextVar[tuple] = ContextVar("recording", default=())  # (recorder, object): those being recorded now
 
 
 @contextmanager
-def _once(prim):
-    """Context in which the rule of an object is recorded, which must not come to apply that object to tangents."""
-    if prim in _RECORDING.get():
-        raise UnsupportedPrimitiveError(type(prim).__name__, jc.current_place(), SELF_APPLIED)
-    token = _RECORDING.set((*_RECORDING.get(), prim))
+def _recording(recorder, prim):
+    """Context in which an object is recorded; whether that is so already."""
+    before = _RECORDING.get()
+    token = _RECORDING.set((*before, (recorder, prim)))
     try:
-        yield
+        yield any(of is recorder and other == prim for of, other in before)
     finally:
         _RECORDING.reset(token)
 
@@ -106,16 +123,19 @@ class ObjectRule(HigherOrderRule):
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
         prim, active = params["_prim"], present(slots)
-        if recorder.linear and jc.gives(prim, "transpose"):
-            outs = primitive.bind(*primals, **params)
-            jacobian = _function(interpreter, prim, primals, outs, active, tuple(primals), _Transpose(prim, active))
-            return outs, recorder.append(slots, lambda: jacobian, outs)
         rule = self._forward(prim, primals)
-        if rule is not None and not _has_vjp(prim):
-            with _once(prim):
+        with _recording(recorder, prim) as again:
+            reached = [True] * len(prim.out_avals_flat)
+            if recorder.linear and jc.gives(prim, "transpose"):
+                outs = primitive.bind(*primals, **params)
+                jacobian = _function(interpreter, primals, outs, active, tuple(primals), _Transpose(prim, active))
+            elif rule is None or _has_vjp(prim):
+                outs, jacobian, reached = self._backward(interpreter, prim, primals, active)
+            elif again:
+                raise UnsupportedPrimitiveError(type(prim).__name__, jc.current_place(), SELF_APPLIED)
+            else:
                 return record_rule(interpreter, recorder, primals, slots, rule)
-        outs, jacobian, reached = self._backward(interpreter, prim, primals, active)
-        found = recorder.append(slots, lambda: jacobian, outs)
+            found = recorder.append(slots, lambda: Opaque(jacobian) if again else jacobian, outs)
         return outs, [s if on else None for s, on in zip(found, reached, strict=True)]
 
     def _forward(self, prim, primals) -> Callable | None:
@@ -134,14 +154,14 @@ class ObjectRule(HigherOrderRule):
             raise UnsupportedPrimitiveError(type(prim).__name__, jc.current_place(), METHODS)
         outs, residuals, reached = jc.vjp_of(prim, active, primals)
         pullback = _Pullback(prim, tuple(reached))
-        return outs, _function(interpreter, prim, primals, outs, active, residuals, pullback), reached
+        return outs, _function(interpreter, primals, outs, active, residuals, pullback), reached
 
 
 def _has_vjp(prim) -> bool:
     return jc.gives(prim, "vjp_fwd") and (jc.gives(prim, "vjp_bwd") or jc.gives(prim, "vjp_bwd_retval"))
 
 
-def _function(interpreter, prim, primals, outs, active, residuals, pull) -> Function:
+def _function(interpreter, primals, outs, active, residuals, pull) -> Function:
     domain, codomain = tuple(map(jc.typeof, primals)), tuple(map(jc.typeof, outs))
     return Function(residuals, tuple(active), pull, interpreter.transpose, "pull", domain, codomain)
 
@@ -168,7 +188,7 @@ zero(jc.hi_primitive("SearchSorted"), jc.hi_primitive("Nonzero"))
 
 
 def _weak(interpreter):
-    """The interpreter without strong zeros: these are decided by tangents, which a rule that is recorded has not yet."""
+    """The interpreter without strong zeros: tangents decide these, which a rule that is recorded has not yet."""
     return replace(interpreter, nan_safe=False) if interpreter.nan_safe else interpreter
 
 
@@ -179,9 +199,7 @@ class RootRule(HigherOrderRule):
         return self._rule(interpreter, primitive, primals, params)(tangents)
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
-        return record_rule(
-            interpreter, recorder, primals, slots, self._rule(interpreter, primitive, primals, params)
-        )
+        return record_rule(interpreter, recorder, primals, slots, self._rule(interpreter, primitive, primals, params))
 
     def _rule(self, interpreter, primitive, primals, params) -> Callable:
         prim, interpreter = params["_prim"], _weak(interpreter)
@@ -199,7 +217,7 @@ class RootRule(HigherOrderRule):
 
 
 class RootMapRule(HigherOrderRule):
-    """The linearised equation of a ``custom_root``, or its transpose: a function of constants, the root and a vector."""
+    """The linearised equation of a ``custom_root`` or its transpose: of constants, the root and a vector."""
 
     def push(self, interpreter, primitive, primals, tangents, params):
         return interpreter.push_function(self._function(interpreter, params["_prim"]), primals, tangents)

@@ -42,7 +42,7 @@ def _load_late() -> bool:
 
 
 def lookup(primitive):
-    """The rule of ``primitive``, or None; an object has that of its class, or of the next one that this inherits from."""
+    """The rule of ``primitive``, or None; an object has that of its class, or of one that this inherits from."""
     if isinstance(primitive, jc.HiPrimitive):
         return next((_RULES[kind] for kind in primitive.kinds if kind in _RULES), None)
     rule = _RULES.get(primitive)

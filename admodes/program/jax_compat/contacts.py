@@ -67,7 +67,7 @@ TABLE = (
     ("0.10", "custom_derivatives", "custom_jvp_call_p custom_vjp_call_p linear_call_p remat_opt_p"),
     ("0.10", "jax.custom_derivatives", "SymbolicZero"),
     # -- equations that are objects
-    ("0.10", "hijax", "call_hi_primitive_p VJPHiPrimitive as HiPrim CustomVJPTraced OptRemat VmapOf?"),
+    ("0.10", "hijax", "call_hi_primitive_p VJPHiPrimitive as HiPrim HiType CustomVJPTraced OptRemat VmapOf?"),
     ("0.11", "hijax", "HiPrim CustomJVPTraced?"),
     ("0.10", "ad_checkpoint", "CheckpointName CustomRemat? RematTraced"),
     ("0.10", "numpy.hijax", "Nonzero? SearchSorted?"),

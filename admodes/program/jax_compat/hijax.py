@@ -123,7 +123,9 @@ def vjp_of(prim, nonzeros: Sequence[bool], primals: Sequence) -> tuple[list, tup
 
 def pulled_by(prim, residuals: tuple, cotangents: Sequence) -> tuple[list, Any]:
     """An object's own backward pass: (flat cotangents of the operands, Zero where they are zero; logs)."""
-    return _accumulated(prim, lambda accums: prim.vjp_bwd(*residuals, tree_unflatten(prim.out_tree, cotangents), *accums))
+    return _accumulated(
+        prim, lambda accums: prim.vjp_bwd(*residuals, tree_unflatten(prim.out_tree, cotangents), *accums)
+    )
 
 
 def transposed_by(prim, primals: Sequence, linear: Sequence[bool], cotangents: Sequence) -> list:
@@ -144,7 +146,7 @@ def _accumulated(prim, run: Callable) -> tuple[list, Any]:
 
 
 def gives(prim, *names: str) -> bool:
-    """Whether the class of an object has methods of its own under these names, not those that JAX derives from others."""
+    """Whether the class of an object has methods of its own under these names, none that JAX derives from others."""
     return all(_is_own(type(unmapped(prim)), name) for name in names)
 
 
@@ -229,7 +231,7 @@ def _outside(x, aval):
 def _custom_jvp(prim, args) -> list:
     def rule(*values):
         n = len(values) // 2
-        primals, tangents = values[:n], map(_inside, values[n:])
+        primals, tangents = values[:n], list(map(_inside, values[n:]))
         outs, ts = prim.jvp(operands_of(prim, primals), operands_of(prim, tangents))
         avals = [a.to_tangent_aval() for a in prim.out_avals_flat]
         return [*flat_results(prim, outs), *map(_outside, flat_results(prim, ts), avals)]
@@ -258,9 +260,7 @@ def _custom_vjp(prim, args) -> list:
 
     name = prim.traced.fun_name
     subfuns = _value(prim, args), _wrapped(fwd, args, name), _wrapped(bwd, args, name)
-    return custom_vjp_call_p.bind(
-        *args, subfuns=subfuns, out_trees=out_trees, symbolic_zeros=prim.symbolic_zeros
-    )
+    return custom_vjp_call_p.bind(*args, subfuns=subfuns, out_trees=out_trees, symbolic_zeros=prim.symbolic_zeros)
 
 
 def _checkpointed(prim, args) -> list:
