@@ -87,6 +87,9 @@ TABLE = (
     ("0.10", "random", "prng random_gamma_p"),
     ("0.11", "lax.lax", "log2_p? one_minus_square_p?"),
     ("0.12", "lax.lax", "polynomial_p?"),
+    ("0.11", "program_order", "program_order_p?"),
+    ("0.11", "pjit", "relayout_p?"),
+    ("0.12", "state.primitives", "with_memory_space_constraint_p?"),
     # -- sparse arrays, which are imported when the user has imported them
     ("0.10", "jax.experimental.sparse.util", "_csr_to_coo"),
 )

@@ -82,6 +82,16 @@ def is_reference(aval) -> bool:
     return not isinstance(aval, (core.ShapedArray, HiType))
 
 
+def is_array(x) -> bool:
+    """Whether a value is an array (or a number), not of a type of the user's."""
+    return isinstance(core.typeof(x), core.ShapedArray)
+
+
+def arrays_in(aval) -> list:
+    """The types of the arrays that a value of this type consists of."""
+    return aval.lo_ty() if isinstance(aval, HiType) else [aval]
+
+
 def is_without_derivative(aval) -> bool:
     """Whether this is the type of references for which the user has asked that no derivative passes through them."""
     return getattr(aval, "kind", None) == "no_grad_no_remat"
