@@ -55,9 +55,13 @@ class Interpreter:
         """Evaluate and record a jaxpr: (outputs, tape); ``known(equation)`` may give results already at hand."""
         return record.record_program(self, closed, primals, active, known, linear)
 
-    def record_function(self, fun: Callable, primals, active, n_outputs=None) -> tuple[list, Tape]:
+    def reached(self, closed, active: tuple, linear=False) -> tuple[bool, ...]:
+        """Which outputs of a jaxpr carry a derivative if these inputs do."""
+        return record.reached(closed, self, active, linear)
+
+    def record_function(self, fun: Callable, primals, active, n_outputs=None, linear=False) -> tuple[list, Tape]:
         """Evaluate and record a function of flat arguments that returns a flat list (of which the first count)."""
-        return record.record_function(self, fun, primals, active, n_outputs)
+        return record.record_function(self, fun, primals, active, n_outputs, linear)
 
     def continue_program(self, recorder: Recorder, closed, primals, slots) -> tuple[list, list]:
         """Append a jaxpr to a record that has begun: (outputs, their slots)."""
@@ -72,11 +76,11 @@ class Interpreter:
     def transpose(self, fun: Callable, avals: Sequence, cotangents: Sequence) -> list:
         """The transpose, at ``cotangents``, of a linear function of flat arguments of these types.
 
-        A linear function is its own derivative, so its transpose is its pullback at any point: here at 0.
+        A linear function is its own derivative, so its transpose is its pullback at any point: here at 1.
         Raises NotLinearError where an equation with a rule of its own shows that it is not.
         """
-        zeros = [jc.zeros(a) for a in avals]
-        _, tape = record.record_function(self, fun, zeros, [True] * len(zeros), linear=True)
+        points = [jc.tangent_point(a) for a in avals]
+        _, tape = record.record_function(self, fun, points, [True] * len(points), linear=True)
         return list(tape.pull(tuple(cotangents)))
 
 

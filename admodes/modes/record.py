@@ -13,12 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jax import lax
+
 from admodes.errors import NotLinearError, UnsupportedPrimitiveError
+from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.modes.references import ReferenceTrace
 from admodes.modes.tape import Recorder, Slot, Tape
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, run
 from admodes.program.ir import from_jaxpr
+from admodes.rules.effects import Refused
 from admodes.rules.references import check_references
 from admodes.rules.table import LocalRule, ZeroRule, lookup
 
@@ -26,6 +30,25 @@ NOT_LINEAR = (
     "the rule of a custom_jvp function must be linear in the tangents (of a custom_vjp function: in the cotangents), "
     "or it cannot be transposed, but it applies '{}' to them (at {})."
 )
+
+
+@linear_map
+class NotLinear(LinearMap):
+    """The Jacobian of an equation that is not linear, where it had to be: an error as soon as a derivative meets it.
+
+    What is computed from tangents without a derivative coming back from it may be anything: the tolerance of an
+    iterative solver, say, which is a matter of its control flow.
+    """
+
+    message: str = static()
+    domain: tuple = static()
+    codomain: tuple = static()
+
+    def push(self, tangents):
+        raise NotLinearError(self.message)
+
+    def pull(self, cotangents):
+        raise NotLinearError(self.message)
 
 
 @dataclass(frozen=True)
@@ -55,14 +78,22 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
 
         check_references(primitive, outs)
     else:
+        if recorder.linear and isinstance(rule, Refused):
+            rule.refuse_transpose()
         outs, place = outs or rule.evaluate(primitive, primals, params), jc.current_place() if recorder.linear else ""
 
         def jacobian():
-            if place and not rule.is_linear(primitive, tuple(map(jc.typeof, primals)), active, params):
-                raise NotLinearError(NOT_LINEAR.format(primitive.name, place))
+            domain = tuple(map(jc.typeof, primals))
+            if place and not rule.is_linear(primitive, domain, active, params):
+                return NotLinear(NOT_LINEAR.format(primitive.name, place), domain, tuple(map(jc.typeof, outs)))
             return interpreter.jacobian(rule, primitive, outs, primals, active, params)
 
-    return list(map(Recorded, outs, recorder.append(slots, jacobian, outs)))
+    if recorder.linear and primitive is lax.select_n_p:
+        slots = tuple(None if s and s.entry and s.entry.stops in slots[1:] else s for s in slots)
+    out_slots = recorder.append(slots, jacobian, outs)
+    if primitive is jc.stop_gradient_p:
+        out_slots[0].entry.stops = slots[0]
+    return list(map(Recorded, outs, out_slots))
 
 
 def record_program(
@@ -86,6 +117,21 @@ def continue_program(interpreter, recorder: Recorder, closed, values, known=None
         return interpreter.record_equation(recorder, equation.primitive, operands, params, outs)
 
     return run(from_jaxpr(closed), step, list(values), Recorded)
+
+
+@jc.weak_cache
+def reached(closed, interpreter, active: tuple, linear: bool) -> tuple[bool, ...]:
+    """Which outputs of a jaxpr carry a derivative if these inputs do; no Jacobian is built."""
+    found: list = []
+
+    def sweep(*primals):
+        recorder = Recorder(map(jc.typeof, primals), linear)
+        values = continue_program(interpreter, recorder, closed, map(Recorded, primals, recorder.inputs(active)))
+        found[:] = [v.slot is not None for v in values]
+        return []
+
+    jc.trace_flat(sweep, closed.in_avals, "reached")
+    return tuple(found)
 
 
 class TapeTracer(jc.DerivativeTracer):
@@ -121,6 +167,12 @@ class TapeTrace(ReferenceTrace):
     def apply(self, primitive, args, params):
         values = self.interpreter.record_equation(self.recorder, primitive, [self.unpack(x) for x in args], params)
         return [self.pack(v) for v in values]
+
+
+def is_recording_linear() -> bool:
+    """Whether what is applied now is recorded, and must be linear."""
+    with jc.take_current_trace() as trace:
+        return isinstance(trace, TapeTrace) and trace.recorder.linear
 
 
 def continue_function(interpreter, recorder: Recorder, fun: Callable, values: Sequence[Recorded]) -> list[Recorded]:

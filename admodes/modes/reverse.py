@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,49 +16,9 @@ from admodes.modes.forward import record
 from admodes.modes.interpreter import interpreter_for
 from admodes.modes.lexicographic import Lexicographic
 from admodes.modes.limit import limited
-from admodes.modes.tape import Tape
+from admodes.modes.pullback import Pullback
 from admodes.program import jax_compat as jc
 from admodes.tables import memory_bytes
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["tape"],
-    meta_fields=["in_tree", "out_tree", "out_avals", "name"],
-)
-@dataclass(frozen=True, eq=False)
-class Pullback:
-    """g ↦ gᵀ f'(x) at a fixed x, walking a tape backwards; a pytree, so that it can be returned from ``jit``."""
-
-    tape: Tape
-    in_tree: Any
-    out_tree: Any
-    out_avals: tuple
-    name: str
-
-    def __call__(self, *cotangents):
-        if len(cotangents) != 1:
-            raise TypeError(
-                f"the pullback of {self.name} takes one argument, a cotangent with the structure of the output "
-                f"(even if that is a tuple), but got {len(cotangents)} arguments. Pass them as one tuple."
-            )
-        flat, tree = tree_flatten(cotangents[0])
-        if tree != self.out_tree:
-            differences = "\n".join(
-                f"  * out{jax.tree_util.keystr(path)} was a {was} in the original output, but a {now} here, so {why}."
-                for path, was, now, why in jc.equality_errors_pytreedef(self.out_tree, tree)
-            )
-            raise ValueError(
-                "unexpected tree structure.\n\nThe argument to a VJP function must match the pytree structure of the "
-                f"output of the differentiated function {self.name}.\n\nBut the tree structures differ:\n{differences}"
-            )
-        flat = list(map(jc.canonicalize, flat))
-        for aval, g in zip(self.out_avals, flat, strict=True):
-            checks.cotangent(aval, g)
-        gs = tuple(g if jc.is_differentiable(a) else None for a, g in zip(self.out_avals, flat, strict=True))
-        cts = self.tape.pull(gs)
-        dense = [jc.zeros(a) if ct is None else ct for a, ct in zip(self.tape.domain, cts, strict=True)]
-        return tree_unflatten(self.in_tree, dense)
 
 
 @jc.api_boundary
@@ -91,7 +49,8 @@ def vjp(fun: Callable, *primals, has_aux: bool = False, nan_safe: bool = False, 
     outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties))
     n = result.tree.num_leaves
     name = getattr(fun, "__name__", type(fun).__name__)
-    pullback = Pullback(tape, in_tree, result.tree, tuple(map(jc.typeof, outs[:n])), name)
+    arguments = tree_leaves(primals)
+    pullback = Pullback.of(tape, arguments, in_tree, result.tree, tuple(map(jc.typeof, outs[:n])), name)
     values = result.tree.unflatten(outs[:n]), pullback
     return (*values, result.aux(outs[n:])) if has_aux else values
 

@@ -19,29 +19,12 @@ from jax import lax
 from admodes.errors import UnsupportedPrimitiveError
 from admodes.linear.maps import Function, LinearMap, linear_map
 from admodes.program import jax_compat as jc
-from admodes.rules.custom import known_tangent, recording_linear
-from admodes.rules.derived import instantiate, merge, present
+from admodes.rules.custom import known_tangent, record_tangents
+from admodes.rules.derived import instantiate, present
 from admodes.rules.table import HigherOrderRule, elementwise, function, higher_order, zero
 
 METHODS = "has no derivative: its class gives none of `jvp`, `lin` with `linearized`, `vjp_fwd` with `vjp_bwd_retval`"
 SELF_APPLIED = "applies itself to tangents, as a linear function may, but cannot be transposed: give it a `transpose`"
-
-
-def record_rule(interpreter, recorder, primals, slots, rule: Callable) -> tuple[list, list]:
-    """Record a rule that gives (results, their tangents or None) from tangents (None: zero), in which it is linear."""
-    outs: list = []
-
-    def of_tangents(*active_tangents):
-        values, ts = rule(merge(present(slots), active_tangents))
-        outs[:] = values
-        return instantiate(map(known_tangent, ts), map(jc.typeof, values), [True] * len(values))
-
-    reached = [s for s in slots if s is not None]
-    points = [jc.zeros(jc.typeof(p)) for p, s in zip(primals, slots, strict=True) if s is not None]
-    with recording_linear(recorder):
-        _, out_slots = interpreter.continue_function(recorder, of_tangents, points, reached)
-    moves = [jc.is_differentiable(jc.typeof(y)) for y in outs]
-    return outs, [s if on else None for s, on in zip(out_slots, moves, strict=True)]
 
 
 # -- objects with methods of their own ------------------------------------------------------------------------
@@ -134,7 +117,7 @@ class ObjectRule(HigherOrderRule):
             elif again:
                 raise UnsupportedPrimitiveError(type(prim).__name__, jc.current_place(), SELF_APPLIED)
             else:
-                return record_rule(interpreter, recorder, primals, slots, rule)
+                return record_tangents(interpreter, recorder, rule, primals, slots)
             found = recorder.append(slots, lambda: Opaque(jacobian) if again else jacobian, outs)
         return outs, [s if on else None for s, on in zip(found, reached, strict=True)]
 
@@ -199,7 +182,8 @@ class RootRule(HigherOrderRule):
         return self._rule(interpreter, primitive, primals, params)(tangents)
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
-        return record_rule(interpreter, recorder, primals, slots, self._rule(interpreter, primitive, primals, params))
+        rule = self._rule(interpreter, primitive, primals, params)
+        return record_tangents(interpreter, recorder, rule, primals, slots)
 
     def _rule(self, interpreter, primitive, primals, params) -> Callable:
         prim, interpreter = params["_prim"], _weak(interpreter)

@@ -11,7 +11,7 @@ from admodes.program.evaluate import bind, evaluate, run
 from admodes.program.ir import from_jaxpr
 from admodes.rules.again import after
 from admodes.rules.checkpoints import Checkpoints
-from admodes.rules.control import CallRule, Compiled
+from admodes.rules.control import CallRule, Compiled, keep_slots
 from admodes.rules.derived import keep, merge, present, pushed
 from admodes.rules.segments import has_loops, in_segments
 from admodes.rules.table import HigherOrderRule, higher_order
@@ -29,6 +29,7 @@ class Rematerialised(LinearMap):
     closed: Any = static()
     active: tuple = static()
     prevent_cse: bool = static()
+    linear: bool = static()
     interpreter: Any = static()
     domain: tuple = static()
     codomain: tuple = static()
@@ -41,7 +42,7 @@ class Rematerialised(LinearMap):
         def known(equation):
             return saved.get(equation.outputs)
 
-        _, tape = self.interpreter.record_program(self.closed, inputs, self.active, known)
+        _, tape = self.interpreter.record_program(self.closed, inputs, self.active, known, self.linear)
         return tape
 
     def push(self, tangents):
@@ -82,11 +83,13 @@ class RematRule(HigherOrderRule):
             closed,
             present(slots),
             any(prevent_cse) if isinstance(prevent_cse, tuple) else prevent_cse,
+            recorder.linear,
             interpreter,
             tuple(map(jc.typeof, primals)),
             tuple(map(jc.typeof, outs)),
         )
-        return outs, recorder.append(slots, lambda: linear if staging else Compiled(linear, params["jaxpr"]), outs)
+        out_slots = recorder.append(slots, lambda: linear if staging else Compiled(linear, params["jaxpr"]), outs)
+        return outs, keep_slots(interpreter.reached(closed, present(slots), recorder.linear), out_slots)
 
     def _scheduled(self, interpreter, recorder, primitive, primals, slots, params):
         """The user's policy is one of ours: for the loops of the call, or for its blocks if it has none."""

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 from jax.custom_derivatives import linear_call
-from jax.experimental import compute_on, scheduling_groups
+from jax.experimental import compute_on, scheduling_groups, xla_metadata
 from oracle import check, sample
 
 import admodes
+from admodes.program import jax_compat as jc
 
 on_device = getattr(compute_on, "compute_on2", compute_on.compute_on)  # one name since jax 0.12
 
@@ -103,6 +104,34 @@ def test_linear_call():
         admodes.grad(lambda r: _scaled(r, x).sum())(r)
 
 
+def test_custom_vmap_with_batched_tangents_only():
+    """As in JAX, the values are known not to be batched: jacfwd may return them."""
+    told = []
+
+    @jax.custom_batching.custom_vmap
+    def f(x, y):
+        return jnp.sin(x) * y, x
+
+    @f.def_vmap
+    def rule(axis_size, in_batched, x, y):
+        told.append(tuple(in_batched))
+        return (jnp.sin(x) * y, x), (any(in_batched), in_batched[0])
+
+    x, y = sample((3,), np.float64), sample((3,), np.float64, seed=1)
+    for k in (0, 1):
+        expected = jax.jacfwd(f, k)(x, y)
+        told.clear()
+        for derive in ("jacfwd", "jacrev", "jacobian"):
+            for found, e in zip(getattr(admodes, derive)(f, k)(x, y), expected, strict=True):
+                np.testing.assert_allclose(found, e, rtol=1e-12, atol=1e-14)
+        assert told[0] == (False, False)
+    batch = jnp.stack([x, 2 * x])
+    found = jax.vmap(admodes.jacfwd(lambda x, y: f(x, y)[0]), (0, None))(batch, y)
+    np.testing.assert_allclose(found, [np.diag(np.cos(b) * y) for b in batch], rtol=1e-12)
+    found = jax.hessian(lambda x: jnp.sum(jnp.sin(x) * y))(x)
+    np.testing.assert_allclose(admodes.jacfwd(admodes.jacfwd(lambda x: jnp.sum(f(x, y)[0])))(x), found, atol=1e-14)
+
+
 def test_custom_vmap():
     """The rule that batches a function batches its dual number too; here the rule is another function on purpose."""
 
@@ -134,3 +163,34 @@ def test_fwd_of_custom_vjp_that_remat_may_drop():
     expected = jax.jvp(jax.grad(f), (x,), (t,))
     np.testing.assert_allclose(admodes.jvp(admodes.grad(f), (x,), (t,)), expected)
     np.testing.assert_allclose(admodes.grad(admodes.grad(f))(x), -np.sin(x))
+
+
+@pytest.mark.skipif(jc.program_order_p is None, reason="this jax has no program_order")
+@pytest.mark.parametrize("enforce", [False, True])
+def test_program_order(enforce):
+    from jax.experimental.overlap import program_order
+
+    f = program_order(lambda x: jnp.sin(x) * jnp.exp(x), enforce=enforce)
+    for run in (lambda g: g, jax.jit):
+        np.testing.assert_allclose(run(admodes.grad(f))(0.3), jax.grad(f)(0.3), rtol=1e-12)
+        np.testing.assert_allclose(run(lambda x: admodes.jvp(f, (x,), (1.0,))[1])(0.3), jax.grad(f)(0.3), rtol=1e-12)
+
+
+@pytest.mark.skipif(jc.with_memory_space_constraint_p is None, reason="this jax has no constraint of memory spaces")
+def test_memory_space_constraints():
+    space = jax.typeof(jnp.ones(3)).memory_space
+    f = lambda x: jnp.sum(jc.with_memory_space_constraint_p.bind(jnp.sin(x), memory_space=space) * x)
+    x = jnp.arange(1.0, 4.0)
+    np.testing.assert_allclose(admodes.grad(f)(x), np.sin(x) + x * np.cos(x), rtol=1e-12)
+    np.testing.assert_allclose(admodes.jvp(f, (x,), (x,))[1], np.sum((np.sin(x) + x * np.cos(x)) * x), rtol=1e-12)
+
+
+@pytest.mark.skipif(
+    not hasattr(xla_metadata, "xla_metadata_call2"), reason="this jax has no metadata of derived computations"
+)
+@pytest.mark.parametrize("ad_metadata", ["same", "drop", {"group": "backward"}])
+def test_metadata_of_derived_computations(ad_metadata):
+    f = xla_metadata.xla_metadata_call2(lambda x: jnp.sin(x) * x, {"group": "forward"}, ad_metadata=ad_metadata)
+    for run in (lambda g: g, jax.jit):
+        np.testing.assert_allclose(run(admodes.grad(f))(0.3), jax.grad(f)(0.3), rtol=1e-12)
+        np.testing.assert_allclose(run(lambda x: admodes.jvp(f, (x,), (1.0,))[1])(0.3), jax.grad(f)(0.3), rtol=1e-12)

@@ -10,13 +10,13 @@ import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
+from sweeps import FIRST, SECOND
 
 import admodes
 from admodes.program import jax_compat as jc
 from admodes.program.identity import has_rules
 from admodes.program.trace import trace
 from admodes.sparse import sparsity
-from tests.rules.test_hijax import FIRST, SECOND
 
 FLAGS = [f for f in ("jax_custom_vjp3", "jax_custom_jvp3", "jax_remat3") if hasattr(jax.config, f)]
 POINT = jnp.float64(0.37)

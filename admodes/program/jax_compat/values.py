@@ -47,6 +47,13 @@ def is_value(x) -> bool:
     return core.valid_jaxtype(x)
 
 
+def is_number(x) -> bool:
+    """Whether ``x`` is a number of Python's or numpy's, not an array: JAX gives it to rules as it is."""
+    return isinstance(x, (bool, int, float, complex, np.generic)) or (
+        isinstance(x, literals.TypedNdArray) and not x.shape
+    )
+
+
 def one(x):
     """The cotangent 1 of a scalar output."""
     return lax.full_like(x, 1)
@@ -109,6 +116,12 @@ def is_extended(dtype) -> bool:
 def zeros(aval):
     """A zero tangent for a primal of type ``aval`` (a float0 array for integers)."""
     return ad_util.zeros_like_aval(tangent_aval(aval))
+
+
+def tangent_point(aval):
+    """Where a function that is linear in a tangent of this type is recorded: at 1, since norms of 0 are degenerate."""
+    zero = zeros(aval)
+    return lax.exp(zero) if is_array(zero) else zero  # exp keeps all that the type says
 
 
 def fill_zeros(aval):

@@ -1,0 +1,164 @@
+"""What :func:`admodes.vjp` returns: the pullback of a function at a point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+from jax.tree_util import Partial, tree_flatten, tree_leaves, tree_unflatten
+
+from admodes.modes import checks
+from admodes.modes.tape import Tape
+from admodes.program import jax_compat as jc
+
+WANTED: Any = jax.ad  # JAX's words for what with_refs does with a cotangent
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NotNeeded:
+    """In the place of an argument that the pullback does not need."""
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["args_res", "opaque_residuals"],
+    meta_fields=["sources", "tape_tree", "in_tree", "out_tree", "out_avals", "name"],
+)
+@dataclass(eq=False)
+class Pullback:
+    """g ↦ gᵀ f'(x) at a fixed x, walking a tape backwards; a pytree, so that it can be returned from ``jit``.
+
+    What the tape keeps are its residuals: ``args_res``, those that are leaves of the arguments (with tuples in the
+    place of other containers, and :class:`NotNeeded` for the leaves that are not kept), and ``opaque_residuals``, the
+    others. Both lists may be written to: an argument that was not stored, say, may be put back before the call.
+    """
+
+    args_res: list
+    opaque_residuals: list
+    sources: tuple
+    tape_tree: Any
+    in_tree: Any
+    out_tree: Any
+    out_avals: tuple
+    name: str
+
+    @staticmethod
+    def of(tape: Tape, arguments: Sequence, in_tree, out_tree, out_avals: tuple, name: str) -> Pullback:
+        """The pullback along a tape; ``arguments`` are the leaves of the arguments."""
+        residuals, tape_tree = tree_flatten(tape)
+        places = {id(x): i for i, x in reversed(list(enumerate(arguments))) if not jc.is_number(x)}
+        sources: list = []
+        opaque: list = []
+        for x in residuals:
+            place = places.get(id(x))
+            sources.append((True, place) if place is not None else (False, len(opaque)))
+            if place is None:
+                opaque.append(x)
+        needed = {i for is_argument, i in sources if is_argument}
+        kept = [x if i in needed else NotNeeded() for i, x in enumerate(arguments)]
+        args_res = list(in_tree.walk(lambda xs, _: tuple(xs), lambda x: x, kept))
+        return Pullback(args_res, opaque, tuple(sources), tape_tree, in_tree, out_tree, out_avals, name)
+
+    @property
+    def tape(self) -> Tape:
+        """The tape with its residuals."""
+        arguments = tree_leaves(self.args_res, is_leaf=lambda x: isinstance(x, NotNeeded))
+        return tree_unflatten(
+            self.tape_tree, [(arguments if own else self.opaque_residuals)[i] for own, i in self.sources]
+        )
+
+    @property
+    def jaxpr(self):
+        """The linearised program ẋ ↦ f'(x) ẋ (of the leaves, where these carry derivatives) as a jaxpr.
+
+        Its constants are the residuals.
+        """
+        tape = self.tape
+        on = [jc.is_differentiable(a) for a in tape.domain]
+
+        def push(*tangents):
+            given = iter(tangents)
+            outs = tape.push(tuple(next(given) if active else None for active in on))
+            return [jc.zeros(a) if t is None else t for a, t in zip(self.out_avals, outs, strict=True)]
+
+        avals = [jc.tangent_aval(a) for a, active in zip(tape.domain, on, strict=True) if active]
+        return jc.trace_flat(push, avals, self.name).jaxpr
+
+    def __call__(self, *cotangents):
+        if len(cotangents) != 1:
+            raise TypeError(
+                f"the pullback of {self.name} takes one argument, a cotangent with the structure of the output "
+                f"(even if that is a tuple), but got {len(cotangents)} arguments. Pass them as one tuple."
+            )
+        return tree_unflatten(self.in_tree, self._pull(cotangents[0]))
+
+    def with_refs(self, *refs):
+        """The pullback that adds gradients to mutable references.
+
+        Args:
+          refs: for each leaf of the arguments (in their structure) a reference, to which its cotangent is added (and
+            ``jax.ad.GradRef()`` returned for it); ``jax.ad.GradValue()`` where the cotangent itself is to be returned;
+            or ``jax.ad.DontWant()`` where it is not wanted (``jax.ad.DidntWant()`` is returned).
+
+        Returns:
+          A function of one cotangent of the output, as the pullback is.
+
+        >>> import admodes, jax, jax.numpy as jnp
+        >>> total = jax.new_ref(jnp.zeros(2))
+        >>> _, pullback = admodes.vjp(jnp.sum, jnp.ones(2))
+        >>> _ = pullback.with_refs(total)(3.0)
+        >>> total[...].tolist()
+        [3.0, 3.0]
+        """
+        flat, tree = tree_flatten(refs)
+        if tree != self.in_tree:
+            raise ValueError(
+                f"with_refs takes references in the structure of the arguments of {self.name}, {self.in_tree}, with "
+                f"jax.ad.GradValue() or jax.ad.DontWant() where there is none, but got {tree}"
+            )
+        return Partial(_accumulate, self, flat)
+
+    def _pull(self, cotangent) -> list:
+        """The cotangents of the leaves of the arguments."""
+        flat, tree = tree_flatten(cotangent)
+        if tree != self.out_tree:
+            differences = "\n".join(
+                f"  * out{jax.tree_util.keystr(path)} was a {was} in the original output, but a {now} here, so {why}."
+                for path, was, now, why in jc.equality_errors_pytreedef(self.out_tree, tree)
+            )
+            raise ValueError(
+                "unexpected tree structure.\n\nThe argument to a VJP function must match the pytree structure of the "
+                f"output of the differentiated function {self.name}.\n\nBut the tree structures differ:\n{differences}"
+            )
+        flat = list(map(jc.canonicalize, flat))
+        for aval, g in zip(self.out_avals, flat, strict=True):
+            checks.cotangent(aval, g)
+        gs = tuple(g if jc.is_differentiable(a) else None for a, g in zip(self.out_avals, flat, strict=True))
+        tape = self.tape
+        cts = tape.pull(gs)
+        return [jc.zeros(a) if ct is None else ct for a, ct in zip(tape.domain, cts, strict=True)]
+
+
+def _accumulate(pullback: Pullback, refs: Sequence, cotangent):
+    results = [_delivered(ref, ct) for ref, ct in zip(refs, pullback._pull(cotangent), strict=True)]
+    return tree_unflatten(pullback.in_tree, results)
+
+
+def _delivered(ref, ct):
+    """The cotangent where it was asked for: returned, added to a reference, or nowhere."""
+    if isinstance(ref, WANTED.GradValue):
+        return ct
+    if isinstance(ref, WANTED.DontWant):
+        return WANTED.DidntWant()
+    if not jc.is_value(ref) or not jc.is_reference(jc.typeof(ref)):
+        raise TypeError(f"with_refs takes mutable references, jax.ad.GradValue() and jax.ad.DontWant(), not {ref!r}")
+    if jc.dtype_of(ct) != jc.float0:
+        content = jc.typeof(ref).inner_aval
+        if not jc.same_type(content, jc.typeof(ct)):
+            raise ValueError(f"a reference to {content} cannot take up a cotangent of type {jc.typeof(ct)}")
+        jax.ref.addupdate(ref, ..., ct)
+    return WANTED.GradRef()
