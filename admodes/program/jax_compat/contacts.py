@@ -71,6 +71,15 @@ TABLE = (
     ("0.10", "custom_batching", "custom_vmap_p"),
     ("0.10", "custom_derivatives", "custom_jvp_call_p custom_vjp_call_p linear_call_p remat_opt_p"),
     ("0.10", "jax.custom_derivatives", "SymbolicZero"),
+    # -- equations that are objects
+    ("0.10", "hijax", "call_hi_primitive_p VJPHiPrimitive as HiPrim HiType CustomVJPTraced OptRemat VmapOf?"),
+    ("0.11", "hijax", "HiPrim CustomJVPTraced?"),
+    ("0.10", "ad_checkpoint", "CheckpointName CustomRemat? RematTraced"),
+    ("0.10", "numpy.hijax", "Nonzero? SearchSorted?"),
+    ("0.11", "lax.control_flow.solves", "CustomRoot? _RootLinearMap as RootLinearMap?"),
+    ("0.12", "numpy.ufuncs", "Frexp? Ldexp?"),
+    ("0.10", "interpreters.ad", "ValAccum"),
+    ("0.11", "jax.experimental.hijax", "ValAccum"),
     # -- calls out of the program
     ("0.10", "callback", "io_callback_p pure_callback_p"),
     ("0.10", "debugging", "debug_callback_p debug_print_p inspect_sharding_p"),
@@ -83,6 +92,9 @@ TABLE = (
     ("0.10", "random", "prng random_gamma_p"),
     ("0.11", "lax.lax", "log2_p? one_minus_square_p?"),
     ("0.12", "lax.lax", "polynomial_p?"),
+    ("0.11", "program_order", "program_order_p?"),
+    ("0.11", "pjit", "relayout_p?"),
+    ("0.12", "state.primitives", "with_memory_space_constraint_p?"),
     # -- sparse arrays, which are imported when the user has imported them
     ("0.10", "jax.experimental.sparse.util", "_csr_to_coo"),
 )

@@ -15,6 +15,7 @@ from jax._src.sharding_impls import UnspecifiedValue
 from jax.experimental.scheduling_groups import xla_metadata_call
 
 from admodes.program.jax_compat.contacts import contact
+from admodes.program.jax_compat.hijax import object_parts, stand_in
 from admodes.program.jax_compat.values import weak_cache
 
 ClosedJaxpr: Any = contact("ClosedJaxpr")  # one class with Jaxpr since jax 0.11
@@ -200,12 +201,13 @@ def sharding_of_axes(aval, axes):
 
 def mentions(params: dict, primitives) -> bool:
     """Whether the sub-programs of an equation, however deep, hold an equation of one of ``primitives``."""
-    return any(_mentions(jaxpr, tuple(primitives)) for jaxpr in core.jaxprs_in_params(params))
+    parts = dict(enumerate(object_parts(params)))
+    return any(_mentions(jaxpr, tuple(primitives)) for jaxpr in core.jaxprs_in_params(parts))
 
 
 @weak_cache
 def _mentions(jaxpr, primitives) -> bool:
-    return any(eqn.primitive in primitives or mentions(eqn.params, primitives) for eqn in jaxpr.eqns)
+    return any(stand_in(eqn) in primitives or mentions(eqn.params, primitives) for eqn in jaxpr.eqns)
 
 
 def is_users(closed: ClosedJaxpr) -> bool:

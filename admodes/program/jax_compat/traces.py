@@ -11,6 +11,7 @@ from jax._src.interpreters import partial_eval as pe
 from jax.custom_derivatives import SymbolicZero
 
 from admodes.program.jax_compat.contacts import contact
+from admodes.program.jax_compat.hijax import call_hi_primitive_p, face, stands_for
 from admodes.program.jax_compat.jaxprs import trace_flat
 from admodes.program.jax_compat.values import tangent_aval
 
@@ -86,6 +87,12 @@ class DerivativeTrace(Trace):
         raise NotImplementedError
 
     def process_primitive(self, primitive, args, params, /):
+        if primitive is call_hi_primitive_p:
+            rewritten = stands_for(params["_prim"])
+            if rewritten is not None:
+                with core.set_current_trace(self):
+                    return rewritten(*args)
+            primitive = face(primitive, params)
         self.is_applying = True
         try:
             with core.set_current_trace(self.parent_trace):
