@@ -15,7 +15,6 @@ from admodes.program.host import is_known
 from admodes.program.ir import Const, Program
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-RULES = (jc.custom_jvp_call_p, jc.custom_vjp_call_p)
 
 
 def hashed(*items) -> str:
@@ -52,7 +51,7 @@ def callbacks(program: Program) -> tuple:
 
 def has_rules(program: Program) -> bool:
     """Whether the program holds functions with derivative rules of the user's, whose equations are not its own."""
-    return any(e.primitive in RULES or jc.mentions(e.params, RULES) for e in program.equations)
+    return any(jc.has_own_rule(e.primitive) or jc.mentions(e.params, jc.has_own_rule) for e in program.equations)
 
 
 def _is_callback(x) -> bool:
