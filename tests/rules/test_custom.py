@@ -318,3 +318,18 @@ def test_results_that_depend_on_no_differentiated_value_are_not_differentiated(n
     np.testing.assert_allclose(admodes.grad(f)(0.3), slope, rtol=1e-12)
     np.testing.assert_allclose(jax.jit(admodes.grad(f))(0.3), slope, rtol=1e-12)
     np.testing.assert_allclose(admodes.hessian(f)(0.3), jax.jacfwd(jax.jacfwd(f))(0.3), rtol=1e-10)
+
+
+@pytest.mark.parametrize("around", ["scan", "cond", "jit"])
+def test_an_array_among_nondiff_argnums_is_explained(around):
+    """JAX's error of a leaked tracer does not say where it comes from."""
+    scaled = jax.custom_jvp(lambda x, m: x * m, nondiff_argnums=(1,))
+    scaled.defjvp(lambda m, primals, tangents: (primals[0] * m, tangents[0] * m))
+    fun = {
+        "scan": lambda x, m: lax.scan(lambda c, _: ((scaled(*c), c[1]), None), (x, m), None, length=2)[0][0],
+        "cond": lambda x, m: lax.cond(x > 0, lambda x, m: scaled(x, 2 * m), lambda x, m: x, x, m),
+        "jit": jax.jit(lambda x, m: scaled(x, 2 * m)),
+    }[around]
+    for derivative in (admodes.grad, admodes.jacfwd, admodes.jacobian):
+        with pytest.raises(jax.errors.UnexpectedTracerError, match=r"nondiff_argnums .* make it an ordinary argument"):
+            derivative(fun)(1.5, 2.0)

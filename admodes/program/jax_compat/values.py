@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import jax
 import numpy as np
 from jax import lax
@@ -16,8 +19,30 @@ float0 = jax.dtypes.float0
 typeof = core.typeof
 to_concrete_value = core.to_concrete_value
 weak_cache = util.weakref_lru_cache
-api_boundary = traceback_util.api_boundary
 check_callable = api_util.check_callable
+
+
+ESCAPED = (
+    "A value is used outside of the trace that made it. If it is an array among the nondiff_argnums of a custom_jvp or "
+    "custom_vjp function, inside of jit, scan or cond: make it an ordinary argument of that function. JAX says: "
+)
+
+
+def api_boundary(fun: Callable) -> Callable:
+    """``fun`` as users call it: tracebacks leave out what is inside, and say what a leaked tracer may come from."""
+
+    @functools.wraps(fun)
+    def called(*args, **kwargs):
+        try:
+            return fun(*args, **kwargs)
+        except (jax.errors.UnexpectedTracerError, TypeError) as error:
+            text = str(error)
+            compiled_in = "No constant handler" in text and "Tracer" in text  # JAX met the tracer while lowering
+            if text.startswith(ESCAPED) or not (compiled_in or isinstance(error, jax.errors.UnexpectedTracerError)):
+                raise
+            raise jax.errors.UnexpectedTracerError(f"{ESCAPED}{text}") from error
+
+    return traceback_util.api_boundary(called)
 
 
 def operand_tree(tree):
