@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from admodes.compare import jax_ad
 from admodes.program import jax_compat as jc
 from admodes.rules.table import FunctionRule, lookup, register, unregister
 
@@ -77,5 +78,5 @@ def _push_by_jax(primitive, used, outs, primals, tangents, **params) -> tuple:
         results = primitive.bind(*operands, **params)
         return tuple(results) if primitive.multiple_results else (results,)
 
-    _, pushed = jax.jvp(of_active, tuple(primals[i] for i in active), tuple(tangents[i] for i in active))
+    _, pushed = jax_ad.jvp(of_active, tuple(primals[i] for i in active), tuple(tangents[i] for i in active))
     return tuple(t if jc.is_differentiable(jc.typeof(o)) else None for o, t in zip(outs, pushed, strict=True))
