@@ -20,6 +20,7 @@ for _layer in (
     "sparse",
     "planner",
     "nonsmooth",
+    "stand_in.py",
 ):  # source lines in errors are the user's, not ours
     _jc.exclude_from_sources(str(_Path(__file__).parent / _layer))
 

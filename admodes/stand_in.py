@@ -20,20 +20,22 @@ from admodes.planner.jacobian import hessian, jacobian
 OPTIONS = ("nan_safe", "ties", "memory_limit")
 _JAX = {name: getattr(jax_ad, name) for name in jax_ad.NAMES}
 _OURS = {f.__name__: f for f in (jvp, vjp, linearize, grad, value_and_grad, jacfwd, jacrev, jacobian, hessian)}
+# which options each takes; hessian hands its own on to jacobian
+_TAKES = {
+    name: [o for o in OPTIONS if o in inspect.signature(jacobian if f is hessian else f).parameters]
+    for name, f in _OURS.items()
+}
 
 
 class _Entered:
-    """One ``with`` block: the options that it gave, and whether it is still open."""
+    """One ``with`` block: our functions with its options, and whether it is still open."""
 
     def __init__(self, options: dict):
-        self.functions = {name: functools.partial(f, **_taken(f, options)) for name, f in _OURS.items()}
         self.open = True
-
-
-def _taken(function: Callable, options: dict) -> dict:
-    """Those of the options that the function takes; :func:`hessian` hands its own to :func:`jacobian`."""
-    names = inspect.signature(jacobian if function is hessian else function).parameters
-    return {name: value for name, value in options.items() if name in names}
+        self.functions = {
+            name: functools.partial(f, **{o: options[o] for o in _TAKES[name] if o in options})
+            for name, f in _OURS.items()
+        }
 
 
 _blocks: ContextVar[tuple[_Entered, ...]] = ContextVar("admodes.as_jax", default=())  # those of this thread
@@ -68,9 +70,12 @@ def _replace(old: dict[str, Callable], new: dict[str, Callable]) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith(("jax.", "jaxlib.", "admodes.")) or not isinstance(module, ModuleType):
             continue
-        for key, value in list(vars(module).items()):
+        names = vars(module)
+        if by_identity.keys().isdisjoint(map(id, list(names.values()))):  # nearly always: quicker than a loop
+            continue
+        for key, value in list(names.items()):
             if id(value) in by_identity:
-                vars(module)[key] = by_identity[id(value)]
+                names[key] = by_identity[id(value)]
 
 
 def as_jax(**options: Any):
