@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -124,4 +125,8 @@ def every_derivative(cases: Iterable[Case]):
 
 def client(name: str):
     """The library ``name``, or the file that asks for it is skipped, with a word why."""
-    return pytest.importorskip(name, reason=f"{name} does not import here: pip install '.[test-clients]'", exc_type=ImportError)
+    with warnings.catch_warnings():  # what a library says about itself, or about its own imports, is not ours
+        warnings.simplefilter("ignore")
+        return pytest.importorskip(
+            name, reason=f"{name} does not import here: pip install '.[test-clients]'", exc_type=ImportError
+        )

@@ -61,7 +61,9 @@ CASES = [
     Case("Tsit5-backsolve", solve(dfx.Tsit5(), BACKSOLVE), X, REVERSE),
     Case("Tsit5-forward", solve(dfx.Tsit5(), FORWARDS, controller=adaptive()), X, FORWARD),
     Case("Kvaerno5-recursive", solve(dfx.Kvaerno5(), RECURSIVE, controller=adaptive()), X, REVERSE, 1e-6),
-    Case("Kvaerno5-direct", solve(dfx.Kvaerno5(), DIRECT, controller=adaptive(), steps=8), X, (*FORWARD, *REVERSE), 1e-6),
+    Case(
+        "Kvaerno5-direct", solve(dfx.Kvaerno5(), DIRECT, controller=adaptive(), steps=8), X, (*FORWARD, *REVERSE), 1e-6
+    ),
     Case("SDE-recursive", solve(dfx.EulerHeun(), RECURSIVE, terms=noise()), X, REVERSE),
     Case("SDE-direct", solve(dfx.EulerHeun(), DIRECT, terms=noise()), X, (*FORWARD, *REVERSE)),
     Case("event-recursive", solve(dfx.Tsit5(), RECURSIVE, event=crossing()), X, REVERSE, 1e-6),

@@ -47,7 +47,9 @@ def root(x):
 
 
 def explicit(x):
-    return odeint(lambda y, t, a, c: a @ y * c - jnp.sin(t) * y, x["b"], TIMES, -0.2 * x["A"], 0.5, rtol=1e-9, atol=1e-9)
+    return odeint(
+        lambda y, t, a, c: a @ y * c - jnp.sin(t) * y, x["b"], TIMES, -0.2 * x["A"], 0.5, rtol=1e-9, atol=1e-9
+    )
 
 
 def closed(x):

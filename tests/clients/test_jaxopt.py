@@ -22,13 +22,19 @@ SETTINGS = {"tol": 1e-12, "maxiter": 40, "jit": True}
 PLAIN = {"stepsize": 0.2, "acceleration": False, "tol": 0.0, "maxiter": 6}
 
 CASES = [
-    Case("gradient-descent-implicit", minimum(jaxopt.GradientDescent(bowl, stepsize=0.2, **SETTINGS)), P, REVERSE, 1e-6),
-    Case("gradient-descent-unrolled", minimum(jaxopt.GradientDescent(bowl, implicit_diff=False, unroll=True, **PLAIN)), P),
+    Case(
+        "gradient-descent-implicit", minimum(jaxopt.GradientDescent(bowl, stepsize=0.2, **SETTINGS)), P, REVERSE, 1e-6
+    ),
+    Case(
+        "gradient-descent-unrolled", minimum(jaxopt.GradientDescent(bowl, implicit_diff=False, unroll=True, **PLAIN)), P
+    ),
     Case("BFGS", minimum(jaxopt.BFGS(bowl, **SETTINGS)), P, REVERSE, 1e-6),
     Case(
         "fixed-point",
         lambda p: (
-            jaxopt.FixedPointIteration(lambda y, p: 0.3 * jnp.sin(y) * p + p, tol=1e-12, maxiter=40).run(p * 0, p).params
+            jaxopt.FixedPointIteration(lambda y, p: 0.3 * jnp.sin(y) * p + p, tol=1e-12, maxiter=40)
+            .run(p * 0, p)
+            .params
         ),
         P,
         REVERSE,

@@ -62,7 +62,9 @@ def density(q):
 
 def leapfrog(q):
     """The state after steps of Hamiltonian dynamics, which contain gradients by JAX."""
-    step = blackjax.mcmc.integrators.velocity_verlet(density, blackjax.mcmc.metrics.default_metric(jnp.ones(2)).kinetic_energy)
+    step = blackjax.mcmc.integrators.velocity_verlet(
+        density, blackjax.mcmc.metrics.default_metric(jnp.ones(2)).kinetic_energy
+    )
     state = blackjax.mcmc.integrators.new_integrator_state(density, q, jnp.array([0.3, -0.6]))
     for _ in range(3):
         state = step(state, 0.1)
