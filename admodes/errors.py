@@ -21,6 +21,16 @@ class UnsupportedPrimitiveError(AdmodesError, NotImplementedError):
         )
 
 
+class UnsupportedJaxError(AdmodesError, ImportError):
+    """The installed version of JAX lacks something inside of it that this library needs."""
+
+    def __init__(self, installed: str, known, missing):
+        super().__init__(
+            f"admodes cannot run on jax {installed}, which lacks {', '.join(missing)}: install a version that is known "
+            f"to work ({', '.join(known)}), as by pip install 'jax=={known[-1]}', or a newer admodes."
+        )
+
+
 class NotLinearError(AdmodesError, TypeError):
     """A function that was promised to be linear is not."""
 

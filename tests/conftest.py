@@ -1,6 +1,7 @@
 """Settings for every test: 64-bit values, reproducible compilation. They must come before JAX starts its backend."""
 
 import os
+from importlib.metadata import version
 
 # Batched LAPACK calls can block the concurrency-optimized scheduler for ever on two cores; with excess precision
 # 16-bit intermediates would be kept in 32 bits, and comparisons of 16-bit results would depend on fusion.
@@ -10,9 +11,10 @@ FLAGS = (
     "--xla_cpu_enable_concurrency_optimized_scheduler=false",
     "--xla_allow_excess_precision=false",
     "--xla_force_host_platform_device_count=4",
-    "--xla_cpu_use_fusion_emitters=false",
 )
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
+BEFORE_0_11 = ("--xla_cpu_use_fusion_emitters=false",)  # later versions do not know it, and end the process
+OLD = tuple(map(int, version("jax").split(".")[:2])) < (0, 11)
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS, *(BEFORE_0_11 if OLD else ())]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402  (reads the environment)

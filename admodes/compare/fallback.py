@@ -52,7 +52,7 @@ def borrowing(fun: Callable, args: Sequence) -> Iterator[list[str]]:
         borrowed[:] = sorted({*borrowed, name})
 
     with ExitStack() as stack:
-        for primitive in set(_primitives(jax.make_jaxpr(fun)(*args).jaxpr)):
+        for primitive in set(_primitives(jc.inner(jax.make_jaxpr(fun)(*args)))):
             if lookup(primitive) is None:
                 stack.enter_context(use_jax_rule(primitive, used))
         yield borrowed
@@ -62,9 +62,8 @@ def _primitives(jaxpr: jc.Jaxpr) -> Iterator[Any]:
     for equation in jaxpr.eqns:
         yield equation.primitive
         for leaf in jax.tree_util.tree_leaves(list(equation.params.values())):
-            inner = getattr(leaf, "jaxpr", leaf)
-            if isinstance(inner, jc.Jaxpr):
-                yield from _primitives(inner)
+            if isinstance(leaf, (jc.ClosedJaxpr, jc.Jaxpr)):
+                yield from _primitives(jc.inner(leaf))
 
 
 def _push_by_jax(primitive, used, outs, primals, tangents, **params) -> tuple:

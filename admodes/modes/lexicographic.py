@@ -36,8 +36,6 @@ from admodes.rules.custom import known_tangent
 from admodes.rules.derived import fixed_point, instantiate, keep, merge, present, pushed
 from admodes.rules.table import LinearRule, LocalRule, lookup
 
-CALLS = {"closed_call": "call_jaxpr", "core_call": "call_jaxpr", "eval_jaxpr": "jaxpr", "jit": "jaxpr"}
-
 
 @dataclass(frozen=True)
 class Lexicographic(Interpreter):
@@ -207,7 +205,7 @@ def _custom_vjp(interpreter, germs, params) -> list:
 
     def bwd(residuals, cotangents):
         def of_germs(*kept):
-            cts = map(known_tangent, backward.call_wrapped(*kept, *cotangents))
+            cts = map(known_tangent, jc.call_bwd_rule(backward, kept, cotangents))
             return instantiate(cts, map(jc.typeof, primals), [True] * len(primals))
 
         return None, interpreter.push_function(of_germs, *residuals)[0], None
@@ -228,25 +226,25 @@ def _body(interpreter, fun, primals, tangents) -> tuple[list, list]:
 def _while(interpreter, germs, params) -> list:
     """A loop whose condition is decided beside x too."""
     primals, tangents = [g.primal for g in germs], tuple(g.tangent for g in germs)
-    n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
-    cond, body, n = params["cond_jaxpr"], params["body_jaxpr"], n_cond + n_body
+    loop = jc.while_parts(params)
+    n_cond, n_body, cond, body = loop.n_cond, loop.n_body, loop.cond, loop.body
+    n = n_cond + n_body
     on = present(tangents)
     cond_on, body_on = on[:n_cond], on[n_cond:n]
     carry_on = fixed_point(on[n:], lambda carry: pushed(body, interpreter, body_on + carry)[1])
     body_program, _ = pushed(body, interpreter, body_on + carry_on, carry_on)
     cond_program, _ = pushed(cond, interpreter, cond_on + carry_on)
     starts = keep(carry_on, instantiate(tangents[n:], body.in_avals[n_body:], carry_on))
-    flat = jc.while_p.bind(
-        *primals[:n_cond],
-        *keep(cond_on, tangents[:n_cond]),
-        *primals[n_cond:n],
-        *keep(body_on, tangents[n_cond:n]),
-        *primals[n:],
-        *starts,
-        cond_nconsts=n_cond + sum(cond_on),
-        cond_jaxpr=_tangents_behind(cond_program, cond_on, carry_on),
-        body_nconsts=n_body + sum(body_on),
-        body_jaxpr=_tangents_behind(body_program, body_on, carry_on),
+    pushed_loop = jc.WhileLoop(
+        n_cond + sum(cond_on),
+        n_body + sum(body_on),
+        _tangents_behind(cond_program, cond_on, carry_on),
+        _tangents_behind(body_program, body_on, carry_on),
+    )
+    flat = pushed_loop.bind(
+        [*primals[:n_cond], *keep(cond_on, tangents[:n_cond])],
+        [*primals[n_cond:n], *keep(body_on, tangents[n_cond:n])],
+        [*primals[n:], *starts],
     )
     k = len(carry_on)
     return list(map(Germ, flat[:k], merge(carry_on, flat[k:])))
@@ -273,4 +271,5 @@ _SPECIAL = {
     jc.custom_vjp_call_p: _custom_vjp,
     jc.while_p: _while,
     jc.jit_p: _inlined("jaxpr"),
+    jc.eval_jaxpr_p: _inlined("call_jaxpr"),
 }

@@ -20,7 +20,7 @@ from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, run
 from admodes.program.ir import from_jaxpr
 from admodes.rules.references import check_references
-from admodes.rules.table import LocalRule, ZeroRule, lookup
+from admodes.rules.table import LocalRule, lookup
 
 NOT_LINEAR = (
     "the rule of a custom_jvp function must be linear in the tangents (of a custom_vjp function: in the cotangents), "
@@ -42,9 +42,10 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
     slots = tuple(v.slot for v in values)
     active = tuple(s is not None for s in slots)
     rule = lookup(primitive)
-    if not any(active) or (isinstance(rule, ZeroRule) and not recorder.linear):
+    local = isinstance(rule, LocalRule)
+    if not any(active) or (local and not recorder.linear and rule.is_zero(primals)):
         return [Recorded(out) for out in outs or bind(primitive, primals, params)]
-    if rule is not None and not isinstance(rule, LocalRule):
+    if rule is not None and not local:
         return list(map(Recorded, *rule.record(interpreter, recorder, primitive, primals, slots, params)))
     if rule is None:
         check_references(primitive, primals)

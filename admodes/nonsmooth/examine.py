@@ -26,7 +26,6 @@ from admodes.program import jax_compat as jc
 from admodes.program.trace import UNTRACEABLE
 from admodes.rules.custom import known_tangent, recording_linear, rule_tangents
 from admodes.rules.derived import instantiate, merge, present
-from admodes.rules.scan import Loop
 
 
 @dataclass(eq=False)
@@ -177,7 +176,7 @@ def _apply(examiner, recorder, fun: Callable, values) -> list:
 
 
 def _scan(examiner, recorder, values, params) -> list:
-    loop, body = Loop.of(params), params["jaxpr"]
+    loop, body = jc.scan_parts(params)
     consts, carry, xs = loop.split(values)
     stacks: list = []
     for k in reversed(range(loop.length)) if loop.reverse else range(loop.length):
@@ -196,20 +195,19 @@ def _scan(examiner, recorder, values, params) -> list:
 
 
 def _while(examiner, recorder, values, params) -> list:
-    n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
-    cond_consts, body_consts = values[:n_cond], values[n_cond : n_cond + n_body]
-    carry, k = values[n_cond + n_body :], 0
+    loop, k = jc.while_parts(params), 0
+    cond_consts, body_consts, carry = loop.split(values)
     while True:
         with examiner.inside(f"while step {k}"):
-            (again,) = examiner.walk(recorder, params["cond_jaxpr"], [*cond_consts, *carry])
+            (again,) = examiner.walk(recorder, loop.cond, [*cond_consts, *carry])
             if not bool(np.asarray(again.primal).any()):
                 return list(carry)
-            carry = examiner.walk(recorder, params["body_jaxpr"], [*body_consts, *carry])
+            carry = examiner.walk(recorder, loop.body, [*body_consts, *carry])
         k += 1
 
 
 def _cond(examiner, recorder, values, params) -> list:
-    branches = params["branches"]
+    branches = jc.branches(params)
     index = min(max(int(values[0].primal), 0), len(branches) - 1)
     with examiner.inside(f"branch {index} of cond"):
         return examiner.walk(recorder, branches[index], values[1:])

@@ -29,7 +29,7 @@ from admodes.program.ir import Program, from_jaxpr
 from admodes.rules.binomial import fewest_steps
 from admodes.rules.checkpoints import KEEP_ALL, Checkpoints
 from admodes.rules.derived import recorded
-from admodes.rules.scan import Loop, record_body
+from admodes.rules.scan import record_body
 from admodes.rules.segments import has_loops
 
 SLOTS = (100, 30, 10, 3)  # of "revolve"
@@ -239,27 +239,27 @@ def _outermost(closed) -> tuple[Steps, ...]:
 
 
 def _loops(closed) -> Iterator[Steps]:
-    for eqn in closed.jaxpr.eqns:
+    for eqn in jc.inner(closed).eqns:
         params = eqn.params
         if eqn.primitive is jc.scan_p:
-            if params["length"]:
-                first, n = params["num_consts"], params["num_carry"]
-                yield _steps(jc.close_jaxpr(params["jaxpr"]), params["length"], first, n)
+            loop, body = jc.scan_parts(params)
+            if loop.length:
+                yield _steps(body, loop)
         elif eqn.primitive is jc.while_p:
-            body = jc.close_jaxpr(params["body_jaxpr"])
-            yield _steps(body, UNKNOWN_TRIPS, params["body_nconsts"], len(body.out_avals), is_open=True)
+            repeated = jc.while_parts(params)
+            yield _steps(repeated.body, replace(repeated.steps, length=UNKNOWN_TRIPS), is_open=True)
         elif eqn.primitive is not jc.remat_p:  # what the user has a policy for stays
-            for jaxpr in params.get("branches", [params["jaxpr"]] if "jaxpr" in params else []):
-                yield from _loops(jc.close_jaxpr(jaxpr))
+            for body in jc.subprograms(params):
+                yield from _loops(body)
 
 
-def _steps(body, length: int, first: int, n_carry: int, is_open: bool = False) -> Steps:
-    """A loop of this body, whose state are the inputs from ``first`` on."""
-    carry = body.in_avals[first : first + n_carry]
+def _steps(body, loop: jc.ScanLoop, is_open: bool = False) -> Steps:
+    """A loop of this body."""
+    _, carry, _ = loop.split(body.in_avals)
     active = tuple(map(jc.is_differentiable, body.in_avals))
-    stacked = record_body(body, INTERPRETER, Loop(first, n_carry, length, False, 1), active, False).stacked_avals
+    stacked = record_body(body, INTERPRETER, loop, active, False).stacked_avals
     tape = sum(map(aval_bytes, stacked))
-    return Steps(length, sum(map(aval_bytes, carry)), tape, in_loop(_forward(body)), is_open)
+    return Steps(loop.length, sum(map(aval_bytes, carry)), tape, in_loop(_forward(body)), is_open)
 
 
 @jc.weak_cache

@@ -18,7 +18,7 @@ import numpy as np
 
 from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
-from admodes.planner.candidates import Candidate, candidate, candidates
+from admodes.planner.candidates import Candidate, Refusal, candidate, candidates
 from admodes.planner.checkpointed import LEAST_SAVED, checkpointed
 from admodes.planner.machine import Machine, machine
 from admodes.planner.measured import recall, remember, seconds_of
@@ -66,7 +66,10 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """The candidates for a task, the best first, by the objective of ``settings``; ``pattern`` if one was needed."""
+    """The candidates for a task, the best first, by the objective of ``settings``; ``pattern`` if one was needed.
+
+    ``refused`` are those that a derivative rule in the function ruled out.
+    """
 
     fingerprint: str
     n: int
@@ -75,6 +78,7 @@ class Decision:
     settings: Settings
     machine: Machine
     candidates: tuple[Candidate, ...]
+    refused: tuple[Refusal, ...] = ()
 
     @property
     def best(self) -> Candidate:
@@ -113,7 +117,10 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
                 "or vmap around it): make them arguments of the function."
             )
         leaves = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in task.closed.in_avals]  # enough to compile
-    found = list(candidates(task, constants, settings.form, settings.options, settings.objective))
+    refused: list[Refusal] = []
+    found = list(candidates(task, constants, settings.form, settings.options, settings.objective, refused=refused))
+    if not found:
+        raise refused[0].error
     plain = found
     found = [*plain, *_checkpointed(plain, task, constants, settings)]
     known = recall(task.fingerprint, settings.form)
@@ -134,7 +141,9 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
     if settings.measure:
         assert leaves is not None
         found = _measured(found, task, settings, leaves)
-    decision = Decision(task.fingerprint, task.n, task.m, task.known_pattern, settings, constants, (*found, *others))
+    ranked = (*found, *others)
+    pattern = task.known_pattern
+    decision = Decision(task.fingerprint, task.n, task.m, pattern, settings, constants, ranked, tuple(refused))
     while len(_DECISIONS) >= MOST_PLANS:
         _DECISIONS.pop(next(iter(_DECISIONS)))
     _DECISIONS[key] = decision

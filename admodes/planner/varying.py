@@ -24,28 +24,27 @@ def reached(primitive, params, marked: Sequence[bool], results: int) -> Sequence
     """For each result of an equation, whether marked operands reach it."""
     if any(marked):
         if primitive is jc.scan_p:
-            return jc.depends_on(jc.close_jaxpr(params["jaxpr"]), carried(marked, params))
+            return jc.depends_on(jc.scan_parts(params)[1], carried(marked, params))
         if primitive is jc.while_p:
             return _of_while(marked, params)
         if primitive is jc.cond_p and not marked[0]:
-            branches = (jc.depends_on(jc.close_jaxpr(branch), marked[1:]) for branch in params["branches"])
+            branches = (jc.depends_on(branch, marked[1:]) for branch in jc.branches(params))
             return [any(found) for found in zip(*branches, strict=True)]
     return [any(marked)] * results
 
 
 def carried(marked: Sequence[bool], params) -> list[bool]:
     """The inputs of the body of a scan that marked operands reach, in some step."""
-    a, b = params["num_consts"], params["num_consts"] + params["num_carry"]
-    body = jc.close_jaxpr(params["jaxpr"])
-    consts, xs = marked[:a], marked[b:]
-    carry = fixed_point(tuple(marked[a:b]), lambda on: jc.depends_on(body, [*consts, *on, *xs])[: b - a])
+    loop, body = jc.scan_parts(params)
+    consts, start, xs = loop.split(marked)
+    carry = fixed_point(start, lambda on: jc.depends_on(body, [*consts, *on, *xs])[: loop.n_carry])
     return [*consts, *carry, *xs]
 
 
 def _of_while(marked: Sequence[bool], params) -> Sequence[bool]:
     """The carries that marked operands reach; all of them if the number of steps depends on these."""
-    a, b = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    body, test = jc.close_jaxpr(params["body_jaxpr"]), jc.close_jaxpr(params["cond_jaxpr"])
-    carry = fixed_point(tuple(marked[b:]), lambda on: jc.depends_on(body, [*marked[a:b], *on]))
-    (counts,) = jc.depends_on(test, [*marked[:a], *carry])
+    loop = jc.while_parts(params)
+    cond_consts, consts, start = loop.split(marked)
+    carry = fixed_point(start, lambda on: jc.depends_on(loop.body, [*consts, *on]))
+    (counts,) = jc.depends_on(loop.cond, [*cond_consts, *carry])
     return [True] * len(carry) if counts else carry

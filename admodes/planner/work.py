@@ -82,7 +82,7 @@ class Work:
 @jc.weak_cache
 def work(closed, batched: tuple[bool, ...], seeds: int) -> Work:
     """The work of a jaxpr whose marked inputs come in a batch of ``seeds``."""
-    jaxpr = closed.jaxpr
+    jaxpr = jc.inner(closed)
     many = {v for v, on in zip(jaxpr.invars, batched, strict=True) if on}
     parts: list[tuple[Work, int]] = []  # of each equation, and in how many copies its results come
     for eqn in jaxpr.eqns:
@@ -155,17 +155,18 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
     outs = [v.aval for v in eqn.outvars]
     size = sum(map(entries, outs)) * p
     if name == "scan":
-        body = work(jc.close_jaxpr(params["jaxpr"]), tuple(carried(flags, params)), seeds)
-        kept, carry = params["num_consts"] + params["num_carry"], params["num_carry"]
+        loop, step = jc.scan_parts(params)
+        body = work(step, tuple(carried(flags, params)), seeds)
+        kept, carry = loop.n_consts + loop.n_carry, loop.n_carry
         stacked = [v.aval for v, on in zip(eqn.invars[kept:], flags[kept:], strict=True) if on]
         stacked += list(itertools.compress(outs[carry:], reached(eqn.primitive, params, flags, len(outs))[carry:]))
         turned = 2.0 * p * sum(map(bytes_of, stacked))  # steps come first inside of a loop, seeds outside
-        return in_loop(body).times(params["length"]) + Work(bytes=turned)
+        return in_loop(body).times(loop.length) + Work(bytes=turned)
     if name == "while":
-        step = jc.close_jaxpr(params["body_jaxpr"])
+        step = jc.while_parts(params).body
         return in_loop(work(step, (any(flags),) * len(step.in_avals), seeds)).times(UNKNOWN_TRIPS)
     if name == "cond":
-        branches = [work(b, tuple(flags[1:]), seeds) for b in params["branches"]]
+        branches = [work(b, tuple(flags[1:]), seeds) for b in jc.branches(params)]
         return max(branches, key=lambda w: w.flops + w.bytes)
     inner = next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
     if inner is not None and name != "shard_map":

@@ -66,10 +66,8 @@ def _hidden(x) -> Iterator[Any]:
     if isinstance(x, (tuple, list)):
         for item in x:
             yield from _hidden(item)
-    elif isinstance(x, jc.ClosedJaxpr):
-        yield from x.consts
-        yield from _hidden(x.jaxpr)
-    elif isinstance(x, jc.Jaxpr):
+    elif isinstance(x, (jc.ClosedJaxpr, jc.Jaxpr)):
+        yield from getattr(x, "consts", ())
         for eqn in x.eqns:
             yield from _hidden(eqn.params)
     elif _is_callback(x) or isinstance(x, (np.ndarray, jax.Array)):

@@ -11,8 +11,6 @@ from typing import Any
 
 from admodes.program import jax_compat as jc
 
-INLINED = {"closed_call": "call_jaxpr", "core_call": "call_jaxpr", "eval_jaxpr": "jaxpr", "jit": "jaxpr"}
-
 
 @dataclass(frozen=True)
 class Const:
@@ -87,7 +85,7 @@ class _Flattener:
         return len(self.avals) - 1
 
     def flatten(self, closed) -> Program:
-        inputs = tuple(self.new_slot(v.aval) for v in closed.jaxpr.invars)
+        inputs = tuple(self.new_slot(v.aval) for v in jc.inner(closed).invars)
         outputs = self.inline(closed, inputs)
         return Program(inputs, outputs, tuple(self.constants), tuple(self.equations), tuple(self.avals))
 
@@ -97,19 +95,18 @@ class _Flattener:
         ``call`` is the source of the call, if the code of ``closed`` is not the user's: it was traced where the user
         called it first, which need not be here.
         """
-        env: dict = dict(zip(closed.jaxpr.invars, inputs, strict=True))
-        for var, value in zip(closed.jaxpr.constvars, closed.consts, strict=True):
+        env: dict = dict(zip(jc.inner(closed).invars, inputs, strict=True))
+        for var, value in zip(jc.inner(closed).constvars, closed.consts, strict=True):
             env[var] = self.new_slot(var.aval)
             self.constants.append((env[var], value))
 
         def read(atom):
             return Const(atom.val) if isinstance(atom, jc.Literal) else env[atom]
 
-        for eqn in closed.jaxpr.eqns:
+        for eqn in jc.inner(closed).eqns:
             args = tuple(map(read, eqn.invars))
-            body = INLINED.get(eqn.primitive.name)
-            if body is not None:
-                callee = jc.constrained(jc.close_jaxpr(eqn.params[body]), jc.shardings_of(eqn.params))
+            if (body := jc.inlined(eqn)) is not None:
+                callee = jc.constrained(body, jc.shardings_of(eqn.params))
                 results = self.inline(callee, args, call or (None if jc.is_users(callee) else eqn.source_info))
             else:
                 results = tuple(self.new_slot(v.aval) for v in eqn.outvars)
@@ -117,4 +114,4 @@ class _Flattener:
                     Equation(eqn.primitive, eqn.params, args, results, call or eqn.source_info, frozenset(eqn.effects))
                 )
             env.update(zip(eqn.outvars, results, strict=True))
-        return tuple(map(read, closed.jaxpr.outvars))
+        return tuple(map(read, jc.inner(closed).outvars))

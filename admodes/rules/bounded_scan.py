@@ -19,7 +19,7 @@ from admodes.program import jax_compat as jc
 from admodes.rules.bounded import Trail, like, placed
 from admodes.rules.control import keep_slots
 from admodes.rules.derived import fixed_point, instantiate, keep, merge, present, recorded
-from admodes.rules.scan import Loop, ScanRule, split_at
+from admodes.rules.scan import ScanRule, split_at
 from admodes.rules.stretches import Steps, stretch_width, walk_back
 from admodes.rules.table import higher_order
 
@@ -44,8 +44,7 @@ class BoundedScan(LinearMap):
     def pull(self, cotangents):
         if all(g is None for g in cotangents):
             return (None,) * len(self.domain)
-        params = dict(self.params)
-        loop = Loop.of(params)
+        loop, body = jc.scan_parts(dict(self.params))
         const_on, carry_on, x_on = loop.split(self.active)
         consts, _, xs = loop.split(self.primals)
         carry_ct, ys_ct = cotangents[: loop.n_carry], cotangents[loop.n_carry :]
@@ -53,13 +52,13 @@ class BoundedScan(LinearMap):
         args = [*consts, *xs, *self.trail[:3], *self.trail.states, *cts, *keep(present(ys_ct), ys_ct)]
         within = _within(self.interpreter)
         key = within, loop, self.width, self.active, self.linear, present(ys_ct), tuple(map(jc.typeof, args))
-        flat = jc.compiled(walk_back(params["jaxpr"], *key))(*args)
+        flat = jc.compiled(walk_back(body, *key))(*args)
         const_cts, carry_cts, x_cts = split_at(flat, sum(const_on), sum(carry_on))
         return merge(const_on, const_cts) + merge(carry_on, carry_cts) + merge(x_on, x_cts)
 
 
 @jc.weak_cache
-def _sweep_program(body, loop: Loop, slots: int, width: int, avals: tuple):
+def _sweep_program(body, loop: jc.ScanLoop, slots: int, width: int, avals: tuple):
     """(constants, carry, xs) -> (carry, ys, trail)."""
     steps = Steps(loop, body)
 
@@ -95,7 +94,7 @@ def _recomputed(body):
 
 
 @jc.weak_cache
-def _stretch(body, loop: Loop, avals: tuple):
+def _stretch(body, loop: jc.ScanLoop, avals: tuple):
     """Some steps of the scan, as one checkpointed call."""
 
     def run(*args):
@@ -105,7 +104,7 @@ def _stretch(body, loop: Loop, avals: tuple):
     return _recomputed(jc.trace_flat(run, avals, "scan"))
 
 
-def _scan_of_scans(loop: Loop, body, operands) -> list:
+def _scan_of_scans(loop: jc.ScanLoop, body, operands) -> list:
     """The scan in stretches of about √l steps, each of them checkpointed."""
     consts, carry, xs = loop.split(operands)
     width = max(isqrt(loop.length), 1)
@@ -134,7 +133,7 @@ class PolicyScanRule(ScanRule):
     """A scan in reverse mode as the interpreter's policy says."""
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
-        policy, loop, body = interpreter.checkpoints.policy, Loop.of(params), params["jaxpr"]
+        policy, (loop, body) = interpreter.checkpoints.policy, jc.scan_parts(params)
         if policy == "none" or not loop.length:
             return super().record(interpreter, recorder, primitive, primals, slots, params)
         if jc.has_side_effects(body):
@@ -148,7 +147,7 @@ class PolicyScanRule(ScanRule):
         return self._bounded(interpreter, recorder, primals, slots, params)
 
     def _bounded(self, interpreter, recorder, primals, slots, params):
-        loop, body = Loop.of(params), params["jaxpr"]
+        loop, body = jc.scan_parts(params)
         const_on, carry_on, x_on = loop.split(present(slots))
         checkpoints, within = interpreter.checkpoints, _within(interpreter)
 

@@ -153,7 +153,7 @@ def _walk_branch(recording, slots, direction, given, wanted, tree, avals):
 class CondRule(HigherOrderRule):
     def push(self, interpreter, primitive, primals, tangents, params):
         active = present(tangents)[1:]
-        branches = params["branches"]
+        branches = jc.branches(params)
         found = [pushed(b, interpreter, active)[1] for b in branches]
         wanted = tuple(map(any, zip(*found, strict=True)))
         programs = tuple(pushed(b, interpreter, active, wanted)[0] for b in branches)
@@ -163,7 +163,7 @@ class CondRule(HigherOrderRule):
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
         active = present(slots)[1:]
-        recordings = tuple(recorded(b, interpreter, active, recorder.linear) for b in params["branches"])
+        recordings = tuple(recorded(b, interpreter, active, recorder.linear) for b in jc.branches(params))
         shared, places = _share_residuals(recordings)
         programs = tuple(
             _padded(r.program, r.n_outputs, own, shared) for r, own in zip(recordings, places, strict=True)
@@ -224,4 +224,5 @@ def _padded(program, n_outputs, own, shared):
 
 for _call in (jc.jit_p, jc.compute_on_p, jc.xla_metadata_call_p):
     higher_order(_call, CallRule("jaxpr"))
+higher_order(jc.eval_jaxpr_p, CallRule("call_jaxpr"))
 higher_order(jc.cond_p, CondRule())

@@ -78,7 +78,7 @@ class _Pullback:
     def __call__(self, residuals, cotangents):
         zero = jc.symbolic_zero if self.symbolic_zeros else jc.zeros
         cts = [zero(a) if g is None else g for a, g in zip(self.codomain, cotangents, strict=True)]
-        return [known_tangent(ct) for ct in self.bwd.call_wrapped(*residuals, *cts)]
+        return [known_tangent(ct) for ct in jc.call_bwd_rule(self.bwd, residuals, cts)]
 
 
 class CustomVJPRule(HigherOrderRule):

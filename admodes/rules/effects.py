@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jax import lax
-from jax.tree_util import tree_leaves, tree_structure, tree_unflatten, treedef_tuple
+from jax.tree_util import tree_leaves, tree_structure, tree_unflatten
 
 from admodes.program import jax_compat as jc
 from admodes.rules.control import CallRule
@@ -91,15 +91,15 @@ class CustomVmapRule(HigherOrderRule):
     def push(self, interpreter, primitive, primals, tangents, params):
         active = present(tangents)
         program, found = pushed(params["call"], interpreter, active)
+        n = len(found)
         flat = primitive.bind(
             *primals,
             *keep(active, tangents),
             call=program,
             rule=_pushed_batching(interpreter, params, active, found),
-            in_tree=treedef_tuple((params["in_tree"], tree_structure([0] * sum(active)))),
-            out_tree=treedef_tuple((params["out_tree"], tree_structure([0] * sum(found)))),
+            in_tree=jc.operand_tree((list(primals), keep(active, tangents))),
+            out_tree=tree_structure(([0] * n, [0] * sum(found))),
         )
-        n = len(found)
         return flat[:n], merge(found, flat[n:])
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
@@ -117,7 +117,7 @@ def _pushed_batching(interpreter, params, active, found):
         def spread(x, is_batched, wanted):
             return lax.broadcast(x, (axis_size,)) if wanted and not is_batched else x
 
-        xs = list(map(spread, tree_leaves(primals), xs_batched, either))
+        xs = list(map(spread, primals, xs_batched, either))
         ts = [
             None if t is None else spread(t, b, e)
             for t, b, e in zip(merge(active, tangents), ts_batched, either, strict=True)
@@ -132,8 +132,7 @@ def _pushed_batching(interpreter, params, active, found):
 
         outs, out_ts = interpreter.push_function(batching, xs, ts)
         out_ts = keep(found, instantiate(out_ts, map(jc.typeof, outs), found))
-        flags = tree_unflatten(params["out_tree"], out_batched)
-        return (tree_unflatten(params["out_tree"], outs), out_ts), (flags, keep(found, out_batched))
+        return (list(outs), list(out_ts)), (list(out_batched), keep(found, out_batched))
 
     return rule
 

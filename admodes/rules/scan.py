@@ -33,41 +33,6 @@ from admodes.rules.derived import (
 from admodes.rules.table import HigherOrderRule
 
 
-@dataclass(frozen=True)
-class Loop:
-    """The static part of a scan: how its operands divide into constants, carries and scanned inputs."""
-
-    n_consts: int
-    n_carry: int
-    length: int
-    reverse: bool
-    unroll: int
-
-    @staticmethod
-    def of(params) -> Loop:
-        return Loop(*(params[k] for k in ("num_consts", "num_carry", "length", "reverse", "unroll")))
-
-    def split(self, values):
-        """(constants, carries, scanned)."""
-        a, b = self.n_consts, self.n_consts + self.n_carry
-        return tuple(values[:a]), tuple(values[a:b]), tuple(values[b:])
-
-    def bind(self, closed, consts, carry, xs, reverse=None):
-        """Run a scan of this length over ``closed``: (carries, stacked outputs)."""
-        flat = jc.scan_p.bind(
-            *consts,
-            *carry,
-            *xs,
-            jaxpr=closed,
-            length=self.length,
-            reverse=self.reverse if reverse is None else reverse,
-            unroll=self.unroll,
-            num_consts=len(consts),
-            num_carry=len(carry),
-        )
-        return flat[: len(carry)], flat[len(carry) :]
-
-
 @dataclass(frozen=True, eq=False)
 class LoopRecording:
     """A scan body prepared for reverse mode.
@@ -103,7 +68,9 @@ class LoopRecording:
 
 
 @jc.weak_cache
-def record_body(body, interpreter, loop: Loop, active: tuple, linear: bool, with_ys: bool = True) -> LoopRecording:
+def record_body(
+    body, interpreter, loop: jc.ScanLoop, active: tuple, linear: bool, with_ys: bool = True
+) -> LoopRecording:
     """The recording of a loop's body; results of a step that its tape needs are found in the loop's, if ``with_ys``."""
     recording = recorded(body, interpreter, active, linear)
     n_in, n_out, first_x = len(body.in_avals), recording.n_outputs, loop.n_consts + loop.n_carry
@@ -151,7 +118,7 @@ class Scan(LinearMap):
     xs: tuple
     ys: tuple
     stacked: tuple
-    loop: Loop = static()
+    loop: jc.ScanLoop = static()
     recorded: LoopRecording = static()
     active: tuple = static()
     domain: tuple = static()
@@ -169,11 +136,11 @@ class Scan(LinearMap):
         _, carry_on, _ = self.loop.split(self.active)
         consts, carry, xs = self.loop.split(tangents)
         carry_avals, _ = self._out_avals()
-        carry = keep(carry_on, instantiate(carry, carry_avals, carry_on))
+        starts = keep(carry_on, instantiate(carry, carry_avals, carry_on))
         fixed, varying, tree, avals = self._flatten()
         program = _push_body(self.recorded, self.loop, self.active, present(consts), present(xs), tree, avals)
         out_carry, out_ys = self.loop.bind(
-            program.closed, [*fixed, *keep(present(consts), consts)], carry, [*varying, *keep(present(xs), xs)]
+            program.closed, [*fixed, *keep(present(consts), consts)], starts, [*varying, *keep(present(xs), xs)]
         )
         return merge(carry_on, out_carry) + merge(program.y_active, out_ys)
 
@@ -288,7 +255,7 @@ def _pull_body(recorded, loop, active, ys_on, tree, avals) -> _Body:
 
 class ScanRule(HigherOrderRule):
     def push(self, interpreter, primitive, primals, tangents, params):
-        loop, body = Loop.of(params), params["jaxpr"]
+        loop, body = jc.scan_parts(params)
         consts, carry, xs = loop.split(primals)
         consts_t, carry_t, xs_t = loop.split(tangents)
         const_on, x_on = present(consts_t), present(xs_t)
@@ -309,7 +276,7 @@ class ScanRule(HigherOrderRule):
         return values, merge(carry_on, carries[loop.n_carry :]) + merge(y_on, outs[n:])
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
-        loop, body = Loop.of(params), params["jaxpr"]
+        loop, body = jc.scan_parts(params)
         const_on, carry_on, x_on = loop.split(present(slots))
         carry_on = fixed_point(
             carry_on,

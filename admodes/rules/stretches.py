@@ -20,14 +20,14 @@ from admodes.program.ir import from_jaxpr
 from admodes.rules.bounded import Trail, unwind
 from admodes.rules.checkpoints import Checkpoints
 from admodes.rules.derived import instantiate, keep, merge
-from admodes.rules.scan import Loop, record_body, split_at
+from admodes.rules.scan import record_body, split_at
 
 
 @dataclass(frozen=True)
 class Steps:
     """The steps of a loop by number: what they read of its inputs, and where their results go."""
 
-    loop: Loop
+    loop: jc.ScanLoop
     body: Any
 
     def entry(self, k):
@@ -48,14 +48,16 @@ class Steps:
         return flat[: self.loop.n_carry], flat[self.loop.n_carry :]
 
 
-def stretch_width(checkpoints: Checkpoints, body, interpreter, loop: Loop, active: tuple, linear: bool) -> int:
+def stretch_width(checkpoints: Checkpoints, body, interpreter, loop: jc.ScanLoop, active: tuple, linear: bool) -> int:
     """How many steps are walked back at once."""
     tape = record_body(body, interpreter, loop, active, linear, False).stacked_avals
     return checkpoints.stretch(*(sum(map(aval_bytes, avals)) for avals in (loop.split(body.in_avals)[1], tape)))
 
 
 @jc.weak_cache
-def walk_back(body, interpreter, loop: Loop, width: int, active: tuple, linear: bool, ys_on: tuple, avals: tuple):
+def walk_back(
+    body, interpreter, loop: jc.ScanLoop, width: int, active: tuple, linear: bool, ys_on: tuple, avals: tuple
+):
     """(constants, xs, trail, cotangents of carry and ys) -> cotangents of (constants, carry, xs)."""
     steps = Steps(loop, body)
     const_on, carry_on, x_on = loop.split(active)

@@ -48,8 +48,12 @@ def lookup(primitive):
 
 
 def register(primitive, rule) -> None:
-    """Enter ``rule`` for ``primitive``; an entry that is there already is replaced."""
-    _RULES[primitive] = rule
+    """Enter ``rule`` for ``primitive``; an entry that is there already is replaced.
+
+    A primitive that is None is one that the installed version of JAX does not have: its rule is left out.
+    """
+    if primitive is not None:
+        _RULES[primitive] = rule
 
 
 def unregister(primitive) -> None:
@@ -86,6 +90,10 @@ class LocalRule:
         """Whether the results are linear in the operands with ``active[i]``; taken to be so if the rule cannot tell."""
         return True
 
+    def is_zero(self, operands) -> bool:
+        """Whether the Jacobian is zero for all operands of the types that these have (values, or types themselves)."""
+        return False
+
 
 def _avals(values) -> tuple:
     return tuple(jc.typeof(v) for v in values)
@@ -93,16 +101,20 @@ def _avals(values) -> tuple:
 
 @dataclass(frozen=True)
 class ElementwiseRule(LocalRule):
-    """``partials[i](out, *operands, **params)`` is ∂out/∂operand i, or ONE / MINUS_ONE, or None for zero."""
+    """``partials[i](out, *operands, **params)`` is ∂out/∂operand i, or ONE / MINUS_ONE, or None for zero.
 
-    partials: tuple
+    A primitive of any number of operands has a function in their place, which takes that number and returns them.
+    """
+
+    partials: tuple | Callable[[int], tuple]
     kind = "elementwise"
 
     def jacobian(self, interpreter, primitive, outs, primals, active, params):
         (out,) = outs
+        rules = self.partials(len(primals)) if callable(self.partials) else self.partials
         partials = tuple(
             (d(out, *primals, **params) if callable(d) else d) if on else None
-            for d, on in zip(self.partials, active, strict=True)
+            for d, on in zip(rules, active, strict=True)
         )
         if all(d is None for d in partials):
             return None
@@ -211,6 +223,9 @@ class ZeroRule(LocalRule):
 
     def is_linear(self, primitive, avals, active, params):
         return False
+
+    def is_zero(self, operands):
+        return True
 
 
 def zero(*primitives) -> None:

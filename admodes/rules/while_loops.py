@@ -6,7 +6,6 @@ states that ``bounded.py`` keeps; the others are computed again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from jax import lax
@@ -16,7 +15,6 @@ from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate
 from admodes.program.ir import from_jaxpr
-from admodes.rules import scan
 from admodes.rules.bounded import Trail, like, online
 from admodes.rules.control import keep_slots
 from admodes.rules.derived import (
@@ -31,30 +29,6 @@ from admodes.rules.derived import (
 )
 from admodes.rules.stretches import stretch_width, walk_back
 from admodes.rules.table import HigherOrderRule, higher_order
-
-
-@dataclass(frozen=True)
-class Loop:
-    """The static part of a while loop: how its operands divide, its condition and its body."""
-
-    n_cond: int
-    n_body: int
-    cond: Any
-    body: Any
-
-    @staticmethod
-    def of(params) -> Loop:
-        return Loop(*(params[k] for k in ("cond_nconsts", "body_nconsts", "cond_jaxpr", "body_jaxpr")))
-
-    def split(self, values):
-        """(constants of the condition, constants of the body, carries)."""
-        a, b = self.n_cond, self.n_cond + self.n_body
-        return tuple(values[:a]), tuple(values[a:b]), tuple(values[b:])
-
-    @property
-    def steps(self) -> scan.Loop:
-        """The body as that of a scan without scanned inputs."""
-        return scan.Loop(self.n_body, len(self.body.out_avals), 0, False, 1)
 
 
 @linear_map
@@ -78,7 +52,7 @@ class While(LinearMap):
         """x̄_k = J_kᵀ x̄_{k+1} from the last step to the first, the cotangents of the constants added up."""
         if all(g is None for g in cotangents):
             return (None,) * len(self.domain)
-        loop = Loop.of(dict(self.params))
+        loop = jc.while_parts(dict(self.params))
         _, const_on, carry_on = loop.split(self.active)
         _, consts, _ = loop.split(self.primals)
         cts = keep(carry_on, instantiate(cotangents, self.codomain, carry_on))
@@ -112,29 +86,22 @@ def _online_program(body, cond, n_cond: int, n_body: int, slots: int, width: int
 
 class WhileRule(HigherOrderRule):
     def push(self, interpreter, primitive, primals, tangents, params):
-        n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
-        body, n = params["body_jaxpr"], n_cond + n_body
-        on = present(tangents)
+        loop = jc.while_parts(params)
+        n_cond, n_body, body = loop.n_cond, loop.n_body, loop.body
+        on, n = present(tangents), n_cond + n_body
         carry_on = fixed_point(on[n:], lambda carry: pushed(body, interpreter, on[n_cond:n] + carry)[1])
         program, _ = pushed(body, interpreter, on[n_cond:n] + carry_on, carry_on)
         order, n_ts = _group(n_body, len(carry_on), sum(on[n_cond:n]), sum(carry_on))
         body_program = _permuted(program, order)
-        cond_program = _ignoring(params["cond_jaxpr"], tuple(tangent_avals(carry_on, body.in_avals[n_body:])))
+        cond_program = _ignoring(loop.cond, tuple(tangent_avals(carry_on, body.in_avals[n_body:])))
         init_ts = keep(carry_on, instantiate(tangents[n:], body.in_avals[n_body:], carry_on))
-        flat = primitive.bind(
-            *primals[:n],
-            *keep(on[n_cond:n], tangents[n_cond:n]),
-            *primals[n:],
-            *init_ts,
-            cond_nconsts=n_cond,
-            cond_jaxpr=cond_program,
-            body_nconsts=n_body + n_ts,
-            body_jaxpr=body_program,
-        )
+        consts = [*primals[n_cond:n], *keep(on[n_cond:n], tangents[n_cond:n])]
+        pushed_loop = jc.WhileLoop(n_cond, n_body + n_ts, cond_program, body_program)
+        flat = pushed_loop.bind(primals[:n_cond], consts, [*primals[n:], *init_ts])
         return flat[: len(carry_on)], merge(carry_on, flat[len(carry_on) :])
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
-        loop = Loop.of(params)
+        loop = jc.while_parts(params)
         if loop.cond.out_avals[0].shape:
             conds, others = primals[: loop.n_cond], primals[loop.n_cond :]
             once, inactive = _of_all_lanes(params), (None,) * loop.n_cond
@@ -175,9 +142,9 @@ def _of_all_lanes(params) -> dict:
 
     Its body has the constants of the condition before its own, and leaves the lanes that are done as they are.
     """
-    loop = Loop.of(params)
+    loop = jc.while_parts(params)
     cond, body = _lanes(loop.body, loop.cond, loop.n_cond)
-    return dict(params, cond_jaxpr=cond, body_jaxpr=body, body_nconsts=loop.n_cond + loop.n_body)
+    return jc.WhileLoop(loop.n_cond, loop.n_cond + loop.n_body, cond, body).params
 
 
 @jc.weak_cache

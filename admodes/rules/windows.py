@@ -105,7 +105,7 @@ class ReduceWindowRule(HigherOrderRule):
     def push(self, interpreter, primitive, primals, tangents, params):
         n = len(primals) // 2
         self._check(tangents[n:])
-        closed = jc.ClosedJaxpr(params["jaxpr"], params["consts"])
+        closed = jc.close(params["jaxpr"], params["consts"])
         on = tuple(jc.is_differentiable(jc.typeof(x)) for x in primals[:n])
         program, _ = pushed(closed, interpreter, on + on, on)
         k = sum(on)
@@ -116,7 +116,7 @@ class ReduceWindowRule(HigherOrderRule):
         ts = keep(on, instantiate(tangents[:n], avals, on))
         zeros = [lax.full((), 0, t.dtype) for t in ts]
         flat = primitive.bind(
-            *primals[:n], *ts, *primals[n:], *zeros, **dict(params, jaxpr=dual.jaxpr, consts=tuple(dual.consts))
+            *primals[:n], *ts, *primals[n:], *zeros, **dict(params, jaxpr=jc.inner(dual), consts=tuple(dual.consts))
         )
         return flat[:n], merge(on, flat[n:])
 
@@ -131,7 +131,7 @@ class ReduceWindowRule(HigherOrderRule):
 
 def _reduce_windows(params, *args):
     operands, initial = args[: len(args) // 2], args[len(args) // 2 :]
-    scalar = batched(jc.ClosedJaxpr(params["jaxpr"], params["consts"]), operands[0].ndim + 1)
+    scalar = batched(jc.close(params["jaxpr"], params["consts"]), operands[0].ndim + 1)
     padding, base = params["padding"], params["base_dilation"]
     margins = [(lo, hi, d - 1) for (lo, hi), d in zip(padding, base, strict=True)]
     stacks = []

@@ -9,7 +9,7 @@ repetition: C = (I ∪ J)* C₀, by repeated squaring.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ def _remat(detector, operands, params, avals):
 
 def _cond(detector, operands, params, avals):
     index, *operands = operands
-    branches = params["branches"]
+    branches: Sequence = jc.branches(params)
     if index.known is not None:
         branches = [branches[int(np.clip(int(index.known), 0, len(branches) - 1))]]
     results = [detector.walk(from_jaxpr(b), operands) for b in branches]
@@ -134,27 +134,27 @@ def _values(avals, pattern, kind):
 
 
 def _while(detector, operands, params, avals):
-    n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
-    consts, carry = operands[n_cond : n_cond + n_body], operands[n_cond + n_body :]
-    reached, _ = _carried(detector, params["body_jaxpr"], consts, carry, [], _width(operands))
+    loop = jc.while_parts(params)
+    _, consts, carry = loop.split(operands)
+    reached, _ = _carried(detector, loop.body, consts, carry, [], _width(operands))
     return _values(avals, reached, type(operands[0]))
 
 
 def _scan(detector, operands, params, avals):
-    n_consts, n_carry, length = params["num_consts"], params["num_carry"], params["length"]
-    closed = params["jaxpr"]
-    consts, carry, xs = operands[:n_consts], operands[n_consts : n_consts + n_carry], operands[n_consts + n_carry :]
+    loop, closed = jc.scan_parts(params)
+    n_carry, length = loop.n_carry, loop.length
+    consts, carry, xs = loop.split(operands)
     if not length:
         return [*carry, *map(type(operands[0]), avals[n_carry:])]
     counts = any(v.known is not None and not jc.is_differentiable(v.aval) for v in carry)
     if counts and length * len(from_jaxpr(closed).equations) <= UNROLLED:
         walk = lambda state: detector.walk(from_jaxpr(closed), [*consts, *state])
-        return _unrolled(walk, carry, xs, length, params["reverse"], avals)
+        return _unrolled(walk, carry, xs, length, loop.reverse, avals)
     n = _width(operands)
     if n_carry and length * sum(math.prod(a.shape) for a in closed.out_avals) <= STEPPED:
         step = _step(detector, closed, consts, carry, xs, n)
         unknown = [type(x)(x.aval, None, x.reach) for x in xs]
-        return _unrolled(step, carry, unknown, length, params["reverse"], avals)
+        return _unrolled(step, carry, unknown, length, loop.reverse, avals)
     reached, ys = _carried(detector, closed, consts, carry, xs, n)
     results = _values(avals[:n_carry], reached, type(operands[0]))
     slices = _interleaved(xs, length, n)

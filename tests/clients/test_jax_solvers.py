@@ -48,12 +48,12 @@ def root(x):
 
 def explicit(x):
     return odeint(
-        lambda y, t, a, c: a @ y * c - jnp.sin(t) * y, x["b"], TIMES, -0.2 * x["A"], 0.5, rtol=1e-9, atol=1e-9
+        lambda y, t, a, c: a @ y * c - jnp.sin(t) * y, x["b"], TIMES, -0.2 * x["A"], 0.5, rtol=1e-6, atol=1e-6
     )
 
 
 def closed(x):
-    return odeint(lambda y, t: -0.1 * x["A"] @ y - jnp.sin(t) * y, x["b"], TIMES, rtol=1e-9, atol=1e-9)
+    return odeint(lambda y, t: -0.1 * x["A"] @ y - jnp.sin(t) * y, x["b"], TIMES, rtol=1e-6, atol=1e-6)
 
 
 def hoisted(x):

@@ -7,10 +7,11 @@ from jax import lax
 
 from admodes.program import jax_compat as jc
 
+GROUPS = {"num_consts", "num_carry"} if jc.contact("pack_trees") is None else {"ft_in", "ft_out"}
 PARAMS = {
     "scan": (
         lambda x: lax.scan(lambda c, u: (c + u, c), x, jnp.ones(3)),
-        {"jaxpr", "length", "reverse", "unroll", "num_consts", "num_carry"},
+        {"jaxpr", "length", "reverse", "unroll", *GROUPS},
     ),
     "while": (
         lambda x: lax.while_loop(lambda c: c < 3, lambda c: c + 1, x),
@@ -55,8 +56,9 @@ def test_temporary_bytes_are_those_of_the_compiled_program():
 
 
 def test_trace_hooks_that_we_override_exist():
-    for hook in ("process_primitive", "process_call", "process_custom_jvp_call", "process_custom_vjp_call"):
+    for hook in ("process_primitive", "process_custom_jvp_call", "process_custom_vjp_call"):
         assert hasattr(jc.Trace, hook)
+    assert hasattr(jc.Trace, "process_call") == (jc.eval_jaxpr_p is None)  # a call is a primitive since jax 0.11
     assert hasattr(jc.Tracer, "to_concrete_value")
 
 
@@ -88,5 +90,30 @@ def test_jaxpr_surgery():
     assert jc.jaxpr_as_fun(swapped)(2.0, 0.0)[1] == 2.0
 
 
-def test_version_is_one_we_know():
-    assert tuple(map(int, jax.__version__.split(".")[:2])) >= (0, 10)
+def test_parts_of_loops_and_branches():
+    def loops(x, w):
+        c, ys = lax.scan(
+            lambda c, u: ((c[0] * w, c[1] + u[0]), (u[1] + c[0], w * c[0])), (x, 1), (jnp.ones(3, int), x * jnp.ones(3))
+        )
+        return lax.while_loop(lambda c: c[0] < 3 * x, lambda c: (c[0] * w, c[1] + 1), (x, c[1])), ys
+
+    equations = jc.inner(jax.make_jaxpr(loops)(2.0, 3.0)).eqns
+    (scan,) = (e for e in equations if e.primitive is jc.scan_p)
+    loop, body = jc.scan_parts(scan.params)
+    assert (loop.n_consts, loop.n_carry, len(loop.split(scan.invars)[2])) == (1, 2, 2)
+    assert len(body.in_avals) == 5
+    carry, ys = loop.bind(body, [3.0], [2.0, 1], [jnp.ones(3, int), jnp.ones(3)])
+    assert [float(carry[0]), int(carry[1])] == [2.0 * 3**3, 4]
+    assert [y.tolist() for y in ys] == [[3.0, 7.0, 19.0], [6.0, 18.0, 54.0]]
+    (while_,) = (e for e in equations if e.primitive is jc.while_p)
+    loop = jc.while_parts(while_.params)
+    assert (loop.n_cond, loop.n_body, len(loop.split(while_.invars)[2])) == (1, 1, 2)
+    assert set(loop.params) == set(while_.params)
+    assert [float(x) for x in loop.bind([1.5], [3.0], [2.0, 7])] == [6.0, 8.0]
+
+
+def test_a_parameter_comes_as_a_copy_so_that_what_is_cached_with_it_may_hold_it():
+    (equation,) = jc.inner(jax.make_jaxpr(jax.checkpoint(jnp.sin))(1.0)).eqns
+    jaxpr = equation.params["jaxpr"]
+    assert jc.close_jaxpr(jaxpr) is not jaxpr
+    assert jc.close_jaxpr(jaxpr) is jc.close_jaxpr(jaxpr)

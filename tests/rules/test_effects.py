@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 from jax.custom_derivatives import linear_call
-from jax.experimental import scheduling_groups
-from jax.experimental.compute_on import compute_on2
+from jax.experimental import compute_on, scheduling_groups
 from oracle import check, sample
 
 import admodes
+
+on_device = getattr(compute_on, "compute_on2", compute_on.compute_on)  # one name since jax 0.12
 
 
 def _pure(x):
@@ -64,7 +65,7 @@ def test_debug_callbacks_of_a_loop_with_values_that_do_not_change():
     [
         scheduling_groups.xla_metadata_call(inlineable="false"),
         scheduling_groups.scheduling_group("group"),
-        partial(compute_on2, compute_type="device", out_memory_spaces=jax.memory.Space.Device),
+        partial(on_device, compute_type="device", out_memory_spaces=jax.memory.Space.Device),
     ],
     ids=["metadata", "group", "compute_on"],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,9 +14,10 @@ from jax._src.interpreters import partial_eval as pe
 from jax._src.sharding_impls import UnspecifiedValue
 from jax.experimental.scheduling_groups import xla_metadata_call
 
+from admodes.program.jax_compat.contacts import contact
 from admodes.program.jax_compat.values import weak_cache
 
-ClosedJaxpr = core.ClosedJaxpr
+ClosedJaxpr: Any = contact("ClosedJaxpr")  # one class with Jaxpr since jax 0.11
 Jaxpr = core.Jaxpr
 Literal = core.Literal
 Primitive = core.Primitive
@@ -35,12 +37,35 @@ def trace_flat(fun: Callable, avals: Sequence, name: str) -> ClosedJaxpr:
                 f"a function with its own derivative rule (custom_jvp, custom_vjp) closes over {x}, a value that is "
                 "differentiated: make that value an argument of the function."
             )
-    return ClosedJaxpr(jaxpr, consts)
+    return close(jaxpr, consts)
 
 
-def close_jaxpr(jaxpr) -> ClosedJaxpr:
-    """A jaxpr without free constants as a ClosedJaxpr (the same object each time)."""
-    return pe.close_jaxpr(jaxpr) if not isinstance(jaxpr, ClosedJaxpr) else jaxpr
+def close(jaxpr, consts: Sequence = ()) -> Any:
+    """The jaxpr with these constants, as a ClosedJaxpr."""
+    return jaxpr.with_consts(consts) if hasattr(jaxpr, "with_consts") else ClosedJaxpr(jaxpr, consts)
+
+
+def inner(closed):
+    """The jaxpr without its constants: what has ``invars``, ``constvars``, ``eqns`` and ``outvars``."""
+    return getattr(closed, "jaxpr", closed)
+
+
+def close_jaxpr(jaxpr) -> Any:
+    """A jaxpr in the parameters of an equation as a ClosedJaxpr, the same object each time.
+
+    One without constants comes as a copy: what is cached with the parameter may hold it without keeping itself alive.
+    """
+    return jaxpr if len(getattr(jaxpr, "consts", ())) or _is_wrapped(jaxpr) else _copied(jaxpr)
+
+
+def _is_wrapped(jaxpr) -> bool:
+    """Whether this is a ClosedJaxpr around a Jaxpr (before jax 0.11)."""
+    return ClosedJaxpr is not Jaxpr and isinstance(jaxpr, ClosedJaxpr)
+
+
+@weak_cache
+def _copied(jaxpr):
+    return close(jaxpr.replace())
 
 
 def shardings_of(params) -> tuple:
@@ -67,14 +92,14 @@ def _constrained(closed: ClosedJaxpr, shardings: tuple) -> ClosedJaxpr:
 
 def open_jaxpr(closed: ClosedJaxpr) -> tuple[Jaxpr, list]:
     """A jaxpr without constants, and the constants, which become its leading arguments."""
-    return pe.convert_constvars_jaxpr(closed.jaxpr), list(closed.consts)
+    return pe.convert_constvars_jaxpr(inner(closed)), list(closed.consts)
 
 
 def select_outputs(closed: ClosedJaxpr, indices: Sequence[int]) -> ClosedJaxpr:
     """The jaxpr that returns only these outputs; dead code is dropped."""
-    outvars = [closed.jaxpr.outvars[i] for i in indices]
-    jaxpr, _ = pe.dce_jaxpr(closed.jaxpr.replace(outvars=outvars), [True] * len(outvars), instantiate=True)
-    return ClosedJaxpr(jaxpr, closed.consts)
+    outvars = [inner(closed).outvars[i] for i in indices]
+    jaxpr, _ = pe.dce_jaxpr(inner(closed).replace(outvars=outvars), [True] * len(outvars), instantiate=True)
+    return close(jaxpr, closed.consts)
 
 
 def of_first_inputs(closed: ClosedJaxpr, n: int, indices: Sequence[int]) -> ClosedJaxpr:
@@ -82,9 +107,9 @@ def of_first_inputs(closed: ClosedJaxpr, n: int, indices: Sequence[int]) -> Clos
 
     An equation with effects counts as dependent on all (:func:`depends_on`).
     """
-    pure = [eqn for eqn in closed.jaxpr.eqns if not eqn.effects]
-    selected = select_outputs(ClosedJaxpr(closed.jaxpr.replace(eqns=pure, effects=frozenset()), closed.consts), indices)
-    return ClosedJaxpr(selected.jaxpr.replace(invars=selected.jaxpr.invars[:n]), selected.consts)
+    pure = [eqn for eqn in inner(closed).eqns if not eqn.effects]
+    selected = select_outputs(close(inner(closed).replace(eqns=pure, effects=frozenset()), closed.consts), indices)
+    return close(inner(selected).replace(invars=inner(selected).invars[:n]), selected.consts)
 
 
 def unstacked(aval):
@@ -99,7 +124,7 @@ def stacked(aval, length: int):
 
 def permute_inputs(closed: ClosedJaxpr, order: Sequence[int]) -> ClosedJaxpr:
     """The jaxpr whose k-th argument is argument ``order[k]`` of this one."""
-    return ClosedJaxpr(closed.jaxpr.replace(invars=[closed.jaxpr.invars[i] for i in order]), closed.consts)
+    return close(inner(closed).replace(invars=[inner(closed).invars[i] for i in order]), closed.consts)
 
 
 def output_sources(closed: ClosedJaxpr) -> list:
@@ -107,10 +132,10 @@ def output_sources(closed: ClosedJaxpr) -> list:
 
     That is ("input", i), ("output", j) for a repetition of output j, ("literal", value), or None.
     """
-    inputs = {v: ("input", i) for i, v in enumerate(closed.jaxpr.invars)}
+    inputs = {v: ("input", i) for i, v in enumerate(inner(closed).invars)}
     sources: list = []
     seen: dict = {}
-    for j, v in enumerate(closed.jaxpr.outvars):
+    for j, v in enumerate(inner(closed).outvars):
         if isinstance(v, Literal):
             sources.append(("literal", np.bool_(v.val) if isinstance(v.val, bool) else v.val))
         else:
@@ -121,11 +146,11 @@ def output_sources(closed: ClosedJaxpr) -> list:
 
 def depends_on(closed: ClosedJaxpr, inputs: Sequence[bool]) -> list[bool]:
     """For each output, whether any of the marked inputs reaches it."""
-    marked = {v for v, on in zip(closed.jaxpr.invars, inputs, strict=True) if on}
-    for eqn in closed.jaxpr.eqns:
+    marked = {v for v, on in zip(inner(closed).invars, inputs, strict=True) if on}
+    for eqn in inner(closed).eqns:
         if any(v in marked for v in eqn.invars if not isinstance(v, Literal)) or eqn.effects:
             marked.update(eqn.outvars)
-    return [not isinstance(v, Literal) and v in marked for v in closed.jaxpr.outvars]
+    return [not isinstance(v, Literal) and v in marked for v in inner(closed).outvars]
 
 
 @weak_cache
@@ -185,5 +210,5 @@ def _mentions(jaxpr, primitives) -> bool:
 
 def is_users(closed: ClosedJaxpr) -> bool:
     """Whether the function that this jaxpr was traced from is the user's code, not the library's."""
-    filename = closed.jaxpr.debug_info.func_filename
+    filename = inner(closed).debug_info.func_filename
     return filename is not None and source_info_util.is_user_filename(filename)

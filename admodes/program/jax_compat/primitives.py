@@ -42,12 +42,20 @@ from jax._src.state.discharge import run_state_p as run_state_p
 from jax._src.state.primitives import addupdate_p as addupdate_p
 from jax._src.state.primitives import get_p as get_p
 from jax._src.state.primitives import swap_p as swap_p
-from jax.experimental.scheduling_groups import xla_metadata_call_p as xla_metadata_call_p
+
+from admodes.program.jax_compat.contacts import contact
 
 collectives = parallel  # its primitives are for rules/parallel.py
 add_any_p = ad_util.add_jaxvals_p
 new_ref_p = core.ref_p
-stage_p = getattr(core, "stage_p", None)  # not in jax 0.10.0
+xla_metadata_call_p = contact("xla_metadata_call_p")
+
+# None where the version of JAX does not have them
+stage_p = contact("stage_p")
+eval_jaxpr_p = contact("eval_jaxpr_p")
+log2_p = contact("log2_p")
+one_minus_square_p = contact("one_minus_square_p")
+polynomial_p = contact("polynomial_p")
 
 random_bits_primitives = (  # keys and bits: nothing that could be differentiated
     prng.random_seed_p,

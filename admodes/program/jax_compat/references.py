@@ -8,7 +8,11 @@ from jax import lax
 from jax._src import core
 from jax._src.state import discharge
 
+from admodes.program.jax_compat.contacts import contact
 from admodes.program.jax_compat.jaxprs import ClosedJaxpr
+
+DischargeContext = contact("DischargeContext")  # since jax 0.11, where all rules are of one kind
+partial_rules = contact("_partial_discharge_rules")  # before it
 
 
 def abstract_results(primitive, avals, params):
@@ -38,9 +42,14 @@ def discharged(primitive, refs: Sequence[bool], avals, params) -> Callable | Non
     """
     if "subfuns" in params:
         return None
-    if (partial_rule := discharge._partial_discharge_rules.get(primitive)) is not None:
+    rule = discharge._discharge_rules.get(primitive)
+    if DischargeContext is not None:
         outs = abstract_results(primitive, avals, params)
-        return lambda *values: partial_rule(refs, avals, outs, *values, **params)
-    if (rule := discharge._discharge_rules.get(primitive)) is not None:
-        return lambda *values: rule(avals, (), *values, **params)
-    return None
+        context = DischargeContext(
+            avals, outs if primitive.multiple_results else [outs], refs, strip_memory_space=False
+        )
+        return None if rule is None else lambda *values: rule(context, *values, **params)
+    if primitive in partial_rules:
+        outs = abstract_results(primitive, avals, params)
+        return lambda *values: partial_rules[primitive](refs, avals, outs, *values, **params)
+    return None if rule is None else lambda *values: rule(avals, (), *values, **params)

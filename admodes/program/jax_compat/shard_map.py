@@ -10,9 +10,11 @@ import numpy as np
 from jax import lax
 from jax._src import shard_map
 from jax._src.shard_map import shard_map_p as shard_map_p
-from jax._src.tree_util import FlatTree
 
+from admodes.program.jax_compat.contacts import contact
 from admodes.program.jax_compat.values import typeof
+
+flatten_tree = contact("flatten_tree") or contact("FlatTree").flatten
 
 
 class LocalFunction:
@@ -56,7 +58,7 @@ class ShardMap:
 
         def flat(*xs):
             outs, specs = fun(*xs)
-            return FlatTree.flatten(outs).with_aux(tuple(specs))
+            return flatten_tree(outs).with_aux(tuple(specs))
 
         outs = shard_map_p.bind(
             *args,

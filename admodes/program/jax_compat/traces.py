@@ -184,6 +184,12 @@ def forget_call(fun) -> None:
             store.reset()
 
 
+def call_bwd_rule(bwd, residuals, cotangents) -> list:
+    """Call a user's flattened ``custom_vjp`` backward rule; returns the cotangents of the operands."""
+    found = bwd.call_wrapped(*residuals, *cotangents)
+    return list(found[0] if isinstance(found, tuple) else found)  # since jax 0.11 a pair: (cotangents, logs)
+
+
 def call_fwd_rule(fwd, out_trees, primals, active) -> tuple[list, list]:
     """Call a user's flattened ``custom_vjp`` forward rule; returns (outputs, residuals)."""
     flat = fwd.call_wrapped(*[v for pair in zip(primals, active, strict=True) for v in pair])

@@ -8,6 +8,8 @@ from jax import lax
 from jax._src import ad_util, api_util, core, dtypes, literals, traceback_util, util
 from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytreedef
 
+from admodes.program.jax_compat.contacts import contact
+
 Aval = core.ShapedArray
 float0 = jax.dtypes.float0
 typeof = core.typeof
@@ -15,6 +17,11 @@ to_concrete_value = core.to_concrete_value
 weak_cache = util.weakref_lru_cache
 api_boundary = traceback_util.api_boundary
 check_callable = api_util.check_callable
+
+
+def operand_tree(tree):
+    """The structure of a tree of operands, as the primitives that keep such structures want it."""
+    return contact("operand_registry").flatten(tree)[1]
 
 
 def canonicalize(x):
