@@ -55,9 +55,9 @@ class Interpreter:
         """Evaluate and record a jaxpr: (outputs, tape); ``known(equation)`` may give results already at hand."""
         return record.record_program(self, closed, primals, active, known, linear)
 
-    def record_function(self, fun: Callable, primals, active, n_outputs=None) -> tuple[list, Tape]:
+    def record_function(self, fun: Callable, primals, active, n_outputs=None, linear=False) -> tuple[list, Tape]:
         """Evaluate and record a function of flat arguments that returns a flat list (of which the first count)."""
-        return record.record_function(self, fun, primals, active, n_outputs)
+        return record.record_function(self, fun, primals, active, n_outputs, linear)
 
     def continue_program(self, recorder: Recorder, closed, primals, slots) -> tuple[list, list]:
         """Append a jaxpr to a record that has begun: (outputs, their slots)."""

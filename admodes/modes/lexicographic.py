@@ -30,6 +30,7 @@ from admodes.modes.decisions import DECISIONS, EQUALITIES
 from admodes.modes.dual import bind_without_rule, push_duals
 from admodes.modes.germs import Germ, Square, detach, freeze
 from admodes.modes.interpreter import Interpreter
+from admodes.modes.record import is_recording_linear
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind
 from admodes.rules.custom import known_tangent
@@ -164,6 +165,8 @@ _LINEAR = {
 def _custom_jvp(interpreter, germs, params) -> list:
     fun, jvp = params["subfuns"]
     primals, tangents = [g.primal for g in germs], [g.tangent for g in germs]
+    if is_recording_linear():  # a rule applies it to tangents: it is its own derivative (rules/custom.py)
+        return list(map(Germ, *interpreter.push_function(fun.call_wrapped, primals, tangents)))
     values, rates = _body(interpreter, fun, primals, tangents)
 
     @jax.custom_jvp

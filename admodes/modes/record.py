@@ -19,6 +19,7 @@ from admodes.modes.tape import Recorder, Slot, Tape
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, run
 from admodes.program.ir import from_jaxpr
+from admodes.rules.effects import Refused
 from admodes.rules.references import check_references
 from admodes.rules.table import LocalRule, lookup
 
@@ -56,6 +57,8 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
 
         check_references(primitive, outs)
     else:
+        if recorder.linear and isinstance(rule, Refused):
+            rule.refuse_transpose()
         outs, place = outs or rule.evaluate(primitive, primals, params), jc.current_place() if recorder.linear else ""
 
         def jacobian():
@@ -122,6 +125,12 @@ class TapeTrace(ReferenceTrace):
     def apply(self, primitive, args, params):
         values = self.interpreter.record_equation(self.recorder, primitive, [self.unpack(x) for x in args], params)
         return [self.pack(v) for v in values]
+
+
+def is_recording_linear() -> bool:
+    """Whether what is applied now is recorded, and must be linear."""
+    with jc.take_current_trace() as trace:
+        return isinstance(trace, TapeTrace) and trace.recorder.linear
 
 
 def continue_function(interpreter, recorder: Recorder, fun: Callable, values: Sequence[Recorded]) -> list[Recorded]:

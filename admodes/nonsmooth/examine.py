@@ -104,7 +104,7 @@ class Examiner(Interpreter):
         if primitive in _CUSTOM:
             step.operands += tuple(self._body(recorder, params["subfuns"][0], operands, any(active)))
         before, recorder.current = recorder.current, step
-        if primitive is jc.custom_jvp_call_p and any(moving):
+        if primitive is jc.custom_jvp_call_p and any(moving) and not recorder.linear:
             results = self._rule(recorder, params, values, step.operands[len(values) :])
         else:
             results = record.record_equation(self, recorder, primitive, values, params, outs)

@@ -4,9 +4,13 @@ The primal body is never inlined: the user's rule *is* the derivative. A custom_
 tangents, so recording it with tangents in the place of values appends its transpose to the tape. A
 custom_vjp rule gives the pullback; its transpose is the forward mode that JAX refuses.
 
+A rule may apply custom functions to its tangents, itself above all: the rule of a linear solver solves for the
+tangent. Such a function is linear there, so that it is its own derivative. A custom_jvp function is then recorded by
+its body, as JAX does: its rule would ask for itself again, for ever. A custom_vjp function's transpose is its rule.
+
 A rule that is not linear has no transpose. Equations that show it raise NotLinearError; not noticed are comparisons
-of tangents, and primitives whose rule is a function (the ``max`` of a tangent's entries, say) or that are checkpointed:
-the derivative is then that of the rule at zero tangents.
+of tangents, and primitives whose rule is a function (the ``max`` of a tangent's entries, say): the derivative is then
+that of the rule at zero tangents.
 """
 
 from __future__ import annotations
@@ -50,7 +54,9 @@ class CustomJVPRule(HigherOrderRule):
         return outs, [known_tangent(t) for t in ts]
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
-        _, jvp = params["subfuns"]
+        fun, jvp = params["subfuns"]
+        if recorder.linear:
+            return interpreter.continue_function(recorder, fun.call_wrapped, primals, slots)
         outs: list = []
 
         def of_tangents(*active_tangents):
@@ -67,18 +73,41 @@ class CustomJVPRule(HigherOrderRule):
         return outs, out_slots
 
 
+class _Number:
+    """A residual that is a Python number (or one of numpy's): ``bwd`` may decide on it, and it is never traced.
+
+    Equal are numbers of one type that are written alike; so ``True``, ``1`` and ``1.0`` differ, as 0.0 and -0.0 do.
+    """
+
+    def __init__(self, value):
+        self.value = value
+        self.key = type(value), repr(value)
+
+    def __eq__(self, other):
+        return isinstance(other, _Number) and self.key == other.key
+
+    def __hash__(self):
+        return hash(self.key)
+
+
 @dataclass(frozen=True)
 class _Pullback:
-    """A user's ``bwd`` as a function (residuals, cotangents) -> cotangents."""
+    """A user's ``bwd`` as a function (residuals, cotangents) -> cotangents.
+
+    ``numbers`` are the residuals that are not arrays, each at its place; None stands for one that is.
+    """
 
     bwd: Any
+    numbers: tuple
     codomain: tuple
     symbolic_zeros: bool
 
     def __call__(self, residuals, cotangents):
+        arrays = iter(residuals)
+        values = [next(arrays) if n is None else n.value for n in self.numbers]
         zero = jc.symbolic_zero if self.symbolic_zeros else jc.zeros
         cts = [zero(a) if g is None else g for a, g in zip(self.codomain, cotangents, strict=True)]
-        return [known_tangent(ct) for ct in jc.call_bwd_rule(self.bwd, residuals, cts)]
+        return [known_tangent(ct) for ct in jc.call_bwd_rule(self.bwd, values, cts)]
 
 
 class CustomVJPRule(HigherOrderRule):
@@ -86,8 +115,10 @@ class CustomVJPRule(HigherOrderRule):
         _, fwd, bwd = params["subfuns"]
         outs, residuals = jc.call_fwd_rule(fwd, params["out_trees"], primals, active)
         domain, codomain = tuple(map(jc.typeof, primals)), tuple(map(jc.typeof, outs))
-        apply = _Pullback(bwd, codomain, params["symbolic_zeros"])
-        return outs, Function(tuple(residuals), tuple(active), apply, interpreter.transpose, "pull", domain, codomain)
+        numbers = tuple(_Number(x) if jc.is_number(x) else None for x in residuals)
+        arrays = tuple(x for x, n in zip(residuals, numbers, strict=True) if n is None)
+        apply = _Pullback(bwd, numbers, codomain, params["symbolic_zeros"])
+        return outs, Function(arrays, tuple(active), apply, interpreter.transpose, "pull", domain, codomain)
 
     def push(self, interpreter, primitive, primals, tangents, params):
         outs, jacobian = self._map(interpreter, primals, [t is not None for t in tangents], params)

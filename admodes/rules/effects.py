@@ -15,33 +15,54 @@ from admodes.rules.table import HigherOrderRule, LinearRule, LocalRule, higher_o
 # -- what cannot be differentiated, and what needs not to be ------------------------------------------------
 
 
+NO_TRANSPOSE = (
+    "{} do not support transpose, but the rule of a custom_jvp function applies one to the tangents (of a custom_vjp "
+    "function: to the cotangents), at {}, and the other mode needs the transpose of the rule. Use jax.custom_vjp for "
+    "reverse mode (jax.custom_jvp for forward mode), or give the transpose as well, with jax.lax.custom_linear_solve "
+    "or jax.custom_derivatives.linear_call."
+)
+
+
 @dataclass(frozen=True)
 class Refused(LocalRule):
-    """A primitive that nobody knows the inside of: a value that is differentiated must not reach it."""
+    """A primitive that nobody knows the inside of: a value that is differentiated must not reach it.
+
+    ``plural`` is what it is called where a linear function is to be transposed.
+    """
 
     message: str
+    plural: str
     kind = "refused"
 
     def evaluate(self, primitive, primals, params):
         raise ValueError(self.message.format(**params))
 
+    def refuse_transpose(self):
+        raise ValueError(NO_TRANSPOSE.format(self.plural, jc.current_place()))
+
 
 zero(jc.debug_callback_p, jc.debug_print_p, jc.inspect_sharding_p)
 register(
     jc.pure_callback_p,
-    Refused("Pure callbacks do not support JVP. Please use `jax.custom_jvp` to use callbacks while taking gradients."),
+    Refused(
+        "Pure callbacks do not support JVP. Please use `jax.custom_jvp` to use callbacks while taking gradients.",
+        "Pure callbacks",
+    ),
 )
-register(jc.io_callback_p, Refused("IO callbacks do not support JVP."))
+register(jc.io_callback_p, Refused("IO callbacks do not support JVP.", "IO callbacks"))
 register(
     jc.ffi_call_p,
     Refused(
         "The FFI call to `{target_name}` cannot be differentiated. "
-        "You can use `jax.custom_jvp` or `jax.custom_vjp` to add support."
+        "You can use `jax.custom_jvp` or `jax.custom_vjp` to add support.",
+        "FFI calls",
     ),
 )
 register(
     jc.composite_p,
-    Refused("The composite `{name}` cannot be differentiated. You can use `jax.custom_jvp` to add support."),
+    Refused(
+        "The composite `{name}` cannot be differentiated. You can use `jax.custom_jvp` to add support.", "Composites"
+    ),
 )
 
 

@@ -29,6 +29,7 @@ class Rematerialised(LinearMap):
     closed: Any = static()
     active: tuple = static()
     prevent_cse: bool = static()
+    linear: bool = static()
     interpreter: Any = static()
     domain: tuple = static()
     codomain: tuple = static()
@@ -41,7 +42,7 @@ class Rematerialised(LinearMap):
         def known(equation):
             return saved.get(equation.outputs)
 
-        _, tape = self.interpreter.record_program(self.closed, inputs, self.active, known)
+        _, tape = self.interpreter.record_program(self.closed, inputs, self.active, known, self.linear)
         return tape
 
     def push(self, tangents):
@@ -82,6 +83,7 @@ class RematRule(HigherOrderRule):
             closed,
             present(slots),
             any(prevent_cse) if isinstance(prevent_cse, tuple) else prevent_cse,
+            recorder.linear,
             interpreter,
             tuple(map(jc.typeof, primals)),
             tuple(map(jc.typeof, outs)),

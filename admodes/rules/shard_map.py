@@ -39,7 +39,7 @@ class ShardMapRule(HigherOrderRule):
         found: dict[str, Any] = {}
 
         def local(*args):
-            outs, tape = interpreter.record_function(fun, args, active)
+            outs, tape = interpreter.record_function(fun, args, active, linear=recorder.linear)
             residuals, tree = jax.tree_util.tree_flatten(tape)
             specs, scalars = [mesh.per_device_spec(r) for r in residuals], [jc.typeof(r).ndim == 0 for r in residuals]
             found.update(tree=tree, specs=specs, scalars=scalars, active=present(tape.outputs))

@@ -34,6 +34,7 @@ from admodes.program.evaluate import live_equations, run
 from admodes.program.host import evaluate_known, is_known
 from admodes.program.ir import Program, from_jaxpr
 from admodes.program.trace import trace
+from admodes.rules.custom import recording_linear
 from admodes.rules.effects import Refused
 from admodes.rules.index_patterns import pattern_of_scatter, pattern_of_scatter_add
 from admodes.rules.table import LocalRule, lookup
@@ -110,6 +111,10 @@ class Detector(Interpreter):
             reaches = combined(OVERWRITING[primitive](linear), [v.reach for v in operands], avals)
             return [Value(a, None, r) for a, r in zip(avals, reaches, strict=True)]
         rule = lookup(primitive)
+        if self.linear and (rule is None or isinstance(rule, Refused)):  # a user's rule applies it to tangents
+            blocks = full_blocks([v.aval for v in operands], avals)
+            reaches = combined(blocks, [v.reach for v in operands], avals)
+            return [Value(a, None, r) for a, r in zip(avals, reaches, strict=True)]
         if rule is None:
             raise UnsupportedPrimitiveError(primitive.name, equation.where)
         if isinstance(rule, LocalRule) and rule.is_zero([v.aval for v in operands]):
@@ -117,6 +122,9 @@ class Detector(Interpreter):
         primals, slots = [self.operand(v) for v in operands], [v.reach for v in operands]
         if isinstance(rule, Refused):
             rule.evaluate(primitive, primals, params)  # raises, as it does in every other mode
+        if primitive is jc.custom_vjp_call_p and self.linear:  # its rule may apply the function itself, for ever
+            body = jc.trace_flat(params["subfuns"][0].call_wrapped, [v.aval for v in operands], "body")
+            return self.walk(from_jaxpr(body), operands)
         if isinstance(rule, LocalRule):
             outs = list(map(self.placeholder, avals))
             active = tuple(s is not None for s in slots)
@@ -144,6 +152,10 @@ class Detector(Interpreter):
 
     def _through_function(self, linear: Function, reads):
         """A map that is given by code for its push (or pull): that code is a program with a pattern."""
+        with recording_linear(self):
+            return self._through_code(linear, reads)
+
+    def _through_code(self, linear: Function, reads):
         if linear.given == "push":
             on = tuple(r is not None for r in reads)
 
@@ -216,6 +228,16 @@ def identity_blocks(sizes) -> list[SparsityPattern]:
 def split_rows(pattern, sizes) -> list[SparsityPattern]:
     cuts = np.cumsum([0, *sizes])
     return [pattern.take_rows(slice(a, b)) for a, b in itertools.pairwise(cuts)]
+
+
+def full_blocks(domain, codomain) -> dict:
+    """Each result may depend on all of each operand."""
+    return {
+        (j, i): SparsityPattern.dense(math.prod(out.shape), math.prod(arg.shape))
+        for j, out in enumerate(codomain)
+        for i, arg in enumerate(domain)
+        if jc.is_differentiable(out) and jc.is_differentiable(arg)
+    }
 
 
 def batched_blocks(domain, codomain, core: int) -> dict:

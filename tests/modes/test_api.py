@@ -214,13 +214,6 @@ def test_jacobians_of_matrices_laid_out_over_devices(derive):
     np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=1e-12)
 
 
-def test_concrete_values_become_python_numbers():
-    assert admodes.grad(lambda x: x * float(x))(1.5) == 1.5
-    assert admodes.jvp(lambda x: x * complex(x), (1.5,), (1.0,))[1] == 1.5
-    with pytest.raises(jax.errors.ConcretizationTypeError):
-        jax.jit(admodes.grad(lambda x: x * float(x)))(1.5)
-
-
 def test_names_and_docs_come_from_the_function():
     def parabola(x):
         """A parabola."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from types import FrameType
 
+import numpy as np
 from jax._src import ad_util, core, source_info_util
 from jax._src.interpreters import partial_eval as pe
 from jax.custom_derivatives import SymbolicZero
@@ -18,8 +19,26 @@ set_current_trace = core.set_current_trace
 take_current_trace = core.take_current_trace
 
 
+DROPPED = (
+    "{} would make a constant of a value that is differentiated, and its derivative would be lost. Use jax.numpy in "
+    "the place of math and numpy (x.at[i].set(y) in the place of writing into an array), x.astype(dtype) to convert, "
+    "and jax.lax.stop_gradient(x) if x is to be a constant."
+)
+
+
+class _Differentiated(pe.DynamicJaxprTracer):
+    """Something that JAX takes for a value which may be differentiated."""
+
+    def __init__(self):
+        self.aval = core.ShapedArray((), np.dtype(np.float32))
+
+
 class DerivativeTracer(Tracer):
-    """Base of the dual and tape tracers: a value that Python can look at as long as it is concrete."""
+    """Base of the dual and tape tracers: a value that Python can decide on as long as it is concrete.
+
+    A comparison, ``bool`` and ``int`` (an index, a number of steps) are constant nearby. Any other number, or numpy
+    array, made of it would drop the derivative without a word; so these raise JAX's errors.
+    """
 
     __slots__ = ()
 
@@ -30,13 +49,23 @@ class DerivativeTracer(Tracer):
     def to_concrete_value(self):
         return core.to_concrete_value(self.primal)
 
+    def _contents(self):
+        """What JAX looks through to find out whether a value is differentiated (in ``closure_convert``): it is."""
+        return [("primal", self.primal), ("derivative", _Differentiated())]
+
     def __float__(self):
-        value = self.to_concrete_value()
-        return super().__float__() if value is None else float(value)
+        raise core.ConcretizationTypeError(self, DROPPED.format("float(x)"))
 
     def __complex__(self):
-        value = self.to_concrete_value()
-        return super().__complex__() if value is None else complex(value)
+        raise core.ConcretizationTypeError(self, DROPPED.format("complex(x)"))
+
+    def item(self, *args):
+        raise core.ConcretizationTypeError(self, DROPPED.format("x.item()"))
+
+    def __array__(self, *args, **kwargs):
+        error = core.TracerArrayConversionError(self)
+        error.args = (f"{error.args[0]}\n{DROPPED.format('numpy')}",)
+        raise error
 
 
 class DerivativeTrace(Trace):

@@ -39,6 +39,13 @@ def is_value(x) -> bool:
     return core.valid_jaxtype(x)
 
 
+def is_number(x) -> bool:
+    """Whether ``x`` is a number of Python's or numpy's, not an array: JAX gives it to rules as it is."""
+    return isinstance(x, (bool, int, float, complex, np.generic)) or (
+        isinstance(x, literals.TypedNdArray) and not x.shape
+    )
+
+
 def one(x):
     """The cotangent 1 of a scalar output."""
     return lax.full_like(x, 1)
