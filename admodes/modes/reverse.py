@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -39,10 +39,47 @@ class Pullback:
     name: str
 
     def __call__(self, *cotangents):
+        dense = [
+            jc.zeros(a) if ct is None else ct for a, ct in zip(self.tape.domain, self._pull(cotangents), strict=True)
+        ]
+        return tree_unflatten(self.in_tree, dense)
+
+    def with_refs(self, *wanted) -> Callable:
+        """The pullback that adds cotangents to references instead of returning them.
+
+        Args:
+          wanted: for each leaf of the arguments a reference (``jax.new_ref``), to which the cotangent is added;
+            ``jax.ad.GradValue()``, for one that is returned; or ``jax.ad.DontWant()``.
+
+        Returns:
+          A function of a cotangent, which returns a tuple as the pullback does, with ``jax.ad.GradRef()`` where a
+          reference was added to and ``jax.ad.DidntWant()`` where nothing was wanted.
+
+        >>> import admodes, jax
+        >>> total = jax.new_ref(jax.numpy.zeros(()))
+        >>> for x in 1.0, 2.0:
+        ...     _ = admodes.vjp(lambda x: x**2, x)[1].with_refs(total)(1.0)
+        >>> float(total[...])
+        6.0
+        """
+        flat, tree = tree_flatten(wanted)
+        if tree != self.in_tree:
+            raise ValueError(f"with_refs takes the structure of the arguments, {self.in_tree}, but got {tree}")
+        for wish, aval in zip(flat, self.tape.domain, strict=True):
+            checks.wish(wish, aval)
+        return partial(self._accumulate, flat)
+
+    def _accumulate(self, wanted, *cotangents):
+        cts = zip(wanted, self._pull(cotangents), self.tape.domain, strict=True)
+        return tree_unflatten(self.in_tree, [_granted(wish, ct, aval) for wish, ct, aval in cts])
+
+    def _pull(self, cotangents) -> Sequence:
+        """The cotangents of the leaves of the arguments; None for a zero."""
         if len(cotangents) != 1:
             raise TypeError(
-                f"the pullback of {self.name} takes one argument, a cotangent with the structure of the output "
-                f"(even if that is a tuple), but got {len(cotangents)} arguments. Pass them as one tuple."
+                f"the function returned by admodes.vjp applied to {self.name} takes one argument, a cotangent with the "
+                f"structure of the output (even if that is a tuple), but got {len(cotangents)} arguments. Pass them as "
+                "one tuple."
             )
         flat, tree = tree_flatten(cotangents[0])
         if tree != self.out_tree:
@@ -58,9 +95,18 @@ class Pullback:
         for aval, g in zip(self.out_avals, flat, strict=True):
             checks.cotangent(aval, g)
         gs = tuple(g if jc.is_differentiable(a) else None for a, g in zip(self.out_avals, flat, strict=True))
-        cts = self.tape.pull(gs)
-        dense = [jc.zeros(a) if ct is None else ct for a, ct in zip(self.tape.domain, cts, strict=True)]
-        return tree_unflatten(self.in_tree, dense)
+        return self.tape.pull(gs)
+
+
+def _granted(wish, ct, aval):
+    """What is returned for a cotangent (None: zero) of which ``wish`` is wanted."""
+    if isinstance(wish, jc.DontWant):
+        return jc.DidntWant()
+    if isinstance(wish, jc.GradValue):
+        return jc.zeros(aval) if ct is None else ct
+    if ct is not None:
+        jax.ref.addupdate(wish, ..., ct)
+    return jc.GradRef()
 
 
 @jc.api_boundary
