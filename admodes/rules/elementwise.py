@@ -146,9 +146,9 @@ def _asinh(out, x):
         one = lax.full_like(im, 1)
         factors = (lax.complex(lax.sub(one, im), re), lax.complex(lax.add(one, im), lax.neg(re)))
         return lax.mul(*map(lax.rsqrt, factors))
-    largest = np.array(float(jnp.finfo(x.dtype).max) / 4, x.dtype)  # its inverse is no denormal number
-    scale = lax.stop_gradient(lax.clamp(np.array(1, x.dtype), lax.abs(x), largest))
-    inverse = lax.div(c(1, x), scale)
+    largest = weak(float(jnp.finfo(x.dtype).max) / 4, x)  # its inverse is no denormal number
+    scale = lax.stop_gradient(lax.min(lax.max(lax.abs(x), weak(1, x)), largest))
+    inverse = lax.div(weak(1, x), scale)
     return lax.mul(inverse, lax.rsqrt(lax.add(lax.square(lax.mul(x, inverse)), lax.square(inverse))))
 
 
