@@ -11,7 +11,8 @@ import jax
 
 from admodes.compare import jax_ad
 from admodes.program import jax_compat as jc
-from admodes.rules.table import FunctionRule, lookup, register, unregister
+from admodes.rules.lent import LentRule
+from admodes.rules.table import lookup, register, unregister
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def use_jax_rule(primitive: Any, used: Callable[[str], None] = lambda name: None
     1.0
     """
     before = lookup(primitive)
-    register(primitive, FunctionRule(partial(_push_by_jax, primitive, used)))
+    register(primitive, LentRule(partial(_push_by_jax, used), _pull_by_jax))
     try:
         yield
     finally:
@@ -66,16 +67,30 @@ def _primitives(jaxpr: jc.Jaxpr) -> Iterator[Any]:
                 yield from _primitives(jc.inner(leaf))
 
 
-def _push_by_jax(primitive, used, outs, primals, tangents, **params) -> tuple:
+def _push_by_jax(used, primitive, primals, tangents, params) -> tuple[list, list]:
     used(primitive.name)
-    active = [i for i, t in enumerate(tangents) if t is not None]
+    active = [t is not None for t in tangents]
+    given = tuple(p for p, on in zip(primals, active, strict=True) if on)
+    outs, ts = jax_ad.jvp(
+        _of_active(primitive, primals, active, params), given, tuple(t for t in tangents if t is not None)
+    )
+    return outs, [t if jc.is_differentiable(jc.typeof(o)) else None for o, t in zip(outs, ts, strict=True)]
 
-    def of_active(*values):
-        operands = list(primals)
-        for i, value in zip(active, values, strict=True):
-            operands[i] = value
-        results = primitive.bind(*operands, **params)
-        return tuple(results) if primitive.multiple_results else (results,)
 
-    _, pushed = jax_ad.jvp(of_active, tuple(primals[i] for i in active), tuple(tangents[i] for i in active))
-    return tuple(t if jc.is_differentiable(jc.typeof(o)) else None for o, t in zip(outs, pushed, strict=True))
+def _pull_by_jax(primitive, operands, active, cotangents, codomain, params) -> list:
+    """The transpose of an application that is linear in the active operands (of which the types are given)."""
+    types = [x for x, on in zip(operands, active, strict=True) if on]
+    gs = [jc.zeros(a) if g is None else g for g, a in zip(cotangents, codomain, strict=True)]
+    cts = iter(jax.linear_transpose(_of_active(primitive, operands, active, params), *types)(gs))
+    return [next(cts) if on else None for on in active]
+
+
+def _of_active(primitive, operands, active, params) -> Callable:
+    """The application as a function of its active operands that returns a list."""
+
+    def apply(*values):
+        given = iter(values)
+        results = primitive.bind(*(next(given) if on else x for x, on in zip(operands, active, strict=True)), **params)
+        return list(results) if primitive.multiple_results else [results]
+
+    return apply

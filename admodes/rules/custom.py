@@ -21,6 +21,7 @@ from typing import Any
 
 from admodes.linear.maps import Function
 from admodes.program import jax_compat as jc
+from admodes.rules.derived import merge, present
 from admodes.rules.table import HigherOrderRule, higher_order
 
 
@@ -47,6 +48,22 @@ def recording_linear(recorder):
         recorder.linear = before
 
 
+def record_tangents(interpreter, recorder, rule, primals, slots) -> tuple[list, list]:
+    """Append ``rule``, a function tangents -> (results, their tangents), linear in the tangents (None being zero)."""
+    outs: list = []
+
+    def of_tangents(*active_tangents):
+        values, ts = rule(merge(present(slots), active_tangents))
+        outs.extend(values)
+        return [jc.zeros(jc.typeof(v)) if known_tangent(t) is None else t for v, t in zip(values, ts, strict=True)]
+
+    reached = [s for s in slots if s is not None]
+    points = [jc.zeros(jc.typeof(p)) for p, s in zip(primals, slots, strict=True) if s is not None]
+    with recording_linear(recorder):
+        _, out_slots = interpreter.continue_function(recorder, of_tangents, points, reached)
+    return outs, out_slots
+
+
 class CustomJVPRule(HigherOrderRule):
     def push(self, interpreter, primitive, primals, tangents, params):
         _, jvp = params["subfuns"]
@@ -57,20 +74,11 @@ class CustomJVPRule(HigherOrderRule):
         fun, jvp = params["subfuns"]
         if recorder.linear:
             return interpreter.continue_function(recorder, fun.call_wrapped, primals, slots)
-        outs: list = []
 
-        def of_tangents(*active_tangents):
-            given = iter(active_tangents)
-            tangents = [None if s is None else next(given) for s in slots]
-            values, ts = jc.call_jvp_rule(jvp, primals, rule_tangents(primals, tangents, params["symbolic_zeros"]))
-            outs.extend(values)
-            return [jc.zeros(jc.typeof(v)) if known_tangent(t) is None else t for v, t in zip(values, ts, strict=True)]
+        def rule(tangents):
+            return jc.call_jvp_rule(jvp, primals, rule_tangents(primals, tangents, params["symbolic_zeros"]))
 
-        reached = [s for s in slots if s is not None]
-        points = [jc.zeros(jc.typeof(p)) for p, s in zip(primals, slots, strict=True) if s is not None]
-        with recording_linear(recorder):
-            _, out_slots = interpreter.continue_function(recorder, of_tangents, points, reached)
-        return outs, out_slots
+        return record_tangents(interpreter, recorder, rule, primals, slots)
 
 
 class _Number:

@@ -42,9 +42,15 @@ def _load_late() -> bool:
 
 
 def lookup(primitive):
-    """The rule of ``primitive``, or None."""
+    """The rule of ``primitive``, or None; a library's own rule for a primitive of its own counts as one."""
     rule = _RULES.get(primitive)
-    return _RULES.get(primitive) if rule is None and _load_late() else rule
+    if rule is None and _load_late():
+        rule = _RULES.get(primitive)
+    if rule is None and jc.has_registered_rule(primitive):
+        from admodes.rules.lent import REGISTERED
+
+        return REGISTERED
+    return rule
 
 
 def register(primitive, rule) -> None:

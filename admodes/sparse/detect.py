@@ -37,6 +37,7 @@ from admodes.program.trace import trace
 from admodes.rules.custom import recording_linear
 from admodes.rules.effects import Refused
 from admodes.rules.index_patterns import pattern_of_scatter, pattern_of_scatter_add
+from admodes.rules.lent import LentRule
 from admodes.rules.table import LocalRule, lookup
 from admodes.sparse.loops import HIGHER_ORDER
 
@@ -111,7 +112,8 @@ class Detector(Interpreter):
             reaches = combined(OVERWRITING[primitive](linear), [v.reach for v in operands], avals)
             return [Value(a, None, r) for a, r in zip(avals, reaches, strict=True)]
         rule = lookup(primitive)
-        if self.linear and (rule is None or isinstance(rule, Refused)):  # a user's rule applies it to tangents
+        opaque = rule is None or isinstance(rule, Refused)
+        if isinstance(rule, LentRule) or (self.linear and opaque):  # (what a user's rule applies to tangents is linear)
             blocks = full_blocks([v.aval for v in operands], avals)
             reaches = combined(blocks, [v.reach for v in operands], avals)
             return [Value(a, None, r) for a, r in zip(avals, reaches, strict=True)]

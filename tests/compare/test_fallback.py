@@ -4,46 +4,46 @@ import jax
 import numpy as np
 import pytest
 from jax import numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
 import admodes
 from admodes.compare import compare
 from admodes.compare.fallback import use_jax_rule
 from admodes.errors import UnsupportedPrimitiveError
+from admodes.rules import table
 from admodes.rules.table import lookup
 
-cube_p = Primitive("cube")  # known to JAX, unknown to the table
-cube_p.def_impl(lambda x: x * x * x)
-cube_p.def_abstract_eval(lambda x: x)
-mlir.register_lowering(cube_p, mlir.lower_fun(lambda x: x * x * x, multiple_results=False))
-ad.defjvp(cube_p, lambda t, x: 3 * x * x * t)
-batching.defvectorized(cube_p)
+cbrt_p = jax.lax.cbrt_p
+
+
+@pytest.fixture(autouse=True)
+def table_without_cbrt(monkeypatch):
+    """A primitive known to JAX, unknown to the table."""
+    monkeypatch.delitem(table._RULES, cbrt_p)
 
 
 def f(x):
-    return jnp.sum(jnp.sin(x) * cube_p.bind(x))
+    return jnp.sum(jnp.sin(x) * cbrt_p.bind(x, accuracy=None))
 
 
 X = np.array([0.5, -1.0, 2.0])
 
 
 def test_without_the_fallback_the_primitive_is_named():
-    with pytest.raises(UnsupportedPrimitiveError, match="'cube'"):
+    with pytest.raises(UnsupportedPrimitiveError, match="'cbrt'"):
         admodes.grad(f)(X)
-    with pytest.raises(UnsupportedPrimitiveError, match="'cube'"):
+    with pytest.raises(UnsupportedPrimitiveError, match="'cbrt'"):
         compare(f, X)
 
 
 def test_both_modes_and_second_order_with_the_borrowed_rule():
-    with use_jax_rule(cube_p):
+    with use_jax_rule(cbrt_p):
         gradient = admodes.grad(f)(X)
         _, slope = admodes.jvp(f, (X,), (np.ones(3),))
         second = admodes.hessian(f)(X)
     np.testing.assert_allclose(gradient, jax.grad(f)(X), rtol=1e-14)
     np.testing.assert_allclose(slope, np.sum(jax.grad(f)(X)), rtol=1e-14)
     np.testing.assert_allclose(second, jax.hessian(f)(X), rtol=1e-14, atol=1e-14)
-    assert lookup(cube_p) is None
+    assert lookup(cbrt_p) is None
 
 
 def test_the_table_is_restored_also_after_an_error():
@@ -72,12 +72,35 @@ def test_a_primitive_with_several_operands_and_results():
 
 def test_compare_says_what_it_borrowed():
     def looped(x):
-        return jax.lax.fori_loop(0, 3, lambda i, y: cube_p.bind(y) * 0.5, x)
+        return jax.lax.fori_loop(0, 3, lambda i, y: cbrt_p.bind(y, accuracy=None) * 0.5, x)
 
     for g in (f, looped):
         result = compare(g, X, fallback="jax", repeat=1)
-        assert result.borrowed == ("cube",)
-        assert "borrowed from JAX: cube" in str(result)
+        assert result.borrowed == ("cbrt",)
+        assert "borrowed from JAX: cbrt" in str(result)
         assert max(row.rel_error for row in result.rows) < 1e-14
     assert compare(jnp.sin, X, fallback="jax", repeat=1).borrowed == ()
-    assert lookup(cube_p) is None
+    assert lookup(cbrt_p) is None
+
+
+@pytest.mark.parametrize(
+    ("primitive", "g"),
+    [
+        (jax.lax.transpose_p, lambda x: jnp.sum(jnp.outer(x, x**2).T * jnp.arange(9.0).reshape(3, 3))),
+        (jax.lax.reduce_sum_p, lambda x: jnp.sum(x**3) ** 2),
+        (jax.lax.mul_p, lambda x: jnp.prod(x * x * jnp.sin(x))),
+        (jax.lax.dot_general_p, lambda x: jnp.sum(jnp.sin(x @ jnp.outer(x, x)))),
+        (jax.lax.concatenate_p, lambda x: jnp.sum(jnp.concatenate([x, x**2]) ** 2)),
+        (jax.lax.add_p, lambda x: jnp.sum((x + x**2) ** 2)),
+    ],
+)
+def test_linear_primitives_are_transposed_by_jax(primitive, g):
+    """JAX's rule of a linear primitive applies the primitive to the tangents."""
+    expected = jax.grad(g)(X), jax.hessian(g)(X)
+    with use_jax_rule(primitive):
+        np.testing.assert_allclose(admodes.grad(g)(X), expected[0], rtol=1e-12)
+        np.testing.assert_allclose(admodes.grad(jax.jit(g))(X), expected[0], rtol=1e-12)
+        np.testing.assert_allclose(admodes.jacfwd(g)(X), expected[0], rtol=1e-12)
+        for outer, inner in (("jacfwd", "grad"), ("jacrev", "grad"), ("jacrev", "jacfwd")):
+            found = getattr(admodes, outer)(getattr(admodes, inner)(g))(X)
+            np.testing.assert_allclose(found, expected[1], rtol=1e-12, atol=1e-12)

@@ -218,7 +218,7 @@ PLACES = {
 
 
 def keeping(kept):
-    """sin with a backward pass that decides on what it kept: the derivative is zero if it does not see what that was."""
+    """sin with a backward pass that decides on what it kept: the derivative is zero if it does not see that."""
 
     @jax.custom_vjp
     def f(x):

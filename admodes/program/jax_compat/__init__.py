@@ -9,6 +9,7 @@ from admodes.program.jax_compat.control_flow import *  # noqa: F403
 from admodes.program.jax_compat.jaxprs import *  # noqa: F403
 from admodes.program.jax_compat.primitives import *  # noqa: F403
 from admodes.program.jax_compat.references import *  # noqa: F403
+from admodes.program.jax_compat.registered import *  # noqa: F403
 from admodes.program.jax_compat.shard_map import *  # noqa: F403
 from admodes.program.jax_compat.sparse_arrays import *  # noqa: F403
 from admodes.program.jax_compat.traces import *  # noqa: F403
