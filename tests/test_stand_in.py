@@ -16,7 +16,7 @@ import admodes
 from admodes import stand_in
 from admodes.compare import jax_ad
 from admodes.modes.forward import Pushforward
-from admodes.modes.reverse import Pullback
+from admodes.modes.pullback import Pullback
 
 X = jnp.array([0.3, -1.2, 0.7])
 

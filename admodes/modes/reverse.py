@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,95 +16,9 @@ from admodes.modes.forward import record
 from admodes.modes.interpreter import interpreter_for
 from admodes.modes.lexicographic import Lexicographic
 from admodes.modes.limit import limited
-from admodes.modes.tape import Tape
+from admodes.modes.pullback import Pullback
 from admodes.program import jax_compat as jc
 from admodes.tables import memory_bytes
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["tape"],
-    meta_fields=["in_tree", "out_tree", "out_avals", "name"],
-)
-@dataclass(frozen=True, eq=False)
-class Pullback:
-    """g ↦ gᵀ f'(x) at a fixed x, walking a tape backwards; a pytree, so that it can be returned from ``jit``."""
-
-    tape: Tape
-    in_tree: Any
-    out_tree: Any
-    out_avals: tuple
-    name: str
-
-    def __call__(self, *cotangents):
-        dense = [
-            jc.zeros(a) if ct is None else ct for a, ct in zip(self.tape.domain, self._pull(cotangents), strict=True)
-        ]
-        return tree_unflatten(self.in_tree, dense)
-
-    def with_refs(self, *wanted) -> Callable:
-        """The pullback that adds cotangents to references instead of returning them.
-
-        Args:
-          wanted: for each leaf of the arguments a reference (``jax.new_ref``), to which the cotangent is added;
-            ``jax.ad.GradValue()``, for one that is returned; or ``jax.ad.DontWant()``.
-
-        Returns:
-          A function of a cotangent, which returns a tuple as the pullback does, with ``jax.ad.GradRef()`` where a
-          reference was added to and ``jax.ad.DidntWant()`` where nothing was wanted.
-
-        >>> import admodes, jax
-        >>> total = jax.new_ref(jax.numpy.zeros(()))
-        >>> for x in 1.0, 2.0:
-        ...     _ = admodes.vjp(lambda x: x**2, x)[1].with_refs(total)(1.0)
-        >>> float(total[...])
-        6.0
-        """
-        flat, tree = tree_flatten(wanted)
-        if tree != self.in_tree:
-            raise ValueError(f"with_refs takes the structure of the arguments, {self.in_tree}, but got {tree}")
-        for wish, aval in zip(flat, self.tape.domain, strict=True):
-            checks.wish(wish, aval)
-        return partial(self._accumulate, flat)
-
-    def _accumulate(self, wanted, *cotangents):
-        cts = zip(wanted, self._pull(cotangents), self.tape.domain, strict=True)
-        return tree_unflatten(self.in_tree, [_granted(wish, ct, aval) for wish, ct, aval in cts])
-
-    def _pull(self, cotangents) -> Sequence:
-        """The cotangents of the leaves of the arguments; None for a zero."""
-        if len(cotangents) != 1:
-            raise TypeError(
-                f"the function returned by admodes.vjp applied to {self.name} takes one argument, a cotangent with the "
-                f"structure of the output (even if that is a tuple), but got {len(cotangents)} arguments. Pass them as "
-                "one tuple."
-            )
-        flat, tree = tree_flatten(cotangents[0])
-        if tree != self.out_tree:
-            differences = "\n".join(
-                f"  * out{jax.tree_util.keystr(path)} was a {was} in the original output, but a {now} here, so {why}."
-                for path, was, now, why in jc.equality_errors_pytreedef(self.out_tree, tree)
-            )
-            raise ValueError(
-                "unexpected tree structure.\n\nThe argument to a VJP function must match the pytree structure of the "
-                f"output of the differentiated function {self.name}.\n\nBut the tree structures differ:\n{differences}"
-            )
-        flat = list(map(jc.canonicalize, flat))
-        for aval, g in zip(self.out_avals, flat, strict=True):
-            checks.cotangent(aval, g)
-        gs = tuple(g if jc.is_differentiable(a) else None for a, g in zip(self.out_avals, flat, strict=True))
-        return self.tape.pull(gs)
-
-
-def _granted(wish, ct, aval):
-    """What is returned for a cotangent (None: zero) of which ``wish`` is wanted."""
-    if isinstance(wish, jc.DontWant):
-        return jc.DidntWant()
-    if isinstance(wish, jc.GradValue):
-        return jc.zeros(aval) if ct is None else ct
-    if ct is not None:
-        jax.ref.addupdate(wish, ..., ct)
-    return jc.GradRef()
 
 
 @jc.api_boundary
@@ -137,7 +49,7 @@ def vjp(fun: Callable, *primals, has_aux: bool = False, nan_safe: bool = False, 
     outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties))
     n = result.tree.num_leaves
     name = getattr(fun, "__name__", type(fun).__name__)
-    pullback = Pullback(tape, in_tree, result.tree, tuple(map(jc.typeof, outs[:n])), name)
+    pullback = Pullback(tape, in_tree, result.tree, tuple(map(jc.typeof, outs[:n])), name, tree_leaves(primals))
     values = result.tree.unflatten(outs[:n]), pullback
     return (*values, result.aux(outs[n:])) if has_aux else values
 

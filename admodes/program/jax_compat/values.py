@@ -75,7 +75,7 @@ def is_real(x) -> bool:
 
 def is_reference(aval) -> bool:
     """Whether values of this type are mutable references, through which derivatives would pass unseen."""
-    return not isinstance(aval, core.ShapedArray)
+    return not isinstance(aval, (core.ShapedArray, core.AbstractToken))
 
 
 def is_without_derivative(aval) -> bool:
