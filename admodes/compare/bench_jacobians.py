@@ -17,12 +17,11 @@ import admodes
 from admodes import problems
 from admodes.compare import jax_ad
 from admodes.compare.bench import (
-    WITHOUT_ASDEX,
     Benchmark,
     Goal,
-    asdex_is_installed,
     failure_of,
     geometric_mean,
+    without_asdex,
     worst,
 )
 from admodes.compare.check import errors
@@ -158,7 +157,7 @@ def contenders(fun: Callable, args, format: Any) -> dict[str, Callable[[], Calla
         "jacfwd": lambda: jax_ad.jacfwd(_anew(fun)),
         "jacrev": lambda: jax_ad.jacrev(_anew(fun)),
     }
-    if asdex_is_installed():
+    if not without_asdex():
         import asdex
 
         makers["asdex"] = lambda: asdex.jacobian(_anew(fun), *args, output_format=format)
@@ -267,8 +266,8 @@ def bench_jacobians(
       builds: samples of the time of a first call.
       progress: called with a line before each case.
     """
-    if not asdex_is_installed():
-        progress(WITHOUT_ASDEX)
+    if why := without_asdex():
+        progress(f"{why}: its columns stay empty")
     keep_memory()
     cases = []
     for name in subjects:

@@ -25,6 +25,7 @@ from admodes.planner.measured import recall, remember, seconds_of
 from admodes.planner.result import places, positions
 from admodes.planner.seeded import Seeded
 from admodes.planner.task import Task
+from admodes.program import jax_compat as jc
 from admodes.tables import count
 
 OBJECTIVES: dict[str, Callable[[Candidate], float]] = {
@@ -102,13 +103,14 @@ _DECISIONS: dict = {}
 def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> Decision:
     """The decision for a task: one that was made before for such a task, or a new one.
 
-    ``leaves`` are arguments to measure with; without them no time is measured, but what was measured before is used.
+    ``leaves`` are arguments to measure with; without them, or while a function is traced, no time is measured, but what
+    was measured before is used.
     """
     constants = machine()
     key = (task.key, settings, constants)
     if key in _DECISIONS:
         return _DECISIONS[key]
-    if settings.measure and leaves is None:
+    if settings.measure and (leaves is None or jc.is_tracing()):
         return decide(task, dataclasses.replace(settings, measure=False))
     if settings.memory_limit is not None and leaves is None:
         if task.has_unknown_constants:

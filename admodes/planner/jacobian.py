@@ -182,7 +182,7 @@ class Planned:
         call = self.request.call(args, kwargs)
         checks.values(self.request.name, call.leaves, args)
         traced = jc.is_staging() or any(isinstance(x, jc.Tracer) for x in call.leaves)
-        key = None if traced or not call.hashable else (call.key, self.settings.at(call.leaves))
+        key = None if traced or not call.hashable else (call.key, self.settings.at(call.leaves), jc.is_tracing())
         found = None if key is None else self._by_key.get(key)
         if found is None:
             found = self._plan(call, value, traced)

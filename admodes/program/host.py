@@ -66,7 +66,7 @@ def _split(x, *, sizes, axis):
 
 def _iota(*, dtype, shape, dimension, sharding):
     line = np.arange(shape[dimension], dtype=dtype)
-    return np.broadcast_to(np.expand_dims(line, [d for d in range(len(shape)) if d != dimension]), shape)
+    return np.broadcast_to(np.expand_dims(line, tuple(d for d in range(len(shape)) if d != dimension)), shape)
 
 
 def _convert(x, *, new_dtype, **_):

@@ -77,6 +77,25 @@ def test_staging_is_recognised():
     assert not jc.is_staging()
 
 
+@pytest.mark.parametrize(
+    "transform",
+    [
+        jax.jit,
+        jax.vmap,
+        lambda f: jax.vmap(f, axis_name="i"),
+        lambda f: jax.jit(jax.vmap(f)),
+        lambda f: lambda x: jax.jvp(f, (x,), (x,)),
+        lambda f: lambda x: jax.vjp(f, x),
+        jax.make_jaxpr,
+    ],
+)
+def test_every_transformation_under_way_is_recognised(transform):
+    seen = []
+    transform(lambda x: seen.append(jc.is_tracing()) or 2 * x)(jnp.ones(2))
+    assert all(seen)
+    assert not jc.is_tracing()
+
+
 def test_jaxpr_surgery():
     closed = jc.trace_flat(lambda a, b: [jnp.sin(a), b, jnp.sin(a) * b], [jc.typeof(1.0)] * 2, "test")
     assert jc.output_sources(closed)[1] == ("input", 1)

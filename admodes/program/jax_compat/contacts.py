@@ -24,7 +24,8 @@ TABLE = (
     # -- jaxprs, traces and values
     ("0.10", "core", "Jaxpr ClosedJaxpr Literal Primitive ShapedArray Trace Tracer jaxpr_as_fun"),
     ("0.12", "core", "Jaxpr as ClosedJaxpr"),
-    ("0.10", "core", "jaxprs_in_params set_current_trace take_current_trace trace_ctx typeof to_concrete_value"),
+    ("0.10", "core", "jaxprs_in_params set_current_trace take_current_trace trace_ctx trace_state_clean"),
+    ("0.10", "core", "typeof to_concrete_value"),
     ("0.10", "core", "ConcretizationTypeError TracerIntegerConversionError typematch valid_jaxtype is_constant_dim"),
     ("0.10", "core", "mapped_leading_aval unmapped_leading_aval get_cur_mesh_sharding internal_mutable_array_effect"),
     ("0.10", "interpreters.partial_eval", "trace_to_jaxpr_dynamic DynamicJaxprTrace convert_constvars_jaxpr dce_jaxpr"),

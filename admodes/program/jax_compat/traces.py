@@ -149,6 +149,15 @@ def is_staging() -> bool:
     return isinstance(core.trace_ctx.trace, pe.DynamicJaxprTrace)
 
 
+def is_tracing() -> bool:
+    """Whether any transformation is under way: a ``jit``, a ``vmap``, a derivative, ours or JAX's.
+
+    What is applied then may be recorded, and cannot be timed. :func:`is_staging` asks for the innermost trace alone:
+    it is false in a ``vmap`` below a ``jit``.
+    """
+    return not core.trace_state_clean()
+
+
 def current_place() -> str:
     """The user's line that runs now: below :func:`user_source` the equation's, else the innermost on the stack."""
     place = source_info_util.summarize(source_info_util.current())
