@@ -90,20 +90,6 @@ def not_a_reference(x) -> None:
         )
 
 
-def wish(wanted, aval) -> None:
-    """What may be wanted of the cotangent of an argument of type ``aval``: a reference of its type, or a word of JAX's.
-
-    TypeError for something else, ValueError for a reference of another type.
-    """
-    if isinstance(wanted, (jc.DontWant, jc.GradValue)):
-        return
-    expected, given = jc.tangent_aval(aval), jc.typeof(wanted) if jc.is_value(wanted) else None
-    if given is None or not jc.is_reference(given):
-        raise TypeError(f"with_refs takes references, jax.ad.GradValue() and jax.ad.DontWant(), but got {wanted!r}")
-    if (given.shape, given.dtype) != (expected.shape, expected.dtype):
-        raise ValueError(f"a cotangent of type {expected.str_short()} cannot be added to {given.str_short()}")
-
-
 def _is(dtype, kind) -> bool:
     return jax.dtypes.issubdtype(dtype, kind)
 

@@ -55,6 +55,10 @@ class Interpreter:
         """Evaluate and record a jaxpr: (outputs, tape); ``known(equation)`` may give results already at hand."""
         return record.record_program(self, closed, primals, active, known, linear)
 
+    def reached(self, closed, active: tuple, linear=False) -> tuple[bool, ...]:
+        """Which outputs of a jaxpr carry a derivative if these inputs do."""
+        return record.reached(closed, self, active, linear)
+
     def record_function(self, fun: Callable, primals, active, n_outputs=None, linear=False) -> tuple[list, Tape]:
         """Evaluate and record a function of flat arguments that returns a flat list (of which the first count)."""
         return record.record_function(self, fun, primals, active, n_outputs, linear)

@@ -1,170 +1,165 @@
-"""What ``vjp`` returns: the tape with the calling conventions of JAX's pullback."""
+"""What :func:`admodes.vjp` returns: the pullback of a function at a point."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
-from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
+from jax.tree_util import Partial, tree_flatten, tree_leaves, tree_unflatten
 
 from admodes.modes import checks
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
 
+WANTED: Any = jax.ad  # JAX's words for what with_refs does with a cotangent
 
-@jax.tree_util.register_pytree_node_class
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NotNeeded:
+    """In the place of an argument that the pullback does not need."""
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["args_res", "opaque_residuals"],
+    meta_fields=["sources", "tape_tree", "in_tree", "out_tree", "out_avals", "name"],
+)
+@dataclass(eq=False)
 class Pullback:
     """g ↦ gᵀ f'(x) at a fixed x, walking a tape backwards; a pytree, so that it can be returned from ``jit``.
 
-    What the tape keeps is in two lists: ``args_res`` holds the arguments that are kept as they are (in the structure of
-    the arguments, ``NotNeeded()`` for the others), ``opaque_residuals`` everything else. An entry of ``args_res`` may
-    be emptied (``pullback.args_res[1] = None``) to save its memory, and must be put back before the pullback is called.
-
-    >>> import admodes, jax.numpy as jnp
-    >>> w = jnp.ones(3)
-    >>> _, pullback = admodes.vjp(lambda x, w: x * w, jnp.arange(3.0), w)
-    >>> pullback.args_res[1] = None
-    >>> pullback.args_res[1] = 2 * w
-    >>> pullback(w)[0].tolist()
-    [2.0, 2.0, 2.0]
+    What the tape keeps are its residuals: ``args_res``, those that are leaves of the arguments (with tuples in the
+    place of other containers, and :class:`NotNeeded` for the leaves that are not kept), and ``opaque_residuals``, the
+    others. Both lists may be written to: an argument that was not stored, say, may be put back before the call.
     """
 
-    def __init__(self, tape: Tape, in_tree, out_tree, out_avals: tuple, name: str, arguments: Sequence = ()):
-        self._about = in_tree, out_tree, out_avals, name, tape.domain
-        self._tape: Tape | None = tape  # None: what it keeps is in the two lists
-        self._arguments = [weakref.ref(x) if isinstance(x, jax.Array) else None for x in arguments]  # not kept alive
-        self._args_res: list = []
-        self._opaque: list = []
-        self._sources: tuple = ()  # of each thing that the tape keeps: which argument it is, or None
-        self._structure: Any = None  # that of the tape
+    args_res: list
+    opaque_residuals: list
+    sources: tuple
+    tape_tree: Any
+    in_tree: Any
+    out_tree: Any
+    out_avals: tuple
+    name: str
 
-    def tree_flatten(self):
-        parts = self._tape if self._tape is not None else (self._args_res, self._opaque)
-        return (parts,), (self._about, self._tape is not None, self._sources, self._structure)
-
-    @classmethod
-    def tree_unflatten(cls, static, parts):
-        made = object.__new__(cls)
-        made._about, whole, made._sources, made._structure = static
-        made._arguments = []
-        made._tape, (made._args_res, made._opaque) = (parts[0], ([], [])) if whole else (None, parts[0])
-        return made
-
-    @property
-    def args_res(self) -> list:
-        """The arguments that the tape keeps, each in its place; a list that may be changed."""
-        self._divide()
-        return self._args_res
-
-    @args_res.setter
-    def args_res(self, arguments) -> None:
-        self._divide()
-        self._args_res = list(arguments)
-
-    @property
-    def opaque_residuals(self) -> list:
-        """What the tape keeps that is no argument."""
-        self._divide()
-        return self._opaque
-
-    def _divide(self) -> None:
-        """Put what the tape keeps into the two lists, in place of the tape."""
-        if self._tape is None:
-            return
-        in_tree = self._about[0]
-        kept, self._structure = tree_flatten(self._tape)
-        arguments = [ref and ref() for ref in self._arguments] or [None] * in_tree.num_leaves
-        place = {id(x): k for k, x in enumerate(arguments) if x is not None}
-        self._sources = tuple(place.get(id(x)) for x in kept)
-        needed = [x if k in self._sources else jc.NotNeeded() for k, x in enumerate(arguments)]
-        self._args_res = list(tree_unflatten(in_tree, needed))
-        self._opaque = [x for x, source in zip(kept, self._sources, strict=True) if source is None]
-        self._tape = None
+    @staticmethod
+    def of(tape: Tape, arguments: Sequence, in_tree, out_tree, out_avals: tuple, name: str) -> Pullback:
+        """The pullback along a tape; ``arguments`` are the leaves of the arguments."""
+        residuals, tape_tree = tree_flatten(tape)
+        places = {id(x): i for i, x in reversed(list(enumerate(arguments))) if not jc.is_number(x)}
+        sources: list = []
+        opaque: list = []
+        for x in residuals:
+            place = places.get(id(x))
+            sources.append((True, place) if place is not None else (False, len(opaque)))
+            if place is None:
+                opaque.append(x)
+        needed = {i for is_argument, i in sources if is_argument}
+        kept = [x if i in needed else NotNeeded() for i, x in enumerate(arguments)]
+        args_res = list(in_tree.walk(lambda xs, _: tuple(xs), lambda x: x, kept))
+        return Pullback(args_res, opaque, tuple(sources), tape_tree, in_tree, out_tree, out_avals, name)
 
     @property
     def tape(self) -> Tape:
-        """The tape, with whatever is in the two lists now."""
-        if self._tape is not None:
-            return self._tape
-        in_tree = self._about[0]
-        arguments = tree_leaves(tuple(self._args_res), is_leaf=lambda x: isinstance(x, jc.NotNeeded))
-        if len(arguments) != in_tree.num_leaves:
-            raise ValueError(f"args_res lacks arguments: put back what was taken out, in the structure {in_tree}")
-        opaque = iter(self._opaque)
-        kept = [next(opaque) if source is None else arguments[source] for source in self._sources]
-        return tree_unflatten(self._structure, kept)
+        """The tape with its residuals."""
+        arguments = tree_leaves(self.args_res, is_leaf=lambda x: isinstance(x, NotNeeded))
+        return tree_unflatten(
+            self.tape_tree, [(arguments if own else self.opaque_residuals)[i] for own, i in self.sources]
+        )
+
+    @property
+    def jaxpr(self):
+        """The linearised program ẋ ↦ f'(x) ẋ (of the leaves, where these carry derivatives) as a jaxpr.
+
+        Its constants are the residuals.
+        """
+        tape = self.tape
+        on = [jc.is_differentiable(a) for a in tape.domain]
+
+        def push(*tangents):
+            given = iter(tangents)
+            outs = tape.push(tuple(next(given) if active else None for active in on))
+            return [jc.zeros(a) if t is None else t for a, t in zip(self.out_avals, outs, strict=True)]
+
+        avals = [jc.tangent_aval(a) for a, active in zip(tape.domain, on, strict=True) if active]
+        return jc.trace_flat(push, avals, self.name).jaxpr
 
     def __call__(self, *cotangents):
-        in_tree, *_, domain = self._about
-        cts = zip(domain, self._pull(cotangents), strict=True)
-        return tree_unflatten(in_tree, [jc.zeros(a) if ct is None else ct for a, ct in cts])
-
-    def with_refs(self, *wanted) -> Callable:
-        """The pullback that adds cotangents to references instead of returning them.
-
-        Args:
-          wanted: for each leaf of the arguments a reference (``jax.new_ref``), to which the cotangent is added;
-            ``jax.ad.GradValue()``, for one that is returned; or ``jax.ad.DontWant()``.
-
-        Returns:
-          A function of a cotangent, which returns a tuple as the pullback does, with ``jax.ad.GradRef()`` where a
-          reference was added to and ``jax.ad.DidntWant()`` where nothing was wanted.
-
-        >>> import admodes, jax
-        >>> total = jax.new_ref(jax.numpy.zeros(()))
-        >>> for x in 1.0, 2.0:
-        ...     _ = admodes.vjp(lambda x: x**2, x)[1].with_refs(total)(1.0)
-        >>> float(total[...])
-        6.0
-        """
-        in_tree, *_, domain = self._about
-        flat, tree = tree_flatten(wanted)
-        if tree != in_tree:
-            raise ValueError(f"with_refs takes the structure of the arguments, {in_tree}, but got {tree}")
-        for wish, aval in zip(flat, domain, strict=True):
-            checks.wish(wish, aval)
-        return partial(self._accumulate, flat)
-
-    def _accumulate(self, wanted, *cotangents):
-        in_tree, *_, domain = self._about
-        cts = zip(wanted, self._pull(cotangents), domain, strict=True)
-        return tree_unflatten(in_tree, [_granted(wish, ct, aval) for wish, ct, aval in cts])
-
-    def _pull(self, cotangents) -> Sequence:
-        """The cotangents of the leaves of the arguments; None for a zero."""
-        _, out_tree, out_avals, name, _ = self._about
         if len(cotangents) != 1:
             raise TypeError(
-                f"the function returned by admodes.vjp applied to {name} takes one argument, a cotangent with the "
+                f"the function returned by admodes.vjp applied to {self.name} takes one argument, a cotangent with the "
                 f"structure of the output (even if that is a tuple), but got {len(cotangents)} arguments. Pass them as "
                 "one tuple."
             )
-        flat, tree = tree_flatten(cotangents[0])
-        if tree != out_tree:
+        return tree_unflatten(self.in_tree, self._pull(cotangents[0]))
+
+    def with_refs(self, *refs):
+        """The pullback that adds gradients to mutable references.
+
+        Args:
+          refs: for each leaf of the arguments (in their structure) a reference, to which its cotangent is added (and
+            ``jax.ad.GradRef()`` returned for it); ``jax.ad.GradValue()`` where the cotangent itself is to be returned;
+            or ``jax.ad.DontWant()`` where it is not wanted (``jax.ad.DidntWant()`` is returned).
+
+        Returns:
+          A function of one cotangent of the output, as the pullback is.
+
+        >>> import admodes, jax, jax.numpy as jnp
+        >>> total = jax.new_ref(jnp.zeros(2))
+        >>> _, pullback = admodes.vjp(jnp.sum, jnp.ones(2))
+        >>> _ = pullback.with_refs(total)(3.0)
+        >>> total[...].tolist()
+        [3.0, 3.0]
+        """
+        flat, tree = tree_flatten(refs)
+        if tree != self.in_tree:
+            raise ValueError(
+                f"with_refs takes references in the structure of the arguments of {self.name}, {self.in_tree}, with "
+                f"jax.ad.GradValue() or jax.ad.DontWant() where there is none, but got {tree}"
+            )
+        return Partial(_accumulate, self, flat)
+
+    def _pull(self, cotangent) -> list:
+        """The cotangents of the leaves of the arguments."""
+        flat, tree = tree_flatten(cotangent)
+        if tree != self.out_tree:
             differences = "\n".join(
                 f"  * out{jax.tree_util.keystr(path)} was a {was} in the original output, but a {now} here, so {why}."
-                for path, was, now, why in jc.equality_errors_pytreedef(out_tree, tree)
+                for path, was, now, why in jc.equality_errors_pytreedef(self.out_tree, tree)
             )
             raise ValueError(
                 "unexpected tree structure.\n\nThe argument to a VJP function must match the pytree structure of the "
-                f"output of the differentiated function {name}.\n\nBut the tree structures differ:\n{differences}"
+                f"output of the differentiated function {self.name}.\n\nBut the tree structures differ:\n{differences}"
             )
         flat = list(map(jc.canonicalize, flat))
-        for aval, g in zip(out_avals, flat, strict=True):
+        for aval, g in zip(self.out_avals, flat, strict=True):
             checks.cotangent(aval, g)
-        gs = tuple(g if jc.is_differentiable(a) else None for a, g in zip(out_avals, flat, strict=True))
-        return self.tape.pull(gs)
+        gs = tuple(g if jc.is_differentiable(a) else None for a, g in zip(self.out_avals, flat, strict=True))
+        tape = self.tape
+        cts = tape.pull(gs)
+        return [jc.zeros(a) if ct is None else ct for a, ct in zip(tape.domain, cts, strict=True)]
 
 
-def _granted(wish, ct, aval):
-    """What is returned for a cotangent (None: zero) of which ``wish`` is wanted."""
-    if isinstance(wish, jc.DontWant):
-        return jc.DidntWant()
-    if isinstance(wish, jc.GradValue):
-        return jc.zeros(aval) if ct is None else ct
-    if ct is not None:
-        jax.ref.addupdate(wish, ..., ct)
-    return jc.GradRef()
+def _accumulate(pullback: Pullback, refs: Sequence, cotangent):
+    results = [_delivered(ref, ct) for ref, ct in zip(refs, pullback._pull(cotangent), strict=True)]
+    return tree_unflatten(pullback.in_tree, results)
+
+
+def _delivered(ref, ct):
+    """The cotangent where it was asked for: returned, added to a reference, or nowhere."""
+    if isinstance(ref, WANTED.GradValue):
+        return ct
+    if isinstance(ref, WANTED.DontWant):
+        return WANTED.DidntWant()
+    if not jc.is_value(ref) or not jc.is_reference(jc.typeof(ref)):
+        raise TypeError(f"with_refs takes mutable references, jax.ad.GradValue() and jax.ad.DontWant(), not {ref!r}")
+    if jc.dtype_of(ct) != jc.float0:
+        content = jc.typeof(ref).inner_aval
+        if not jc.same_type(content, jc.typeof(ct)):
+            raise ValueError(f"a reference to {content} cannot take up a cotangent of type {jc.typeof(ct)}")
+        jax.ref.addupdate(ref, ..., ct)
+    return WANTED.GradRef()

@@ -92,6 +92,21 @@ def continue_program(interpreter, recorder: Recorder, closed, values, known=None
     return run(from_jaxpr(closed), step, list(values), Recorded)
 
 
+@jc.weak_cache
+def reached(closed, interpreter, active: tuple, linear: bool) -> tuple[bool, ...]:
+    """Which outputs of a jaxpr carry a derivative if these inputs do; no Jacobian is built."""
+    found: list = []
+
+    def sweep(*primals):
+        recorder = Recorder(map(jc.typeof, primals), linear)
+        values = continue_program(interpreter, recorder, closed, map(Recorded, primals, recorder.inputs(active)))
+        found[:] = [v.slot is not None for v in values]
+        return []
+
+    jc.trace_flat(sweep, closed.in_avals, "reached")
+    return tuple(found)
+
+
 class TapeTracer(jc.DerivativeTracer):
     """A :class:`Recorded` value that travels through the user's Python."""
 

@@ -49,7 +49,8 @@ def vjp(fun: Callable, *primals, has_aux: bool = False, nan_safe: bool = False, 
     outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties))
     n = result.tree.num_leaves
     name = getattr(fun, "__name__", type(fun).__name__)
-    pullback = Pullback(tape, in_tree, result.tree, tuple(map(jc.typeof, outs[:n])), name, tree_leaves(primals))
+    arguments = tree_leaves(primals)
+    pullback = Pullback.of(tape, arguments, in_tree, result.tree, tuple(map(jc.typeof, outs[:n])), name)
     values = result.tree.unflatten(outs[:n]), pullback
     return (*values, result.aux(outs[n:])) if has_aux else values
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax
 from jax import lax
 from jax.tree_util import tree_leaves, tree_structure, tree_unflatten
 
@@ -128,11 +129,25 @@ class CustomVmapRule(HigherOrderRule):
 
 
 def _pushed_batching(interpreter, params, active, found):
-    """The user's batching rule on duals: operands of which value or tangent is batched are batched."""
+    """The user's batching rule on duals: operands of which value or tangent is batched are batched.
+
+    If only tangents are, each is pushed through the rule at values that it is told not to be batched, as in JAX.
+    """
 
     def rule(axis_size, in_batched, primals, tangents):
         batched = [tree_leaves(x) for x in in_batched]
         xs_batched, ts_batched = batched[0], merge(active, batched[1])
+        if any(xs_batched):
+            return of_batch(axis_size, xs_batched, ts_batched, primals, tangents)
+
+        def of_one(*ts):
+            return of_batch(axis_size, xs_batched, [False] * len(active), primals, ts)[0]
+
+        axes = [0 if t else None for t in batched[1]]
+        results = jax.vmap(of_one, axes, (None, 0), axis_size=axis_size)(*tangents)
+        return results, (tree_unflatten(params["out_tree"], [False] * len(found)), [True] * sum(found))
+
+    def of_batch(axis_size, xs_batched, ts_batched, primals, tangents):
         either = [x or bool(t) for x, t in zip(xs_batched, ts_batched, strict=True)]
 
         def spread(x, is_batched, wanted):

@@ -11,7 +11,7 @@ from admodes.program.evaluate import bind, evaluate, run
 from admodes.program.ir import from_jaxpr
 from admodes.rules.again import after
 from admodes.rules.checkpoints import Checkpoints
-from admodes.rules.control import CallRule, Compiled
+from admodes.rules.control import CallRule, Compiled, keep_slots
 from admodes.rules.derived import keep, merge, present, pushed
 from admodes.rules.segments import has_loops, in_segments
 from admodes.rules.table import HigherOrderRule, higher_order
@@ -88,7 +88,8 @@ class RematRule(HigherOrderRule):
             tuple(map(jc.typeof, primals)),
             tuple(map(jc.typeof, outs)),
         )
-        return outs, recorder.append(slots, lambda: linear if staging else Compiled(linear, params["jaxpr"]), outs)
+        out_slots = recorder.append(slots, lambda: linear if staging else Compiled(linear, params["jaxpr"]), outs)
+        return outs, keep_slots(interpreter.reached(closed, present(slots), recorder.linear), out_slots)
 
     def _scheduled(self, interpreter, recorder, primitive, primals, slots, params):
         """The user's policy is one of ours: for the loops of the call, or for its blocks if it has none."""

@@ -10,8 +10,6 @@ import admodes
 from admodes.errors import UnsupportedPrimitiveError
 from tests.oracle import check
 
-DontWant, GradValue = jax.ad.DontWant, jax.ad.GradValue
-
 x = np.linspace(0.3, 1.7, 5)
 
 
@@ -236,57 +234,3 @@ def test_run_state():
         b[0] = a[1]
 
     check(lambda x: pallas.run_state(body)((x, jnp.sin(x))), (x,), modes=("jvp",), adjoint=True, transforms=False)
-
-
-class TestWithRefs:
-    """Cotangents that are added to references (``Pullback.with_refs``), as JAX's are."""
-
-    arguments = jnp.asarray(x), {"a": jnp.asarray(x) + 1, "n": 2}
-
-    @staticmethod
-    def f(x, y):
-        return jnp.sum(jnp.sin(x) * y["a"] ** y["n"])
-
-    def results(self, vjp):
-        """What is returned and what the references hold, for each choice of what is wanted."""
-        found = []
-        _, pullback = vjp(self.f, *self.arguments)
-        for first, second in [("ref", "value"), ("value", "none"), ("none", "ref"), ("ref", "ref"), ("none", "none")]:
-            total = jax.new_ref(jnp.ones_like(self.arguments[0]))
-            wishes = {"ref": total, "value": GradValue(), "none": DontWant()}
-            returned = pullback.with_refs(wishes[first], {"a": wishes[second], "n": DontWant()})(3.0)
-            found.append((returned, total[...]))
-        return found
-
-    def test_values_are_those_of_jax(self):
-        expected, tree = jax.tree.flatten(self.results(jax.vjp))
-        actual, our_tree = jax.tree.flatten(self.results(admodes.vjp))
-        assert our_tree == tree  # GradRef and DidntWant belong to the structure
-        for a, e in zip(actual, expected, strict=True):
-            np.testing.assert_allclose(a, e, rtol=1e-12)
-
-    def test_under_jit(self):
-        @jax.jit
-        def accumulated(x, y):
-            total = jax.new_ref(jnp.zeros_like(x))
-            for scale in 1.0, 2.0:
-                _, pullback = admodes.vjp(self.f, x, y)
-                pullback.with_refs(total, {"a": DontWant(), "n": DontWant()})(scale)
-            return total[...]
-
-        expected = 3.0 * jax.grad(self.f)(*self.arguments)
-        np.testing.assert_allclose(accumulated(*self.arguments), expected, rtol=1e-12)
-
-    @pytest.mark.parametrize(
-        ("wish", "error", "says"),
-        [
-            (lambda: 1.0, TypeError, "takes references"),
-            (lambda: "all", TypeError, "takes references"),
-            (lambda: jax.new_ref(jnp.zeros(2)), ValueError, "cannot be added"),
-            (lambda: (DontWant(), DontWant()), ValueError, "structure of the arguments"),
-        ],
-    )
-    def test_wrong_wishes_are_named(self, wish, error, says):
-        _, pullback = admodes.vjp(jnp.sin, self.arguments[0])
-        with pytest.raises(error, match=says):
-            pullback.with_refs(wish())

@@ -272,3 +272,49 @@ def test_other_objects_among_the_residuals_are_refused_as_in_jax(kept):
     for library in (jax, admodes):
         with pytest.raises(TypeError, match="not a valid JAX type"):
             library.grad(keeping(kept))(0.3)
+
+
+# -- what is differentiated --------------------------------------------------------------------------------
+
+
+@jax.custom_jvp
+def constant_only(x):
+    return x
+
+
+@partial(constant_only.defjvp, symbolic_zeros=True)
+def _constant_only_jvp(primals, tangents):
+    if not isinstance(tangents[0], jax.custom_derivatives.SymbolicZero):
+        raise RuntimeError("a tangent of what is not differentiated")
+    return primals[0], tangents[0]
+
+
+SUBPROGRAMS = {
+    "checkpoint": jax.checkpoint,
+    "jit": jax.jit,
+    "checkpointed jit": lambda step: jax.checkpoint(jax.jit(step)),
+    "checkpointed twice": lambda step: jax.checkpoint(lambda t, y: jax.checkpoint(step)(t, y)),
+    "checkpoint with a policy": partial(jax.checkpoint, policy=jax.checkpoint_policies.everything_saveable),
+    "scan": lambda step: lambda t, y: lax.scan(lambda c, _: (step(*c), None), (t, y), None, length=3)[0],
+    "scan of checkpoints": lambda step: (
+        lambda t, y: lax.scan(lambda c, _: (jax.checkpoint(step)(*c), None), (t, y), None, length=3)[0]
+    ),
+    "cond": lambda step: lambda t, y: lax.cond(y > 0, step, lambda t, y: (t, y * y), t, y),
+    "fori_loop": lambda step: lambda t, y: lax.fori_loop(0, 3, lambda _, c: step(*c), (t, y)),
+    "while": lambda step: lambda t, y: lax.while_loop(lambda c: c[0] < 3, lambda c: step(*c), (t, y)),
+}
+
+
+@pytest.mark.parametrize("name", SUBPROGRAMS)
+def test_results_that_depend_on_no_differentiated_value_are_not_differentiated(name):
+    step = SUBPROGRAMS[name](lambda t, y: (t + 1.0 + lax.stop_gradient(y), y * jnp.sin(y)))
+
+    def f(y):
+        t, y = step(0.0, y)
+        return y * constant_only(t)
+
+    slope = jax.jvp(f, (0.3,), (1.0,))[1]
+    np.testing.assert_allclose(admodes.jvp(f, (0.3,), (1.0,))[1], slope, rtol=1e-12)
+    np.testing.assert_allclose(admodes.grad(f)(0.3), slope, rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(admodes.grad(f))(0.3), slope, rtol=1e-12)
+    np.testing.assert_allclose(admodes.hessian(f)(0.3), jax.jacfwd(jax.jacfwd(f))(0.3), rtol=1e-10)

@@ -105,6 +105,34 @@ def test_linear_call():
         admodes.grad(lambda r: _scaled(r, x).sum())(r)
 
 
+def test_custom_vmap_with_batched_tangents_only():
+    """As in JAX, the values are known not to be batched: jacfwd may return them."""
+    told = []
+
+    @jax.custom_batching.custom_vmap
+    def f(x, y):
+        return jnp.sin(x) * y, x
+
+    @f.def_vmap
+    def rule(axis_size, in_batched, x, y):
+        told.append(tuple(in_batched))
+        return (jnp.sin(x) * y, x), (any(in_batched), in_batched[0])
+
+    x, y = sample((3,), np.float64), sample((3,), np.float64, seed=1)
+    for k in (0, 1):
+        expected = jax.jacfwd(f, k)(x, y)
+        told.clear()
+        for derive in ("jacfwd", "jacrev", "jacobian"):
+            for found, e in zip(getattr(admodes, derive)(f, k)(x, y), expected, strict=True):
+                np.testing.assert_allclose(found, e, rtol=1e-12, atol=1e-14)
+        assert told[0] == (False, False)
+    batch = jnp.stack([x, 2 * x])
+    found = jax.vmap(admodes.jacfwd(lambda x, y: f(x, y)[0]), (0, None))(batch, y)
+    np.testing.assert_allclose(found, [np.diag(np.cos(b) * y) for b in batch], rtol=1e-12)
+    found = jax.hessian(lambda x: jnp.sum(jnp.sin(x) * y))(x)
+    np.testing.assert_allclose(admodes.jacfwd(admodes.jacfwd(lambda x: jnp.sum(f(x, y)[0])))(x), found, atol=1e-14)
+
+
 def test_custom_vmap():
     """The rule that batches a function batches its dual number too; here the rule is another function on purpose."""
 

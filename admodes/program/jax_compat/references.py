@@ -13,10 +13,6 @@ from admodes.program.jax_compat.jaxprs import ClosedJaxpr
 
 DischargeContext = contact("DischargeContext")  # since jax 0.11, where all rules are of one kind
 partial_rules = contact("_partial_discharge_rules")  # before it
-# what a caller wants of a cotangent, and what is returned in its place
-GradValue, DontWant = contact("GradValue"), contact("DontWant")
-GradRef, DidntWant = contact("GradRef"), contact("DidntWant")
-NotNeeded = contact("NotNeeded")  # in place of an argument that a pullback does not keep
 
 
 def abstract_results(primitive, avals, params):
