@@ -4,7 +4,7 @@ import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 
-from tests.clients.derivatives import FORWARD, REVERSE, Case, client, every_derivative
+from tests.clients.derivatives import EVERY, FORWARD, REVERSE, Case, client, every_derivative
 
 eqx = client("equinox")
 
@@ -97,9 +97,9 @@ CASES = [
     Case("while-checkpointed", looped("checkpointed", max_steps=8), X, REVERSE),
     Case("while-checkpointed-unbounded", looped("checkpointed", checkpoints=3), X, REVERSE),
     Case("while-until", until, X, REVERSE),
-    Case("scan-lax", scanned("lax"), X),
+    Case("scan-lax", scanned("lax"), X, EVERY),
     Case("scan-checkpointed", scanned("checkpointed", checkpoints=2), X, REVERSE),
-    Case("module", module, PARAMETERS),
+    Case("module", module, PARAMETERS, EVERY),
     Case("checkpointed-module", checkpointed_module, PARAMETERS),
     Case("recurrent-module", recurrent, GRU_PARAMETERS),
     Case("custom-vjp", lambda x: custom_vjp(x["y"], 2.0) @ x["w"], X, REVERSE),

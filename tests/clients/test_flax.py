@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.clients.derivatives import Case, client, every_derivative
+from tests.clients.derivatives import EVERY, Case, client, every_derivative
 
 nnx, linen, optax = client("flax.nnx"), client("flax.linen"), client("optax")
 
@@ -93,7 +93,7 @@ def unrolled(rate):
 
 
 CASES = [
-    Case("nnx-module", nnx_module, STATE),
+    Case("nnx-module", nnx_module, STATE, EVERY),
     Case("nnx-remat", nnx_remat, STATE),
     Case("nnx-scan", nnx_scan, STATE),
     of_linen("linen-convolution", Convolutional(), IMAGES),

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from tests.clients.derivatives import REVERSE, Case, client, every_derivative
+from tests.clients.derivatives import EVERY, REVERSE, Case, client, every_derivative
 
 jaxopt = client("jaxopt")
 
@@ -40,7 +40,7 @@ CASES = [
         REVERSE,
         1e-6,
     ),
-    Case("projection", lambda p: jaxopt.projection.projection_simplex(p * jnp.array([1.0, -0.4])), P),
+    Case("projection", lambda p: jaxopt.projection.projection_simplex(p * jnp.array([1.0, -0.4])), P, EVERY),
     Case("logistic-loss", lambda p: jax.vmap(jaxopt.loss.binary_logistic_loss, (None, 0))(1, p), P),
 ]
 

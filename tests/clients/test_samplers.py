@@ -8,7 +8,7 @@ import numpy as np
 
 import admodes
 from admodes import stand_in
-from tests.clients.derivatives import Case, client, every_derivative
+from tests.clients.derivatives import EVERY, Case, client, every_derivative
 
 blackjax, numpyro = client("blackjax"), client("numpyro")
 
@@ -72,7 +72,7 @@ def leapfrog(q):
 
 
 CASES = [
-    Case("numpyro-potential", POTENTIAL, START),
+    Case("numpyro-potential", POTENTIAL, START, EVERY),
     Case("numpyro-elbo", *elbo()),
     *(Case(f"numpyro-{name}", fun, jnp.array([1.4, 2.2])) for name, fun in SUPPORT.items()),
     Case("blackjax-leapfrog", leapfrog, jnp.array([0.5, -0.3])),
