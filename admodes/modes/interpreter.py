@@ -76,11 +76,11 @@ class Interpreter:
     def transpose(self, fun: Callable, avals: Sequence, cotangents: Sequence) -> list:
         """The transpose, at ``cotangents``, of a linear function of flat arguments of these types.
 
-        A linear function is its own derivative, so its transpose is its pullback at any point: here at 0.
+        A linear function is its own derivative, so its transpose is its pullback at any point: here at 1.
         Raises NotLinearError where an equation with a rule of its own shows that it is not.
         """
-        zeros = [jc.zeros(a) for a in avals]
-        _, tape = record.record_function(self, fun, zeros, [True] * len(zeros), linear=True)
+        points = [jc.tangent_point(a) for a in avals]
+        _, tape = record.record_function(self, fun, points, [True] * len(points), linear=True)
         return list(tape.pull(tuple(cotangents)))
 
 

@@ -13,7 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jax import lax
+
 from admodes.errors import NotLinearError, UnsupportedPrimitiveError
+from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.modes.references import ReferenceTrace
 from admodes.modes.tape import Recorder, Slot, Tape
 from admodes.program import jax_compat as jc
@@ -27,6 +30,25 @@ NOT_LINEAR = (
     "the rule of a custom_jvp function must be linear in the tangents (of a custom_vjp function: in the cotangents), "
     "or it cannot be transposed, but it applies '{}' to them (at {})."
 )
+
+
+@linear_map
+class NotLinear(LinearMap):
+    """The Jacobian of an equation that is not linear, where it had to be: an error as soon as a derivative meets it.
+
+    What is computed from tangents without a derivative coming back from it may be anything: the tolerance of an
+    iterative solver, say, which is a matter of its control flow.
+    """
+
+    message: str = static()
+    domain: tuple = static()
+    codomain: tuple = static()
+
+    def push(self, tangents):
+        raise NotLinearError(self.message)
+
+    def pull(self, cotangents):
+        raise NotLinearError(self.message)
 
 
 @dataclass(frozen=True)
@@ -62,11 +84,17 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
         outs, place = outs or rule.evaluate(primitive, primals, params), jc.current_place() if recorder.linear else ""
 
         def jacobian():
-            if place and not rule.is_linear(primitive, tuple(map(jc.typeof, primals)), active, params):
-                raise NotLinearError(NOT_LINEAR.format(primitive.name, place))
+            domain = tuple(map(jc.typeof, primals))
+            if place and not rule.is_linear(primitive, domain, active, params):
+                return NotLinear(NOT_LINEAR.format(primitive.name, place), domain, tuple(map(jc.typeof, outs)))
             return interpreter.jacobian(rule, primitive, outs, primals, active, params)
 
-    return list(map(Recorded, outs, recorder.append(slots, jacobian, outs)))
+    if recorder.linear and primitive is lax.select_n_p:
+        slots = tuple(None if s and s.entry and s.entry.stops in slots[1:] else s for s in slots)
+    out_slots = recorder.append(slots, jacobian, outs)
+    if primitive is jc.stop_gradient_p:
+        out_slots[0].entry.stops = slots[0]
+    return list(map(Recorded, outs, out_slots))
 
 
 def record_program(

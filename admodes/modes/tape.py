@@ -81,6 +81,7 @@ class Entry:
     number: int
     reads: tuple
     jacobian: Any  # () -> LinearMap
+    stops: Any = None  # the slot whose value this one is, its derivative stopped
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ its body, as JAX does: its rule would ask for itself again, for ever. A custom_v
 
 A rule that is not linear has no transpose. Equations that show it raise NotLinearError; not noticed are comparisons
 of tangents, and primitives whose rule is a function (the ``max`` of a tangent's entries, say): the derivative is then
-that of the rule at zero tangents.
+that of the rule at tangents of ones.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def record_tangents(interpreter, recorder, rule, primals, slots) -> tuple[list, 
         return [jc.zeros(jc.typeof(v)) if known_tangent(t) is None else t for v, t in zip(values, ts, strict=True)]
 
     reached = [s for s in slots if s is not None]
-    points = [jc.zeros(jc.typeof(p)) for p, s in zip(primals, slots, strict=True) if s is not None]
+    points = [jc.tangent_point(jc.typeof(p)) for p, s in zip(primals, slots, strict=True) if s is not None]
     with recording_linear(recorder):
         _, out_slots = interpreter.continue_function(recorder, of_tangents, points, reached)
     return outs, out_slots

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from admodes.linear.maps import LinearMap, add, linear_map, static
+from admodes.linear.maps import LinearMap, add, expand, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.rules.linalg import T, conj, dot, tril, triu
 from admodes.rules.table import HigherOrderRule, LocalRule, higher_order, register
@@ -157,16 +157,27 @@ NO_TRANSPOSE_SOLVE = "transpose_solve required for backwards mode automatic diff
 
 @linear_map
 class CustomSolve(LinearMap):
-    """(y, b) ↦ A⁻¹ (b - y), by the user's own solver; ``y`` stands for the change Ȧ x of the matrix-vector product."""
+    """(y, b) ↦ A⁻¹ (b - y), by the user's own solver; ``y`` stands for the change Ȧ x of the matrix-vector product.
+
+    Where ``scale`` is given, what the solver closes over (a tolerance) is for right-hand sides of this norm only:
+    others are scaled to it, which is exact since the solution is linear in them.
+    """
 
     operands: tuple
+    scale: Any
     params: tuple = static()
     active: tuple = static()
     domain: tuple = static()
     codomain: tuple = static()
 
     def _solve(self, operands, b, const_lengths, jaxprs, n):
-        return lax.linear_solve_p.bind(*operands, *b, const_lengths=const_lengths, jaxprs=jaxprs)[:n]
+        if self.scale is None:
+            return lax.linear_solve_p.bind(*operands, *b, const_lengths=const_lengths, jaxprs=jaxprs)[:n]
+        norm = _norm(b)
+        factor = lax.div(self.scale, lax.select(lax.gt(norm, lax.full_like(norm, 0)), norm, self.scale))
+        b = [lax.mul(x, expand(lax.convert_element_type(factor, x.dtype), x.shape)) for x in b]
+        xs = lax.linear_solve_p.bind(*operands, *b, const_lengths=const_lengths, jaxprs=jaxprs)[:n]
+        return [lax.div(x, expand(lax.convert_element_type(factor, x.dtype), x.shape)) for x in xs]
 
     def push(self, tangents):
         n = len(tangents) // 2
@@ -191,6 +202,12 @@ class CustomSolve(LinearMap):
         return tuple(ct if on else None for ct, on in zip(cts, self.active, strict=True))
 
 
+def _norm(arrays):
+    """The Euclidean norm of all entries, a constant of no derivative."""
+    squares = [lax.reduce_sum(lax.square(lax.abs(x)), tuple(range(x.ndim))) for x in map(lax.stop_gradient, arrays)]
+    return lax.sqrt(sum(squares[1:], squares[0]))
+
+
 class CustomSolveRule(HigherOrderRule):
     """Solve, then differentiate the matrix-vector product at the solution with respect to the values it closes over."""
 
@@ -204,10 +221,13 @@ class CustomSolveRule(HigherOrderRule):
         seeds = (*dy, *tangents[len(primals) - n :])
         if all(t is None for t in seeds):
             return outs, [None] * len(outs)
-        return outs, _solve_map(primals, outs, seeds, params).push(seeds)
+        return outs, _solve_map(primals, outs, seeds, params, None).push(seeds)
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
-        outs = primitive.bind(*primals, **params)
+        if recorder.linear:  # the solution is not needed
+            outs = list(map(jc.fill_zeros, params["jaxprs"].solve.out_avals))
+        else:
+            outs = primitive.bind(*primals, **params)
         consts, x, n = _matvec_operands(primals, outs, params)
         y_slots = [None] * n
         if any(s is not None for s in slots[: len(consts)]):
@@ -216,7 +236,8 @@ class CustomSolveRule(HigherOrderRule):
         reads = (*y_slots, *slots[len(primals) - n :])
         if all(s is None for s in reads):
             return outs, [None] * len(outs)
-        linear = _solve_map(primals, outs, reads, params)
+        steered = recorder.linear and any(s is not None for s in slots[len(consts) : len(primals) - n])
+        linear = _solve_map(primals, outs, reads, params, _norm(primals[len(primals) - n :]) if steered else None)
         out_slots = recorder.append(reads, lambda: linear, outs)
         return outs, [*out_slots[:n], *(None for _ in out_slots[n:])]
 
@@ -227,12 +248,12 @@ def _matvec_operands(primals, outs, params):
     return primals[: params["const_lengths"].matvec], outs[:n], n
 
 
-def _solve_map(primals, outs, reads, params):
+def _solve_map(primals, outs, reads, params, scale):
     n = len(reads) // 2
     operands = tuple(primals[: len(primals) - n])
     domain = tuple(map(jc.typeof, primals[len(primals) - n :]))
     active = tuple(r is not None for r in reads)
-    return CustomSolve(operands, tuple(params.items()), active, (*domain, *domain), tuple(map(jc.typeof, outs)))
+    return CustomSolve(operands, scale, tuple(params.items()), active, (*domain, *domain), tuple(map(jc.typeof, outs)))
 
 
 higher_order(lax.linear_solve_p, CustomSolveRule())
