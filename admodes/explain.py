@@ -221,6 +221,8 @@ def _rows(program: Program, paths, values, derivatives, outputs) -> tuple[Row, .
 
 def _host(value) -> np.ndarray:
     """The value as a numpy array; of a random key its words."""
+    if not jc.is_array(value):
+        raise TypeError(f"explain shows arrays and numbers, but the program has a {jc.typeof(value).str_short()}")
     return np.asarray(jax.random.key_data(value) if jc.is_extended(jc.dtype_of(value)) else value)
 
 

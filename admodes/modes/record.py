@@ -89,8 +89,10 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
                 return NotLinear(NOT_LINEAR.format(primitive.name, place), domain, tuple(map(jc.typeof, outs)))
             return interpreter.jacobian(rule, primitive, outs, primals, active, params)
 
+    # A vmapped cond gives a branch that is not taken the stopped copy of an operand: select(p, stopped x, x), whose
+    # value is x all the same. Recorded as linear it is x: the copy, which is not linear in x, has no part in it.
     if recorder.linear and primitive is lax.select_n_p:
-        slots = tuple(None if s and s.entry and s.entry.stops in slots[1:] else s for s in slots)
+        slots = tuple(None if s and s.entry and s.entry.stops and s.entry.stops in slots[1:] else s for s in slots)
     out_slots = recorder.append(slots, jacobian, outs)
     if primitive is jc.stop_gradient_p:
         out_slots[0].entry.stops = slots[0]

@@ -37,7 +37,7 @@ class Birth:
 
 def not_finite(x) -> np.ndarray:
     """The mask of the entries that are NaN or infinite; nothing for types that cannot be."""
-    if not jc.is_differentiable(jc.typeof(x)):
+    if not jc.is_array(x) or not jc.is_differentiable(jc.typeof(x)):
         return np.zeros(np.shape(x), bool)
     array = np.asarray(x)
     return ~np.isfinite(array if array.dtype.kind == "c" else array.astype(np.float64))
@@ -45,7 +45,7 @@ def not_finite(x) -> np.ndarray:
 
 def has_nan(x) -> bool:
     """Whether any entry is NaN."""
-    return jc.is_differentiable(jc.typeof(x)) and bool(np.any(np.asarray(x) != np.asarray(x)))
+    return jc.is_array(x) and jc.is_differentiable(jc.typeof(x)) and bool(np.any(np.asarray(x) != np.asarray(x)))
 
 
 def _first(mask: np.ndarray) -> tuple:

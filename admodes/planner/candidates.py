@@ -187,11 +187,12 @@ def candidates(
             yield from offered("elimination", lambda: accumulated(lambda: Accumulated(searched(task), "elimination")))
         if form == "dense" and (min(task.n, task.m) <= 1 or task.is_laid_out):
             return  # one pass is enough, or other ways would lose the layout
-        if options.get("mesh") is None:
+        if options.get("mesh") is None and not task.is_laid_out:
             yield from offered("matrix product", lambda: costed(matrix_product(task)))
     pattern = task.pattern
     sparse = pattern.nnz < DENSE * task.n * task.m and (form != "dense" or task.n * task.m <= LARGEST)
-    alone = form == "compressed" or options.get("mesh") is not None  # only products with seeds will do
+    # only products with seeds will do
+    alone = form == "compressed" or options.get("mesh") is not None or task.is_laid_out
     if sparse and not alone:
         yield from offered("blocks", lambda: costed(blocked(task, machine)))
         nonzeros = lambda: Accumulated(accumulation(rows_only(task), task.active, most_products=PRODUCTS))

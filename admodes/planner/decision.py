@@ -25,6 +25,7 @@ from admodes.planner.measured import recall, remember, seconds_of
 from admodes.planner.result import places, positions
 from admodes.planner.seeded import Seeded
 from admodes.planner.task import Task
+from admodes.program import agreement
 from admodes.program import jax_compat as jc
 from admodes.tables import count
 
@@ -118,14 +119,14 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
                 "a memory limit is met by compiling, but the function closes over values that are being traced (by jit "
                 "or vmap around it): make them arguments of the function."
             )
-        leaves = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in task.closed.in_avals]  # enough to compile
+        leaves = list(map(jc.placed, task.closed.in_avals))  # enough to compile
     refused: list[Refusal] = []
     found = list(candidates(task, constants, settings.form, settings.options, settings.objective, refused=refused))
     if not found:
         raise refused[0].error
     plain = found
     found = [*plain, *_checkpointed(plain, task, constants, settings)]
-    known = recall(task.fingerprint, settings.form)
+    known = {} if settings.measure else recall(task.fingerprint, settings.form)
     found = [dataclasses.replace(c, measured_s=known.get(label(c), c.measured_s)) for c in found]
     amount = OBJECTIVES[settings.objective]
     unknown = lambda c: settings.objective == "time" and bool(known) and math.isnan(c.measured_s)
@@ -179,7 +180,10 @@ def _measured(found: list[Candidate], task: Task, settings: Settings, leaves) ->
         run = compiled(task, c, settings.form)
         taken = seconds_of(run, leaves)
         timed.append(dataclasses.replace(c, measured_s=taken, measured_bytes=temporary_bytes(run, leaves)))
-    remember(task.fingerprint, settings.form, {label(c): c.measured_s for c in timed})
+    seconds = {label(c): c.measured_s for c in timed}
+    seconds = agreement.agreed(("measured now", task.fingerprint, str(settings), sorted(seconds)), lambda: seconds)
+    timed = [dataclasses.replace(c, measured_s=seconds[label(c)]) for c in timed]
+    remember(task.fingerprint, settings.form, seconds)
     return [*sorted(timed, key=OBJECTIVES[settings.objective]), *found[MEASURED:]]
 
 
@@ -236,8 +240,7 @@ def _fit(c: Candidate, task, settings, constants, leaves) -> tuple[Candidate | N
 
 def temporary_bytes(run: Run, leaves) -> float:
     """The temporary memory of a compiled run, as the compiler reports it."""
-    analysis = run.program.lower(run.tables, leaves).compile().memory_analysis()
-    return float(analysis.temp_size_in_bytes)
+    return float(agreement.temporary_bytes(run.program.lower(run.tables, leaves)))
 
 
 # -- running -----------------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ class Planned:
         chosen = self.choose(task, None if traced else call.leaves)
         if task.has_unknown_constants or jc.is_staging() or not self.decides:
             return finished(task, chosen, self.settings.form, call, value)
-        structure = call.in_tree, call.result.tree, call.result.aux_tree, tuple(call.domain)
+        structure = call.in_tree, call.result.tree, call.result.aux_tree, tuple(call.domain), call.key[-1]
         # (methods are told apart by identity: those of equal tasks come from one decision)
         key = (task.key, id(chosen.method), self.settings.form, structure, value, self.request.symmetric)
         if key not in _RUNS:

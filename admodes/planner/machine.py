@@ -20,6 +20,7 @@ from jax import lax
 from admodes.planner import cache
 from admodes.planner.work import Work
 from admodes.program import jax_compat as jc
+from admodes.program.agreement import agreed
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,11 @@ def _load(path: Path, stamp: int) -> Machine | None:
 
 @functools.cache
 def _rebuilt(path: Path, stamp: int) -> Machine:
-    warnings.warn(f"the constants in {path} are unreadable: measuring anew, some seconds", stacklevel=4)
+    warnings.warn(f"the constants in {path} are unreadable: measuring anew, some seconds", stacklevel=7)
     try:
         return calibrate()
     except OSError as error:
-        warnings.warn(f"the nominal constants are used, as measured ones cannot be kept: {error}", stacklevel=4)
+        warnings.warn(f"the nominal constants are used, as measured ones cannot be kept: {error}", stacklevel=7)
         return NOMINAL
 
 
@@ -90,8 +91,12 @@ def machine() -> Machine:
     """The constants of this machine, or the nominal ones as long as :func:`calibrate` has not been run here.
 
     They are kept for each device and version of JAX. If that file is unreadable, they are measured again, unless a
-    function is being traced.
+    function is being traced. In a run of several processes all have those of the first one.
     """
+    return Machine(**agreed(("machine",), lambda: asdict(_of_this_host()), by_first=True))
+
+
+def _of_this_host() -> Machine:
     try:
         path = _file()
         stamp = path.stat().st_mtime_ns

@@ -12,6 +12,9 @@ from pathlib import Path
 import jax
 
 from admodes.planner import cache
+from admodes.program.agreement import agreed, several_processes
+
+CALLS = 5
 
 
 def _file(fingerprint: str, form: str) -> Path:
@@ -28,8 +31,13 @@ def _seconds(data: dict) -> dict[str, float]:
 def recall(fingerprint: str, form: str) -> dict[str, float]:
     """Seconds by candidate, as measured on this machine for this task; empty if nothing was.
 
-    A file that is unreadable is removed, with a warning.
+    A file that is unreadable is removed, with a warning. In a run of several processes all have what the first of them
+    to ask has, until the run ends.
     """
+    return agreed(("measured before", fingerprint, form), lambda: _on_this_host(fingerprint, form))
+
+
+def _on_this_host(fingerprint: str, form: str) -> dict[str, float]:
     try:
         path = _file(fingerprint, form)
         return cache.read(path, _seconds) or {}
@@ -44,7 +52,7 @@ def recall(fingerprint: str, form: str) -> dict[str, float]:
 
 def remember(fingerprint: str, form: str, seconds: dict[str, float]) -> None:
     """Add measured times to those that are kept; a warning if they cannot be."""
-    known = recall(fingerprint, form)
+    known = _on_this_host(fingerprint, form)
     try:
         cache.write(_file(fingerprint, form), seconds=known | seconds)
     except OSError as error:
@@ -52,11 +60,14 @@ def remember(fingerprint: str, form: str, seconds: dict[str, float]) -> None:
 
 
 def seconds_of(run: Callable, leaves, budget: float = 0.5) -> float:
-    """The median time of the calls of a compiled function that fit the budget."""
+    """The median time of the calls of a compiled function that fit the budget; of :data:`CALLS` by several processes.
+
+    (Each call may wait for the others: all must make as many.)
+    """
     jax.block_until_ready(run(leaves))
     samples: list[float] = []
-    end = time.perf_counter() + budget
-    while not samples or time.perf_counter() < end:
+    end, together = time.perf_counter() + budget, several_processes()
+    while len(samples) < CALLS if together else not samples or time.perf_counter() < end:
         start = time.perf_counter()
         jax.block_until_ready(run(leaves))
         samples.append(time.perf_counter() - start)

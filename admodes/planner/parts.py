@@ -51,7 +51,7 @@ class Part(Planned):
             chunk = self.settings.chunk_size or max(1, SEED_BYTES // max(1, length * task.dtype.itemsize))
             colors = coloring(wanted, kind, budget=COLORING_SECONDS) if whole else color_for(pattern, wanted, kind)
             methods.append(compressed(colors, chunk=chunk if chunk < colors.number else None))
-        if whole and self.settings.chunk_size is None:
+        if whole and self.settings.chunk_size is None and not task.is_laid_out:
             chain = blocked(task.with_pattern(wanted), machine())
             methods += [] if chain is None else [chain]
         return _cheapest(methods, task)

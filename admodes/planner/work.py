@@ -168,7 +168,7 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
     if name == "cond":
         branches = [work(b, tuple(flags[1:]), seeds) for b in jc.branches(params)]
         return max(branches, key=lambda w: w.flops + w.bytes)
-    inner = next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
+    inner = jc.inlined(eqn) or next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
     if inner is not None and name != "shard_map":
         return work(jc.close_jaxpr(inner), tuple(flags), seeds)
     if kind == "free":

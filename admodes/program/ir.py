@@ -111,7 +111,14 @@ class _Flattener:
             else:
                 results = tuple(self.new_slot(v.aval) for v in eqn.outvars)
                 self.equations.append(
-                    Equation(eqn.primitive, eqn.params, args, results, call or eqn.source_info, frozenset(eqn.effects))
+                    Equation(
+                        jc.face(eqn.primitive, eqn.params),
+                        eqn.params,
+                        args,
+                        results,
+                        call or eqn.source_info,
+                        frozenset(eqn.effects),
+                    )
                 )
             env.update(zip(eqn.outvars, results, strict=True))
         return tuple(map(read, jc.inner(closed).outvars))

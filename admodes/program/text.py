@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from admodes.program import jax_compat as jc
 from admodes.program.evaluate import live_equations
 from admodes.program.ir import Const, Equation, Program
 
@@ -90,6 +91,8 @@ def value_text(value, digits: int = 6, entries: int = 4) -> str:
     >>> value_text(np.float32(0.5)), value_text(np.arange(3.0)), value_text(np.ones((3, 4)))
     ('0.5', '[0, 1, 2]', 'float64[3,4] with norm 3.4641')
     """
+    if not jc.is_array(value):
+        return jc.typeof(value).str_short()
     array = np.asarray(value)
     if array.ndim == 0:
         return _number(array[()], digits)

@@ -9,6 +9,7 @@ from admodes.rules import (  # noqa: F401
     effects,
     elementwise,
     fft,
+    hijax,
     indexing,
     kinks,
     linalg,

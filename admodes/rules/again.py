@@ -23,7 +23,8 @@ def after(seeds: Sequence, values):
     fused into its use; its derivative is a select, so that derivatives of any order, and batches, are computed again as
     well.
     """
-    seed = next((s for s in seeds if s is not None and s.size and jc.is_differentiable(jc.typeof(s))), None)
+    arrays = (s for s in seeds if s is not None and jc.is_array(s))
+    seed = next((s for s in arrays if np.size(s) and jc.is_differentiable(jc.typeof(s))), None)
     if seed is None:
         return values
     if jc.is_laid_out(jc.typeof(seed)):

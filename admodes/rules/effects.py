@@ -145,7 +145,7 @@ def _pushed_batching(interpreter, params, active, found):
 
         axes = [0 if t else None for t in batched[1]]
         results = jax.vmap(of_one, axes, (None, 0), axis_size=axis_size)(*tangents)
-        return results, (tree_unflatten(params["out_tree"], [False] * len(found)), [True] * sum(found))
+        return results, ([False] * len(found), [True] * sum(found))
 
     def of_batch(axis_size, xs_batched, ts_batched, primals, tangents):
         either = [x or bool(t) for x, t in zip(xs_batched, ts_batched, strict=True)]

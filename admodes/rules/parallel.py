@@ -26,8 +26,12 @@ def _pull_psum(g, x, *, axes, axis_index_groups):
 def _pull_pbroadcast(g, x, *, source, axis_name):
     """Every device has the source's x: there x̄ is the sum of all ḡ, elsewhere 0."""
     total = lax.psum(g, axis_name)
-    at_source = lax.eq(lax.axis_index(axis_name), np.int32(source))
+    at_source = lax.eq(lax.axis_index(axis_name), lax.convert_element_type(source, np.int32))
     return lax.select(lax.broadcast(at_source, g.shape), total, lax.full_like(g, 0))
+
+
+def _pull_pbroadcast_dynamic(g, x, source, *, axis_name):
+    return _pull_pbroadcast(g, x, source=source, axis_name=axis_name)
 
 
 def _pull_all_gather(g, x, *, all_gather_dimension, axis_name, axis_index_groups, axis_size, tiled):
@@ -63,6 +67,7 @@ def _pull_ppermute(g, x, *, perm, axis_name):
 linear(lax.psum_p, _pull_psum)
 linear(lax.ppermute_p, _pull_ppermute)
 linear(_p.pbroadcast_p, _pull_pbroadcast)
+linear(getattr(_p, "pbroadcast_dynamic_p", None), _pull_pbroadcast_dynamic)  # since jax 0.12
 linear(lax.all_to_all_p, _pull_all_to_all)
 linear(lax.all_gather_p, _pull_all_gather)
 linear(_p.all_gather_invariant_p, _pull_all_gather_invariant)

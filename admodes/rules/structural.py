@@ -176,11 +176,16 @@ def _pull_device_put(gs, *xs, devices, srcs, copy_semantics):
 
 linear(lax.optimization_barrier_p, _through(lax.optimization_barrier_p), places=None, pattern=pattern_of_operands)
 linear(lax.device_put_p, _pull_device_put, places=None, pattern=pattern_of_operands)
-for _identity in (jc.sharding_constraint_p, jc.layout_constraint_p):
+for _identity in (jc.sharding_constraint_p, jc.layout_constraint_p, jc.with_memory_space_constraint_p):
     linear(_identity, lambda g, x, _p=_identity, **params: _p.bind(g, **params), pattern=pattern_of_entries)
 linear(
     jc.reshard_p,
     lambda g, x, *, dst_sharding, **params: jc.reshard_p.bind(g, dst_sharding=x.sharding, **params),
+    pattern=pattern_of_entries,
+)
+linear(
+    jc.relayout_p,
+    lambda g, x, **_: jc.relayout_p.bind(g, dst_layout=x.layout),
     pattern=pattern_of_entries,
 )
 elementwise(jc.name_p, ONE)

@@ -42,7 +42,12 @@ def _load_late() -> bool:
 
 
 def lookup(primitive):
-    """The rule of ``primitive``, or None; a library's own rule for a primitive of its own counts as one."""
+    """The rule of ``primitive``, or None; a library's own rule for a primitive of its own counts as one.
+
+    An object has the rule of its class, or of one that this inherits from.
+    """
+    if isinstance(primitive, jc.HiPrimitive):
+        return next((_RULES[kind] for kind in primitive.kinds if kind in _RULES), None)
     rule = _RULES.get(primitive)
     if rule is None and _load_late():
         rule = _RULES.get(primitive)

@@ -52,13 +52,35 @@ def test_types_of_stacks():
 
 
 def test_temporary_bytes_are_those_of_the_compiled_program():
-    assert jc.temporary_bytes(lambda x: jnp.sum(jnp.sort(x)), jnp.ones(1000, jnp.float32)) >= 4000
+    lowered = jax.jit(lambda x: jnp.sum(jnp.sort(x))).lower(jnp.ones(1000, jnp.float32))
+    assert jc.temporary_bytes(lowered) >= 4000
+
+
+def test_a_run_of_one_process_has_no_store():
+    assert jc.store() is None
+
+
+def test_types_with_their_devices():
+    mesh = jax.make_mesh((2, 2), ("i", "j"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("i"))
+    x = jax.device_put(jnp.arange(8.0), spread)
+    assert jc.placed(x).sharding == spread
+    assert jc.placed(jc.typeof(x)).sharding.is_equivalent_to(spread, 1)
+    assert jc.placed(jnp.ones(3)).sharding is None
+    assert jc.mesh_of(jc.typeof(x))
+    assert not jc.mesh_of(jc.typeof(jnp.ones(3)))
+    with jax.set_mesh(mesh):
+        split = jc.split_batch(jnp.ones((4, 8)), mesh, [jc.typeof(x)])  # over j: the type of x uses i
+        assert jc.typeof(split).sharding.spec == jax.sharding.PartitionSpec("j", None)
+        assert jc.typeof(jc.whole(split)).sharding.spec == jax.sharding.PartitionSpec(None, None)
+        with jc.without_mesh():
+            assert jax.sharding.get_abstract_mesh().empty
 
 
 def test_trace_hooks_that_we_override_exist():
     for hook in ("process_primitive", "process_custom_jvp_call", "process_custom_vjp_call"):
         assert hasattr(jc.Trace, hook)
-    assert hasattr(jc.Trace, "process_call") == (jc.eval_jaxpr_p is None)  # a call is a primitive since jax 0.11
+    assert hasattr(jc.Trace, "process_call") == (jax.__version_info__ < (0, 11))  # then a call became a primitive
     assert hasattr(jc.Tracer, "to_concrete_value")
 
 

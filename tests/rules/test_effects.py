@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 from jax.custom_derivatives import linear_call
-from jax.experimental import compute_on, scheduling_groups
+from jax.experimental import compute_on, scheduling_groups, xla_metadata
 from jax.extend.core import Primitive
 from jax.interpreters import ad
 from oracle import check, sample
 
 import admodes
+from admodes.program import jax_compat as jc
 
 on_device = getattr(compute_on, "compute_on2", compute_on.compute_on)  # one name since jax 0.12
 
@@ -176,3 +177,34 @@ def test_a_token_is_an_operand_without_derivative():
     y, dy = admodes.jvp(lambda x: ordered.bind(x, token), (1.5,), (1.0,))
     assert (y, dy) == (3.0, 2.0)
     assert admodes.grad(lambda x: ordered.bind(x, token))(1.5) == 2.0
+
+
+@pytest.mark.skipif(jc.program_order_p is None, reason="this jax has no program_order")
+@pytest.mark.parametrize("enforce", [False, True])
+def test_program_order(enforce):
+    from jax.experimental.overlap import program_order
+
+    f = program_order(lambda x: jnp.sin(x) * jnp.exp(x), enforce=enforce)
+    for run in (lambda g: g, jax.jit):
+        np.testing.assert_allclose(run(admodes.grad(f))(0.3), jax.grad(f)(0.3), rtol=1e-12)
+        np.testing.assert_allclose(run(lambda x: admodes.jvp(f, (x,), (1.0,))[1])(0.3), jax.grad(f)(0.3), rtol=1e-12)
+
+
+@pytest.mark.skipif(jc.with_memory_space_constraint_p is None, reason="this jax has no constraint of memory spaces")
+def test_memory_space_constraints():
+    space = jax.typeof(jnp.ones(3)).memory_space
+    f = lambda x: jnp.sum(jc.with_memory_space_constraint_p.bind(jnp.sin(x), memory_space=space) * x)
+    x = jnp.arange(1.0, 4.0)
+    np.testing.assert_allclose(admodes.grad(f)(x), np.sin(x) + x * np.cos(x), rtol=1e-12)
+    np.testing.assert_allclose(admodes.jvp(f, (x,), (x,))[1], np.sum((np.sin(x) + x * np.cos(x)) * x), rtol=1e-12)
+
+
+@pytest.mark.skipif(
+    not hasattr(xla_metadata, "xla_metadata_call2"), reason="this jax has no metadata of derived computations"
+)
+@pytest.mark.parametrize("ad_metadata", ["same", "drop", {"group": "backward"}])
+def test_metadata_of_derived_computations(ad_metadata):
+    f = xla_metadata.xla_metadata_call2(lambda x: jnp.sin(x) * x, {"group": "forward"}, ad_metadata=ad_metadata)
+    for run in (lambda g: g, jax.jit):
+        np.testing.assert_allclose(run(admodes.grad(f))(0.3), jax.grad(f)(0.3), rtol=1e-12)
+        np.testing.assert_allclose(run(lambda x: admodes.jvp(f, (x,), (1.0,))[1])(0.3), jax.grad(f)(0.3), rtol=1e-12)

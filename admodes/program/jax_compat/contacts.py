@@ -32,7 +32,7 @@ TABLE = (
     ("0.10", "interpreters.partial_eval", "ensure_enum Recompute"),
     ("0.10", "linear_util", "wrap_init"),
     ("0.10", "api_util", "debug_info check_callable"),
-    ("0.10", "traceback_util", "api_boundary"),
+    ("0.10", "traceback_util", "api_boundary register_exclusion as hide_frames"),
     ("0.10", "source_info_util", "current summarize is_user_filename register_exclusion user_context"),
     ("0.10", "effects", "remat_allowed_effects"),
     ("0.10", "util", "weakref_lru_cache"),
@@ -54,11 +54,15 @@ TABLE = (
     ("0.10", "state.primitives", "addupdate_p get_p swap_p"),
     # -- shard_map
     ("0.10", "shard_map", "shard_map_p _all_newly_manual_mesh_names _unmentioned2"),
+    # -- meshes and processes
+    ("0.10", "mesh", "get_concrete_mesh use_abstract_mesh empty_abstract_mesh"),
+    ("0.10", "distributed", "global_state"),
     # -- calls, branches and loops
     ("0.10", "pjit", "jit_p layout_constraint_p reshard_p sharding_constraint_p"),
     ("0.10", "lax.control_flow.conditionals", "cond_p"),
     ("0.10", "lax.control_flow.loops", "scan_p while_p"),
-    ("0.11", "core", "eval_jaxpr_p?"),
+    ("0.10", "lax.eval_jaxpr", "eval_jaxpr_p"),
+    ("0.11", "core", "eval_jaxpr_p"),
     ("0.10", "ad_checkpoint", "name_p remat_p"),
     ("0.10", "compute_on", "compute_on_p"),
     ("0.10", "jax.experimental.scheduling_groups", "xla_metadata_call xla_metadata_call_p"),
@@ -67,6 +71,15 @@ TABLE = (
     ("0.10", "custom_batching", "custom_vmap_p"),
     ("0.10", "custom_derivatives", "custom_jvp_call_p custom_vjp_call_p linear_call_p remat_opt_p"),
     ("0.10", "jax.custom_derivatives", "SymbolicZero"),
+    # -- equations that are objects
+    ("0.10", "hijax", "call_hi_primitive_p VJPHiPrimitive as HiPrim HiType CustomVJPTraced OptRemat VmapOf?"),
+    ("0.11", "hijax", "HiPrim CustomJVPTraced?"),
+    ("0.10", "ad_checkpoint", "CheckpointName CustomRemat? RematTraced"),
+    ("0.10", "numpy.hijax", "Nonzero? SearchSorted?"),
+    ("0.11", "lax.control_flow.solves", "CustomRoot? _RootLinearMap as RootLinearMap?"),
+    ("0.12", "numpy.ufuncs", "Frexp? Ldexp?"),
+    ("0.10", "interpreters.ad", "ValAccum"),
+    ("0.11", "jax.experimental.hijax", "ValAccum"),
     # -- calls out of the program
     ("0.10", "callback", "io_callback_p pure_callback_p"),
     ("0.10", "debugging", "debug_callback_p debug_print_p inspect_sharding_p"),
@@ -79,6 +92,9 @@ TABLE = (
     ("0.10", "random", "prng random_gamma_p"),
     ("0.11", "lax.lax", "log2_p? one_minus_square_p?"),
     ("0.12", "lax.lax", "polynomial_p?"),
+    ("0.11", "program_order", "program_order_p?"),
+    ("0.11", "pjit", "relayout_p?"),
+    ("0.12", "state.primitives", "with_memory_space_constraint_p?"),
     # -- sparse arrays, which are imported when the user has imported them
     ("0.10", "jax.experimental.sparse.util", "_csr_to_coo"),
 )

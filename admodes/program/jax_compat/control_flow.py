@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from admodes.program.jax_compat.contacts import contact
-from admodes.program.jax_compat.jaxprs import ClosedJaxpr, close_jaxpr
+from admodes.program.jax_compat.hijax import call_hi_primitive_p, stands_for
+from admodes.program.jax_compat.jaxprs import ClosedJaxpr, close_jaxpr, trace_flat
 from admodes.program.jax_compat.primitives import scan_p, while_p
 
 pack_trees, tree_of_nones = contact("pack_trees"), contact("tree_of_nones")
@@ -113,16 +116,20 @@ def branches(params) -> tuple[ClosedJaxpr, ...]:
     return tuple(map(close_jaxpr, params["branches"]))
 
 
-INLINED = {"closed_call": "call_jaxpr", "core_call": "call_jaxpr", "eval_jaxpr": "call_jaxpr", "jit": "jaxpr"}
+EVALUATED = "jaxpr" if jax.__version_info__ < (0, 11) else "call_jaxpr"  # eval_jaxpr's parameter
+INLINED = {"closed_call": "call_jaxpr", "core_call": "call_jaxpr", "eval_jaxpr": EVALUATED, "jit": "jaxpr"}
 
 
 def inlined(equation) -> ClosedJaxpr | None:
-    """The sub-program of an equation that is a plain call, which may be put in its place; else None."""
+    """What may be put in the place of an equation (the sub-program of a call, what an object stands for); or None."""
+    if equation.primitive is call_hi_primitive_p:
+        prim = equation.params["_prim"]
+        rewritten = stands_for(prim)
+        return None if rewritten is None else trace_flat(rewritten, prim.in_avals_flat, type(prim).__name__)
     name = INLINED.get(equation.primitive.name)
     if name is None:
         return None
-    params = equation.params
-    return close_jaxpr(params[name] if name in params else params["jaxpr"])  # eval_jaxpr's name before jax 0.11
+    return close_jaxpr(equation.params[name])
 
 
 def subprograms(params) -> Sequence[ClosedJaxpr]:

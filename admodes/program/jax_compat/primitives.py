@@ -50,12 +50,16 @@ add_any_p = ad_util.add_jaxvals_p
 new_ref_p = core.ref_p
 xla_metadata_call_p = contact("xla_metadata_call_p")
 
+eval_jaxpr_p = contact("eval_jaxpr_p")
+
 # None where the version of JAX does not have them
 stage_p = contact("stage_p")
-eval_jaxpr_p = contact("eval_jaxpr_p")
 log2_p = contact("log2_p")
 one_minus_square_p = contact("one_minus_square_p")
 polynomial_p = contact("polynomial_p")
+program_order_p = contact("program_order_p")
+relayout_p = contact("relayout_p")
+with_memory_space_constraint_p = contact("with_memory_space_constraint_p")
 
 random_bits_primitives = (  # keys and bits: nothing that could be differentiated
     prng.random_seed_p,

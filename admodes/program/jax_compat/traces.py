@@ -10,6 +10,8 @@ from jax._src import ad_util, core, source_info_util
 from jax._src.interpreters import partial_eval as pe
 from jax.custom_derivatives import SymbolicZero
 
+from admodes.program.jax_compat.contacts import contact
+from admodes.program.jax_compat.hijax import call_hi_primitive_p, face, stands_for
 from admodes.program.jax_compat.jaxprs import trace_flat
 from admodes.program.jax_compat.values import tangent_aval
 
@@ -85,6 +87,12 @@ class DerivativeTrace(Trace):
         raise NotImplementedError
 
     def process_primitive(self, primitive, args, params, /):
+        if primitive is call_hi_primitive_p:
+            rewritten = stands_for(params["_prim"])
+            if rewritten is not None:
+                with core.set_current_trace(self):
+                    return rewritten(*args)
+            primitive = face(primitive, params)
         self.is_applying = True
         try:
             with core.set_current_trace(self.parent_trace):
@@ -181,8 +189,12 @@ def place_of(error: BaseException) -> str:
 
 
 def exclude_from_sources(folder: str) -> None:
-    """Frames of files in ``folder`` are not the user's code."""
+    """Frames of files in ``folder`` are not the user's code: sources do not name them, tracebacks leave them out.
+
+    (With JAX_TRACEBACK_FILTERING=off tracebacks show them, as they show JAX's own.)
+    """
     source_info_util.register_exclusion(folder)
+    contact("hide_frames")(folder)
 
 
 def source_summary(source) -> str:

@@ -11,6 +11,7 @@ from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytr
 from admodes.program.jax_compat.contacts import contact
 
 Aval = core.ShapedArray
+HiType = contact("HiType")  # of values that are not arrays
 float0 = jax.dtypes.float0
 typeof = core.typeof
 to_concrete_value = core.to_concrete_value
@@ -30,8 +31,15 @@ def canonicalize(x):
 
 
 def dtype_of(x):
-    """The dtype that ``x`` has as a JAX value (float0 arrays included)."""
-    return x.dtype if getattr(x, "dtype", None) == float0 else dtypes.dtype(x)
+    """The dtype that ``x`` has as a JAX value (float0 arrays included); None if that is no array."""
+    if getattr(x, "dtype", None) == float0:
+        return x.dtype
+    try:
+        return dtypes.dtype(x)
+    except TypeError:
+        if isinstance(core.typeof(x), HiType):
+            return None
+        raise
 
 
 def is_value(x) -> bool:
@@ -64,7 +72,10 @@ def tangent_aval(aval):
 
 
 def is_differentiable(aval) -> bool:
-    """Whether values of this type carry derivatives: real or complex floating point arrays."""
+    """Whether values of this type carry derivatives: real or complex arrays, users' types with tangents like these."""
+    if isinstance(aval, HiType):
+        tangent = aval.to_tangent_aval()
+        return isinstance(tangent, HiType) or tangent.dtype != float0
     return isinstance(aval, core.ShapedArray) and dtypes.issubdtype(aval.dtype, np.inexact)
 
 
@@ -75,7 +86,17 @@ def is_real(x) -> bool:
 
 def is_reference(aval) -> bool:
     """Whether values of this type are mutable references, through which derivatives would pass unseen."""
-    return not isinstance(aval, (core.ShapedArray, core.AbstractToken))
+    return not isinstance(aval, (core.ShapedArray, core.AbstractToken, HiType))
+
+
+def is_array(x) -> bool:
+    """Whether a value is an array (or a number), not of a type of the user's."""
+    return isinstance(core.typeof(x), core.ShapedArray)
+
+
+def arrays_in(aval) -> list:
+    """The types of the arrays that a value of this type consists of."""
+    return aval.lo_ty() if isinstance(aval, HiType) else [aval]
 
 
 def is_without_derivative(aval) -> bool:
@@ -99,7 +120,8 @@ def zeros(aval):
 
 def tangent_point(aval):
     """Where a function that is linear in a tangent of this type is recorded: at 1, since norms of 0 are degenerate."""
-    return lax.exp(zeros(aval))  # keeps all that the type says
+    zero = zeros(aval)
+    return lax.exp(zero) if is_array(zero) and dtype_of(zero) != float0 else zero  # exp keeps all that the type says
 
 
 def fill_zeros(aval):
