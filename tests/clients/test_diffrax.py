@@ -57,7 +57,7 @@ MANY = dfx.SaveAt(ts=jnp.linspace(0.1, 0.5, 3))
 CASES = [
     Case("Tsit5-recursive", solve(dfx.Tsit5(), RECURSIVE), X, REVERSE),
     Case("Tsit5-recursive-adaptive", solve(dfx.Tsit5(), RECURSIVE, controller=adaptive(), saveat=MANY), X, REVERSE),
-    Case("Tsit5-direct", solve(dfx.Tsit5(), DIRECT, steps=4), X, (*FIRST, "hvp")),
+    Case("Tsit5-direct", solve(dfx.Tsit5(), DIRECT, steps=8), X, (*FIRST, "hvp")),
     Case("Tsit5-backsolve", solve(dfx.Tsit5(), BACKSOLVE), X, REVERSE),
     Case("Tsit5-forward", solve(dfx.Tsit5(), FORWARDS, controller=adaptive()), X, FORWARD),
     Case("Kvaerno5-recursive", solve(dfx.Kvaerno5(), RECURSIVE, controller=adaptive()), X, REVERSE, 1e-6),
