@@ -510,3 +510,9 @@ def test_jacobians_that_are_made_anew_are_not_compiled_again():
     same((value, aux), (2.0 * X, X[0]))
     same(jacobian, jax.jacobian(lambda x: 2.0 * x)(X))
     same(admodes.jacobian(lambda x: 2.0 * x)(X), jacobian)
+
+
+def test_random_keys_among_the_constants_under_jit():
+    key, x = jax.random.key(3), jnp.arange(3.0)
+    f = lambda x: x**2 * jax.random.normal(key, x.shape)
+    np.testing.assert_allclose(jax.jit(admodes.jacobian(f))(x), jax.jacobian(f)(x), rtol=1e-12)
