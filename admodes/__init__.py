@@ -20,10 +20,12 @@ for _layer in (
     "sparse",
     "planner",
     "nonsmooth",
+    "stand_in.py",
 ):  # source lines in errors are the user's, not ours
     _jc.exclude_from_sources(str(_Path(__file__).parent / _layer))
 
 _LATE = {
+    "as_jax": "admodes.stand_in",
     "block_jacobian": "admodes.planner.parts",
     "checkpoint": "admodes.modes.checkpoint",
     "choose_mode": "admodes.planner.untraced",
@@ -58,6 +60,7 @@ def __getattr__(name: str):
 __version__ = "0.1.0"
 
 __all__ = [
+    "as_jax",
     "block_jacobian",
     "checkpoint",
     "choose_mode",

@@ -22,6 +22,7 @@ LAYERS = (
     ("planner",),
     ("explain", "draw", "problems"),
     ("compare",),
+    ("stand_in",),
     ("cli",),
     ("__main__",),
     ("__init__",),

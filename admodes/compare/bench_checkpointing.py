@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 
 import admodes
+from admodes.compare import jax_ad
 from admodes.compare.bench import Benchmark, Goal, failure_of, worst
 from admodes.compare.check import errors
 from admodes.compare.measure import interleave, keep_memory, paired_ratio, size_ratio, temp_bytes
@@ -211,7 +212,7 @@ def nets(rounds: int, layers: int = LAYERS, batch: int = 512, units: int = 128, 
             "jax.checkpoint, layers": partial(net, kept=jax.checkpoint),
             "jax.checkpoint, segments": segmented,
         }
-        contenders = {name: build(jax.value_and_grad(f), weights, x) for name, f in others.items()}
+        contenders = {name: build(jax_ad.value_and_grad(f), weights, x) for name, f in others.items()}
         plain, *limits = (contenders[name].bytes for name in others)
         names = [f"{kind}, as layers", f"{kind}, as segments", f"{kind}, a tenth"]
         for name, limit in zip(names, (*limits, plain // part), strict=True):
@@ -258,7 +259,7 @@ def whiles(rounds: int, longest: Mapping[int, int] = LONGEST) -> Iterator[Case]:
             args = state(size), jnp.asarray(length)
             name = f"{length} steps of {size}"
             ours = build(admodes.value_and_grad(admodes.checkpoint(while_loop, slots=SLOTS)), *args)
-            contenders = {name: ours, "equinox": build(jax.value_and_grad(theirs), *args)}
+            contenders = {name: ours, "equinox": build(jax_ad.value_and_grad(theirs), *args)}
             yield from beside("while", contenders, [(name, "equinox")], rounds)
 
 
@@ -279,7 +280,7 @@ def stored(rounds: int, lengths=(1000, 10_000, 100_000), sizes=(10, 1000)) -> It
                 f"revolve, {more} slots and tapes": admodes.checkpoint(f, slots=more, tapes=more),
             }
             fewest = {f"revolve, {few} slots and tapes": admodes.checkpoint(f, slots=few, tapes=few)}
-            contenders = {"jax.grad": build(jax.value_and_grad(f), x)}
+            contenders = {"jax.grad": build(jax_ad.value_and_grad(f), x)}
             for name, g in (ours | fewest).items():
                 contenders[f"{length} steps of {size}, {name}"] = build(admodes.value_and_grad(g), x)
             cases = beside("full storage", contenders, [(name, "jax.grad") for name in [*contenders][1:]], rounds)

@@ -15,6 +15,7 @@ import numpy as np
 
 import admodes
 from admodes import problems
+from admodes.compare import jax_ad
 from admodes.compare.bench import (
     Benchmark,
     Goal,
@@ -153,8 +154,8 @@ def contenders(fun: Callable, args, format: Any) -> dict[str, Callable[[], Calla
     """By name, what makes a function of ``args`` that returns the Jacobian; to make it is part of a first call."""
     makers: dict[str, Callable[[], Callable]] = {
         "admodes": lambda: admodes.jacobian(_anew(fun), format=format),
-        "jacfwd": lambda: jax.jacfwd(_anew(fun)),
-        "jacrev": lambda: jax.jacrev(_anew(fun)),
+        "jacfwd": lambda: jax_ad.jacfwd(_anew(fun)),
+        "jacrev": lambda: jax_ad.jacrev(_anew(fun)),
     }
     if not without_asdex():
         import asdex

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 import admodes
+from admodes.compare import jax_ad
 from admodes.compare.bench import Benchmark, Goal, failure_of
 from admodes.compare.check import errors
 from admodes.compare.measure import interleave, keep_memory, measure, paired_ratio, size_ratio
@@ -111,7 +112,7 @@ def derivative(library, mode: str, workload: Workload) -> tuple[Callable, tuple]
 def run_case(workload: Workload, mode: str, *, rounds: int, builds: int, eager_rounds: int) -> Case:
     """Measure one derivative of one workload by admodes and by JAX."""
     functions = {}
-    for name, library in (("admodes", admodes), ("jax", jax)):
+    for name, library in (("admodes", admodes), ("jax", jax_ad)):
         functions[name], args = derivative(library, mode, workload)
     args = jax.tree_util.tree_map(jax.numpy.asarray, args)
     try:

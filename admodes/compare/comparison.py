@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from admodes.compare import jax_ad
 from admodes.compare.check import errors
 from admodes.compare.fallback import borrowing
 from admodes.compare.measure import Measurement, measure, paired_ratio
@@ -36,8 +37,8 @@ class Strategy:
     oracle: Callable[..., Callable]
 
 
-FORWARD = Strategy("forward", jacfwd, lambda n, m: n, jax.jacfwd)
-REVERSE = Strategy("reverse", jacrev, lambda n, m: m, jax.jacrev)
+FORWARD = Strategy("forward", jacfwd, lambda n, m: n, jax_ad.jacfwd)
+REVERSE = Strategy("reverse", jacrev, lambda n, m: m, jax_ad.jacrev)
 STRATEGIES = {strategy.name: strategy for strategy in (FORWARD, REVERSE)}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from admodes.compare import jax_ad
 from admodes.program import jax_compat as jc
 from admodes.rules.lent import LentRule
 from admodes.rules.table import lookup, register, unregister
@@ -70,7 +71,7 @@ def _push_by_jax(used, primitive, primals, tangents, params) -> tuple[list, list
     used(primitive.name)
     active = [t is not None for t in tangents]
     given = tuple(p for p, on in zip(primals, active, strict=True) if on)
-    outs, ts = jax.jvp(
+    outs, ts = jax_ad.jvp(
         _of_active(primitive, primals, active, params), given, tuple(t for t in tangents if t is not None)
     )
     return outs, [t if jc.is_differentiable(jc.typeof(o)) else None for o, t in zip(outs, ts, strict=True)]

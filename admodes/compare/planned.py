@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import jax
-
+from admodes.compare import jax_ad
 from admodes.compare.comparison import Strategy
 from admodes.planner.candidates import Candidate
 from admodes.planner.decision import Settings, decide
@@ -26,7 +25,7 @@ def strategies(
     ['accumulation', 'compressed forward', 'compressed reverse']
     """
     task = request("compare", fun, argnums, False, holomorphic).call(args, {}).task()
-    oracle = jax.jacfwd if task.n <= task.m else jax.jacrev
+    oracle = jax_ad.jacfwd if task.n <= task.m else jax_ad.jacrev
     found = sorted(decide(task, Settings(objective="memory")).candidates, key=lambda c: c.seconds)
     return [_strategy(c, oracle) for c in found if c.name not in ("forward", "reverse")]
 

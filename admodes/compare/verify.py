@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.tree_util import tree_leaves
 
+from admodes.compare import jax_ad
 from admodes.compare.check import errors
 from admodes.errors import AdmodesError, ColoringError
 from admodes.modes.forward import jacfwd
@@ -122,7 +123,7 @@ def _findings(fun, args, argnums, holomorphic, rtol) -> Iterator[Finding]:
 def _oracles(fun, args, argnums, holomorphic) -> list:
     """JAX's Jacobian by each of the modes that it has (a custom_vjp has no forward mode, a while loop no reverse)."""
     found, failure = [], None
-    for mode in (jax.jacfwd, jax.jacrev):
+    for mode in (jax_ad.jacfwd, jax_ad.jacrev):
         try:
             found.append(mode(fun, argnums, holomorphic=holomorphic)(*args))
         except (TypeError, ValueError) as error:

@@ -46,7 +46,8 @@ def pair(out):
     """What a function with auxiliary data returned; TypeError unless it is (output, auxiliary data)."""
     if not isinstance(out, (tuple, list)) or len(out) != 2:
         raise TypeError(
-            f"with has_aux=True, the function must return a pair (output, auxiliary_data), but got {_describe(out)}"
+            "with has_aux=True, the function must return a two-element tuple (output, auxiliary_data), but got "
+            f"{_describe(out)}"
         )
     return out
 

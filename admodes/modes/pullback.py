@@ -91,8 +91,9 @@ class Pullback:
     def __call__(self, *cotangents):
         if len(cotangents) != 1:
             raise TypeError(
-                f"the pullback of {self.name} takes one argument, a cotangent with the structure of the output "
-                f"(even if that is a tuple), but got {len(cotangents)} arguments. Pass them as one tuple."
+                f"the function returned by admodes.vjp applied to {self.name} takes one argument, a cotangent with the "
+                f"structure of the output (even if that is a tuple), but got {len(cotangents)} arguments. Pass them as "
+                "one tuple."
             )
         return tree_unflatten(self.in_tree, self._pull(cotangents[0]))
 

@@ -92,7 +92,7 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
     # A vmapped cond gives a branch that is not taken the stopped copy of an operand: select(p, stopped x, x), whose
     # value is x all the same. Recorded as linear it is x: the copy, which is not linear in x, has no part in it.
     if recorder.linear and primitive is lax.select_n_p:
-        slots = tuple(None if _is_stopped(s, slots) else s for s in slots)  # of t and stop_gradient(t), only t
+        slots = tuple(None if _is_stopped(s, slots) else s for s in slots)
     out_slots = recorder.append(slots, jacobian, outs)
     if primitive is jc.stop_gradient_p:
         out_slots[0].entry.stops = slots[0]

@@ -79,6 +79,7 @@ def value_and_grad(
             "memory_limit has no schedule for ties='lexicographic', which decides as it goes: leave out one"
         )
     sweep = partial(vjp, nan_safe=nan_safe or lexicographic, ties="jax" if lexicographic else ties)
+    interpreter_for(nan_safe, "jax" if lexicographic else ties)  # an unknown policy is an error before any call
     approach = limited(limit) if limit else approached if lexicographic else None
     return differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach)
 

@@ -81,5 +81,6 @@ def content(value) -> tuple:
     """What tells one constant from another: its entries, if a plan may use them."""
     if not is_known(value):
         return "unknown", str(jc.typeof(value))
-    array = np.asarray(jax.random.key_data(value) if jc.is_extended(jc.dtype_of(value)) else value)
+    with jax.ensure_compile_time_eval():  # the words of a key are known, whoever traces
+        array = np.asarray(jax.random.key_data(value) if jc.is_extended(jc.dtype_of(value)) else value)
     return str(jc.typeof(value)), array.shape, hashlib.sha256(array.tobytes()).hexdigest()

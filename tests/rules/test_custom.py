@@ -333,3 +333,25 @@ def test_an_array_among_nondiff_argnums_is_explained(around):
     for derivative in (admodes.grad, admodes.jacfwd, admodes.jacobian):
         with pytest.raises(jax.errors.UnexpectedTracerError, match=r"nondiff_argnums .* make it an ordinary argument"):
             derivative(fun)(1.5, 2.0)
+
+
+def test_a_selection_between_a_tangent_and_zero_in_a_rule_keeps_the_tangent():
+    """relu selects so: its gradient must not vanish behind another operation."""
+    x = jnp.array([-1.0, 0.5, 2.0, -3.0])
+    gradient = admodes.grad(lambda x: jnp.sum(jax.nn.relu(x * 2.0)))(x)
+    np.testing.assert_array_equal(gradient, [0.0, 2.0, 2.0, 0.0])
+
+
+def test_an_integer_that_is_differentiated_beside_floats_has_no_tangent_point():
+    @jax.custom_jvp
+    def power(x, n):
+        return x**n
+
+    @power.defjvp
+    def _(primals, tangents):
+        x, n = primals
+        return power(x, n), n * power(x, n - 1) * tangents[0]
+
+    (dx, dn) = admodes.vjp(power, 2.0, 3)[1](1.0)
+    assert dx == 12.0
+    assert dn.dtype == jax.dtypes.float0

@@ -8,6 +8,8 @@ import pytest
 from jax import numpy as jnp
 from jax.custom_derivatives import linear_call
 from jax.experimental import compute_on, scheduling_groups, xla_metadata
+from jax.extend.core import Primitive
+from jax.interpreters import ad
 from oracle import check, sample
 
 import admodes
@@ -163,6 +165,18 @@ def test_fwd_of_custom_vjp_that_remat_may_drop():
     expected = jax.jvp(jax.grad(f), (x,), (t,))
     np.testing.assert_allclose(admodes.jvp(admodes.grad(f), (x,), (t,)), expected)
     np.testing.assert_allclose(admodes.grad(admodes.grad(f))(x), -np.sin(x))
+
+
+def test_a_token_is_an_operand_without_derivative():
+    """An application that is ordered by a token (``lax.create_token``), by a rule that is registered with JAX."""
+    ordered = Primitive("ordered")
+    ordered.def_impl(lambda x, token: 2 * x)
+    ordered.def_abstract_eval(lambda x, token: x)
+    ad.defjvp(ordered, lambda g, x, token: 2 * g, None)
+    token = jax.lax.create_token(0)
+    y, dy = admodes.jvp(lambda x: ordered.bind(x, token), (1.5,), (1.0,))
+    assert (y, dy) == (3.0, 2.0)
+    assert admodes.grad(lambda x: ordered.bind(x, token))(1.5) == 2.0
 
 
 @pytest.mark.skipif(jc.program_order_p is None, reason="this jax has no program_order")

@@ -407,7 +407,7 @@ def test_arguments_as_those_of_jacobian():
             sparsity(lambda x: x * 2.0, wrong)
     with pytest.raises(TypeError, match="argument 0 is 'text'"):
         sparsity(lambda x: 2.0, "text")
-    with pytest.raises(TypeError, match="must return a pair"):
+    with pytest.raises(TypeError, match="two-element tuple"):
         sparsity(lambda x: x, x, has_aux=True)
 
 

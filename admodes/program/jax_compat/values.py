@@ -111,7 +111,7 @@ def is_real(x) -> bool:
 
 def is_reference(aval) -> bool:
     """Whether values of this type are mutable references, through which derivatives would pass unseen."""
-    return not isinstance(aval, (core.ShapedArray, HiType))
+    return not isinstance(aval, (core.ShapedArray, core.AbstractToken, HiType))
 
 
 def is_array(x) -> bool:
@@ -146,7 +146,7 @@ def zeros(aval):
 def tangent_point(aval):
     """Where a function that is linear in a tangent of this type is recorded: at 1, since norms of 0 are degenerate."""
     zero = zeros(aval)
-    return lax.exp(zero) if is_array(zero) else zero  # exp keeps all that the type says
+    return lax.exp(zero) if is_array(zero) and dtype_of(zero) != float0 else zero  # exp keeps all that the type says
 
 
 def fill_zeros(aval):
