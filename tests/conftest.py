@@ -1,6 +1,11 @@
-"""Settings for every test: 64-bit values, reproducible compilation. They must come before JAX starts its backend."""
+"""Settings for every test: 64-bit values, reproducible compilation, nothing from the user's cache folder.
+
+They must come before JAX starts its backend.
+"""
 
 import os
+import shutil
+import tempfile
 from importlib.metadata import version
 
 # Batched LAPACK calls can block the concurrency-optimized scheduler for ever on two cores; with excess precision
@@ -16,7 +21,12 @@ BEFORE_0_11 = ("--xla_cpu_use_fusion_emitters=false",)  # later versions do not 
 OLD = tuple(map(int, version("jax").split(".")[:2])) < (0, 11)
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS, *(BEFORE_0_11 if OLD else ())]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["ADMODES_CACHE"] = CACHE = tempfile.mkdtemp(prefix="admodes-tests-")  # one for each process of pytest
 
 import jax  # noqa: E402  (reads the environment)
 
 jax.config.update("jax_enable_x64", True)
+
+
+def pytest_unconfigure():
+    shutil.rmtree(CACHE, ignore_errors=True)

@@ -134,12 +134,13 @@ def in_dtype(tree: Any, dtype: str) -> Any:
 def calibrate_machine(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from admodes.planner.machine import as_rows, cache_directory, calibrate
+    from admodes.planner import cache
+    from admodes.planner.machine import as_rows, calibrate
     from admodes.tables import table
 
     with output(options) as write:
         found = calibrate(progress_line)
-        write(asdict(found), table("", ["a unit of", "takes"], as_rows(found)), f"kept in {cache_directory()}")
+        write(asdict(found), table("", ["a unit of", "takes"], as_rows(found)), f"kept in {cache.file()}")
 
 
 def explain_problem(options: argparse.Namespace) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import functools
+import importlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any, ClassVar
 
 import jax
@@ -13,12 +15,17 @@ import jax
 import admodes
 from admodes.tables import plain, table
 
-WITHOUT_ASDEX = "asdex is not installed (pip install 'admodes[bench]'): its columns stay empty"
 
-
-def asdex_is_installed() -> bool:
-    """Whether there is the other library of sparse Jacobians to compare with."""
-    return importlib.util.find_spec("asdex") is not None
+@functools.cache
+def without_asdex() -> str:
+    """Why there is no asdex, the other library of sparse Jacobians, to compare with; empty if there is."""
+    try:
+        importlib.import_module("asdex")
+    except (ImportError, AttributeError) as error:  # it uses internals of JAX, which not every version has
+        if getattr(error, "name", None) == "asdex":
+            return "asdex is not installed (pip install 'admodes[bench]')"
+        return f"asdex {version('asdex')} does not import on jax {jax.__version__}: {error}"
+    return ""
 
 
 def failure_of(error: Exception) -> str:

@@ -16,12 +16,11 @@ import numpy as np
 import admodes
 from admodes import problems
 from admodes.compare.bench import (
-    WITHOUT_ASDEX,
     Benchmark,
     Goal,
-    asdex_is_installed,
     failure_of,
     geometric_mean,
+    without_asdex,
     worst,
 )
 from admodes.compare.check import errors
@@ -157,7 +156,7 @@ def contenders(fun: Callable, args, format: Any) -> dict[str, Callable[[], Calla
         "jacfwd": lambda: jax.jacfwd(_anew(fun)),
         "jacrev": lambda: jax.jacrev(_anew(fun)),
     }
-    if asdex_is_installed():
+    if not without_asdex():
         import asdex
 
         makers["asdex"] = lambda: asdex.jacobian(_anew(fun), *args, output_format=format)
@@ -266,8 +265,8 @@ def bench_jacobians(
       builds: samples of the time of a first call.
       progress: called with a line before each case.
     """
-    if not asdex_is_installed():
-        progress(WITHOUT_ASDEX)
+    if why := without_asdex():
+        progress(f"{why}: its columns stay empty")
     keep_memory()
     cases = []
     for name in subjects:

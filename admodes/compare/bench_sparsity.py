@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from admodes import problems
-from admodes.compare.bench import WITHOUT_ASDEX, Benchmark, Goal, asdex_is_installed
+from admodes.compare.bench import Benchmark, Goal, without_asdex
 from admodes.sparse import coloring, hessian_sparsity, sparsity
 from admodes.tables import count, seconds
 
@@ -63,7 +63,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Case:
-    """A pattern by admodes, and by asdex if that is installed."""
+    """A pattern by admodes, and by asdex if there is one."""
 
     name: str
     admodes: Found
@@ -169,13 +169,13 @@ def bench_sparsity(
 
     ``progress`` is called with a line before each.
     """
-    if not asdex_is_installed():
-        progress(WITHOUT_ASDEX)
+    if why := without_asdex():
+        progress(f"{why}: its columns stay empty")
     cases = []
     for name in subjects:
         progress(name)
         subject = SUBJECTS[name]
         mine = apart(ours, subject)
-        others = apart(theirs, subject) if asdex_is_installed() else None
+        others = None if without_asdex() else apart(theirs, subject)
         cases.append(Case(name, mine, others))
     return SparsityBenchmark(tuple(cases))

@@ -274,5 +274,5 @@ _SPECIAL = {
     jc.custom_vjp_call_p: _custom_vjp,
     jc.while_p: _while,
     jc.jit_p: _inlined("jaxpr"),
-    jc.eval_jaxpr_p: _inlined("call_jaxpr"),
+    jc.eval_jaxpr_p: _inlined(jc.EVALUATED),
 }

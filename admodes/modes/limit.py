@@ -15,6 +15,7 @@ from admodes.modes import checks
 from admodes.modes.budget import Costs, Schedules
 from admodes.modes.interpreter import INTERPRETER
 from admodes.program import jax_compat as jc
+from admodes.program.agreement import temporary_bytes
 from admodes.program.blocks import Chain, chain, is_loop
 from admodes.program.evaluate import evaluate
 from admodes.program.identity import callbacks, digest, has_rules
@@ -50,7 +51,8 @@ def within(limit: int, fun: Callable, args: tuple) -> Callable:
     n, avals = len(program.inputs), opened.in_avals
     whole = _gradient(partial(evaluate, opened), avals, n)
     sweeps = [from_jaxpr(jc.trace_flat(whole, avals, "gradient"))] if has_rules(program) else []
-    scheduled = _fitting(_Task((digest(opened, *sweeps), callbacks(program)), opened, n), limit)
+    types = tuple(map(jc.placed, (*leaves, *values)))
+    scheduled = _fitting(_Task((digest(opened, *sweeps), callbacks(program)), opened, n, types), limit)
     return lambda *args: tree_unflatten(structure[0], scheduled(*tree_leaves(args), *values))
 
 
@@ -61,11 +63,15 @@ def limited(limit: int) -> Callable:
 
 @dataclass(frozen=True)
 class _Task:
-    """A program of which the first ``n`` inputs are differentiated; equal to others of the same key."""
+    """A program of which the first ``n`` inputs are differentiated; equal to others of the same key.
+
+    ``types`` are those of its inputs, with the devices that these are on.
+    """
 
     key: tuple
     program: Program = field(compare=False)
     n: int
+    types: tuple
 
 
 @lru_cache(64)
@@ -93,7 +99,7 @@ class _Search:
     """
 
     def __init__(self, task: _Task, limit: int):
-        self.n, self.limit, self.least = task.n, limit, sys.maxsize
+        self.n, self.types, self.limit, self.least = task.n, task.types, limit, sys.maxsize
         self.plain = chain(task.program)
         self.everything = tuple(range(len(self.plain)))
         self.measured: dict = {}
@@ -159,9 +165,8 @@ class _Search:
         """The bytes that the compiled gradient needs beside arguments and results."""
         key = steps.loops, nest
         if key not in self.measured:
-            avals = steps.program.in_avals
-            gradient = _gradient(lambda *xs: steps.evaluate(nest, xs), avals, self.n)
-            self.measured[key] = jc.temporary_bytes(gradient, *avals)
+            gradient = _gradient(lambda *xs: steps.evaluate(nest, xs), steps.program.in_avals, self.n)
+            self.measured[key] = temporary_bytes(jax.jit(gradient).lower(*self.types))
         return self.measured[key]
 
 

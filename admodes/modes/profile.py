@@ -14,6 +14,7 @@ from admodes.modes.flat import flat_function
 from admodes.modes.interpreter import INTERPRETER, Interpreter
 from admodes.modes.tape import Recorder
 from admodes.program import jax_compat as jc
+from admodes.program.agreement import temporary_bytes
 from admodes.program.blocks import aval_bytes
 from admodes.tables import count, plain, table
 
@@ -158,4 +159,4 @@ def _temporaries(fun: Callable, args: tuple) -> int:
         outs, tape = INTERPRETER.record_function(flat, xs, [jc.is_differentiable(jc.typeof(x)) for x in xs])
         return outs, tape.pull(tuple(jc.one(x) if jc.is_differentiable(jc.typeof(x)) else None for x in outs))
 
-    return jc.temporary_bytes(pullback, *leaves)
+    return temporary_bytes(jax.jit(pullback).lower(*leaves))

@@ -24,7 +24,7 @@ from admodes.program.evaluate import bind, run
 from admodes.program.ir import from_jaxpr
 from admodes.rules.effects import Refused
 from admodes.rules.references import check_references
-from admodes.rules.table import LocalRule, ZeroRule, lookup
+from admodes.rules.table import LocalRule, lookup
 
 NOT_LINEAR = (
     "the rule of a custom_jvp function must be linear in the tangents (of a custom_vjp function: in the cotangents), "
@@ -65,9 +65,10 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
     slots = tuple(v.slot for v in values)
     active = tuple(s is not None for s in slots)
     rule = lookup(primitive)
-    if not any(active) or (isinstance(rule, ZeroRule) and not recorder.linear):
+    local = isinstance(rule, LocalRule)
+    if not any(active) or (local and not recorder.linear and rule.is_zero(primals)):
         return [Recorded(out) for out in outs or bind(primitive, primals, params)]
-    if rule is not None and not isinstance(rule, LocalRule):
+    if rule is not None and not local:
         return list(map(Recorded, *rule.record(interpreter, recorder, primitive, primals, slots, params)))
     if rule is None:
         check_references(primitive, primals)
@@ -88,6 +89,8 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
                 return NotLinear(NOT_LINEAR.format(primitive.name, place), domain, tuple(map(jc.typeof, outs)))
             return interpreter.jacobian(rule, primitive, outs, primals, active, params)
 
+    # A vmapped cond gives a branch that is not taken the stopped copy of an operand: select(p, stopped x, x), whose
+    # value is x all the same. Recorded as linear it is x: the copy, which is not linear in x, has no part in it.
     if recorder.linear and primitive is lax.select_n_p:
         slots = tuple(None if s and s.entry and s.entry.stops in slots[1:] else s for s in slots)
     out_slots = recorder.append(slots, jacobian, outs)

@@ -23,12 +23,19 @@ import numpy as np
 
 from admodes.planner.elimination import Rule, bits, closure, free_edges, mask
 from admodes.planner.graph import ScalarGraph
+from admodes.program.agreement import Clock
 
 UNLIMITED = 2**30
+CUT = 20  # steps for each edge and vertex that a pair of cuts takes
 
 
 def lower_bound(
-    graph: ScalarGraph, rule: Rule = "all", sizes: Sequence[int] | None = None, *, seconds: float = 2.0
+    graph: ScalarGraph,
+    rule: Rule = "all",
+    sizes: Sequence[int] | None = None,
+    *,
+    seconds: float = 2.0,
+    clock: Clock | None = None,
 ) -> int:
     """A proven lower bound of the multiplications of every elimination order.
 
@@ -45,10 +52,12 @@ def lower_bound(
     weights = np.ones(graph.vertices, np.int32) if sizes is None else np.asarray(sizes, np.int32)
     before = _Cuts(edges, graph.inputs, graph.topological, weights)
     after = _Cuts([(w, u, free) for u, w, free in edges], graph.outputs, graph.topological[::-1], weights)
-    total, end = 0, time.process_time() + seconds
+    clock = clock or Clock(time.process_time)
+    total, end = 0, clock.now() + seconds
     for v in graph.intermediates:
-        if time.process_time() > end:
+        if clock.now() > end:
             break
+        clock.worked(CUT * (len(edges) + graph.vertices))
         into = before.smallest(v)
         total += int(weights[v]) * into * after.smallest(v) if into else 0
     return total

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from admodes.planner.machine import Machine
 from admodes.planner.network import whole_arrays
 from admodes.planner.result import LARGEST, Dense, Nonzeros
 from admodes.planner.seeded import compressed, forward, reverse
-from admodes.planner.task import Task
+from admodes.planner.task import REFUSALS, Task
 from admodes.planner.work import Work, conversion, work
 from admodes.program.ir import Program
 from admodes.rules.derived import keep
@@ -95,6 +95,24 @@ class Candidate:
         }
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A way to the Jacobian that the function itself rules out: a derivative rule in it raised this error.
+
+    A rule of the user's may be for one mode only (a function may be differentiable in reverse mode and refuse the
+    forward one), so that one candidate cannot be built where another can.
+    """
+
+    name: str
+    error: Exception
+
+    @property
+    def reason(self) -> str:
+        """The first line of the error, and its class."""
+        lines = str(self.error).strip().splitlines()
+        return f"{type(self.error).__name__}: {lines[0] if lines else 'no message'}"
+
+
 def candidate(method: Method, task: Task, machine: Machine, form: str) -> Candidate:
     """Predict what a method costs, the writing of the result in the form that is wanted included."""
     done = method.work(task)
@@ -105,21 +123,48 @@ def candidate(method: Method, task: Task, machine: Machine, form: str) -> Candid
 
 
 def candidates(
-    task: Task, machine: Machine, form: str, options: dict, objective: str = "time", whole: bool = True
+    task: Task,
+    machine: Machine,
+    form: str,
+    options: dict,
+    objective: str = "time",
+    whole: bool = True,
+    refused: list[Refusal] | None = None,
 ) -> Iterator[Candidate]:
     """The candidates for a task: plain modes always, the others where the structure of the Jacobian offers them.
+
+    A candidate that a derivative rule in the function refuses is left out, and enters the list ``refused``.
 
     For the objective ``"time"`` colorings are improved only where that might make them the fastest; for
     ``"multiplications"`` an elimination order is searched, which takes seconds. Networks of arrays are taken as a
     ``whole``, not in parts.
     """
     least = math.inf
+    refused = [] if refused is None else refused
 
     def cost(method: Method) -> Candidate:
         nonlocal least
         found = candidate(method, task, machine, form)
         least = min(least, found.seconds)
         return found
+
+    def offered(name: str, make: Callable[[], Candidate | None]) -> Iterator[Candidate]:
+        try:
+            found = make()
+        except REFUSALS as error:
+            refused.append(Refusal(name, error))
+        else:
+            if found is not None:
+                yield found
+
+    def costed(method: Method | None) -> Candidate | None:
+        return None if method is None else cost(method)
+
+    def accumulated(make: Callable[[], Accumulated]) -> Candidate | None:
+        try:
+            return cost(make())
+        except (TooLarge, PlanningError):  # no small program, too large, or complex
+            return None
 
     def colored(kind: str) -> Candidate:
         if objective == "time" and kind in ("column", "row") and max(pattern.shape) < SMALL:
@@ -129,36 +174,36 @@ def candidates(
                 return quick
         return cost(compressed(coloring(pattern, kind, budget=COLORING_SECONDS, shapes=grids(task, kind)), **options))
 
+    forwards = offered("forward", lambda: cost(forward(task, **options)))
+    reversed_ = offered("reverse", lambda: cost(reverse(task, **options)))
     if task.is_varying:
-        yield cost(forward(task, **options) if task.symmetric else reverse(task, **options))
+        yield from forwards if task.symmetric else reversed_
         return
     if form != "compressed":
-        yield cost(forward(task, **options))
+        yield from forwards
         if task.rows_allowed:
-            yield cost(reverse(task, **options))
+            yield from reversed_
         if objective in ("multiplications", "flops") and task.is_real:
-            with contextlib.suppress(TooLarge, PlanningError):  # no small program
-                yield cost(Accumulated(searched(task), "elimination"))
+            yield from offered("elimination", lambda: accumulated(lambda: Accumulated(searched(task), "elimination")))
         if form == "dense" and (min(task.n, task.m) <= 1 or task.is_laid_out):
             return  # one pass is enough, or other ways would lose the layout
-        if options.get("mesh") is None and (known := matrix_product(task)) is not None:
-            yield cost(known)
+        if options.get("mesh") is None and not task.is_laid_out:
+            yield from offered("matrix product", lambda: costed(matrix_product(task)))
     pattern = task.pattern
     sparse = pattern.nnz < DENSE * task.n * task.m and (form != "dense" or task.n * task.m <= LARGEST)
-    alone = form == "compressed" or options.get("mesh") is not None  # only products with seeds will do
+    # only products with seeds will do
+    alone = form == "compressed" or options.get("mesh") is not None or task.is_laid_out
     if sparse and not alone:
-        if (found := blocked(task, machine)) is not None:
-            yield cost(found)
-        with contextlib.suppress(TooLarge, PlanningError):  # too large, or complex
-            yield cost(Accumulated(accumulation(rows_only(task), task.active, most_products=PRODUCTS)))
+        yield from offered("blocks", lambda: costed(blocked(task, machine)))
+        nonzeros = lambda: Accumulated(accumulation(rows_only(task), task.active, most_products=PRODUCTS))
+        yield from offered("accumulation", lambda: accumulated(nonzeros))
     elif not alone:
-        if (cut := chained(task, machine, lambda part: best(part, machine))) is not None:
-            yield cost(cut)
-        if whole and (arrays := whole_arrays(task, objective)) is not None:
-            yield cost(arrays)
+        yield from offered("cuts", lambda: costed(chained(task, machine, lambda part: best(part, machine))))
+        if whole:
+            yield from offered("network", lambda: costed(whole_arrays(task, objective)))
     if sparse or form == "compressed":
         for kind in kinds(task):
-            yield colored(kind)
+            yield from offered(f"{kind} coloring", partial(colored, kind))
 
 
 def kinds(task: Task) -> list[str]:
@@ -183,7 +228,11 @@ def grids(task: Task, kind: str) -> tuple:
 
 def best(task: Task, machine: Machine, form: str = "dense") -> Candidate:
     """The candidate of the least predicted time for a part of a chain."""
-    return min(candidates(task, machine, form, {}, whole=False), key=lambda c: c.seconds)
+    refused: list[Refusal] = []
+    found = list(candidates(task, machine, form, {}, whole=False, refused=refused))
+    if not found:
+        raise refused[0].error
+    return min(found, key=lambda c: c.seconds)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ import numpy as np
 
 from admodes.program import jax_compat as jc
 from admodes.program.ir import Const, Equation, Program
-from admodes.rules.table import ZeroRule, lookup
+from admodes.rules.table import LocalRule, lookup
 
 UNBOUNDED = 2**30
 MOST_CUTS = 24  # the dynamic program takes the cube of their number
@@ -61,7 +61,9 @@ class Flow:
         for k, equation in enumerate(program.equations):
             reads = tuple(self.carries.intersection(equation.slots))
             writes: tuple[int, ...] = ()
-            if reads and not isinstance(lookup(equation.primitive), ZeroRule):
+            rule = lookup(equation.primitive)
+            zero = isinstance(rule, LocalRule) and rule.is_zero(list(map(program.type_of, equation.inputs)))
+            if reads and not zero:
                 writes = tuple(s for s in equation.outputs if jc.is_differentiable(program.avals[s]))
                 self.carries.update(writes)
                 self.producer.update(dict.fromkeys(writes, k))

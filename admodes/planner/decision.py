@@ -18,13 +18,15 @@ import numpy as np
 
 from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
-from admodes.planner.candidates import Candidate, candidate, candidates
+from admodes.planner.candidates import Candidate, Refusal, candidate, candidates
 from admodes.planner.checkpointed import LEAST_SAVED, checkpointed
 from admodes.planner.machine import Machine, machine
 from admodes.planner.measured import recall, remember, seconds_of
 from admodes.planner.result import places, positions
 from admodes.planner.seeded import Seeded
 from admodes.planner.task import Task
+from admodes.program import agreement
+from admodes.program import jax_compat as jc
 from admodes.tables import count
 
 OBJECTIVES: dict[str, Callable[[Candidate], float]] = {
@@ -66,7 +68,10 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """The candidates for a task, the best first, by the objective of ``settings``; ``pattern`` if one was needed."""
+    """The candidates for a task, the best first, by the objective of ``settings``; ``pattern`` if one was needed.
+
+    ``refused`` are those that a derivative rule in the function ruled out.
+    """
 
     fingerprint: str
     n: int
@@ -75,6 +80,7 @@ class Decision:
     settings: Settings
     machine: Machine
     candidates: tuple[Candidate, ...]
+    refused: tuple[Refusal, ...] = ()
 
     @property
     def best(self) -> Candidate:
@@ -98,13 +104,14 @@ _DECISIONS: dict = {}
 def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> Decision:
     """The decision for a task: one that was made before for such a task, or a new one.
 
-    ``leaves`` are arguments to measure with; without them no time is measured, but what was measured before is used.
+    ``leaves`` are arguments to measure with; without them, or while a function is traced, no time is measured, but what
+    was measured before is used.
     """
     constants = machine()
     key = (task.key, settings, constants)
     if key in _DECISIONS:
         return _DECISIONS[key]
-    if settings.measure and leaves is None:
+    if settings.measure and (leaves is None or jc.is_tracing()):
         return decide(task, dataclasses.replace(settings, measure=False))
     if settings.memory_limit is not None and leaves is None:
         if task.has_unknown_constants:
@@ -112,11 +119,14 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
                 "a memory limit is met by compiling, but the function closes over values that are being traced (by jit "
                 "or vmap around it): make them arguments of the function."
             )
-        leaves = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in task.closed.in_avals]  # enough to compile
-    found = list(candidates(task, constants, settings.form, settings.options, settings.objective))
+        leaves = list(map(jc.placed, task.closed.in_avals))  # enough to compile
+    refused: list[Refusal] = []
+    found = list(candidates(task, constants, settings.form, settings.options, settings.objective, refused=refused))
+    if not found:
+        raise refused[0].error
     plain = found
     found = [*plain, *_checkpointed(plain, task, constants, settings)]
-    known = recall(task.fingerprint, settings.form)
+    known = {} if settings.measure else recall(task.fingerprint, settings.form)
     found = [dataclasses.replace(c, measured_s=known.get(label(c), c.measured_s)) for c in found]
     amount = OBJECTIVES[settings.objective]
     unknown = lambda c: settings.objective == "time" and bool(known) and math.isnan(c.measured_s)
@@ -134,7 +144,9 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
     if settings.measure:
         assert leaves is not None
         found = _measured(found, task, settings, leaves)
-    decision = Decision(task.fingerprint, task.n, task.m, task.known_pattern, settings, constants, (*found, *others))
+    ranked = (*found, *others)
+    pattern = task.known_pattern
+    decision = Decision(task.fingerprint, task.n, task.m, pattern, settings, constants, ranked, tuple(refused))
     while len(_DECISIONS) >= MOST_PLANS:
         _DECISIONS.pop(next(iter(_DECISIONS)))
     _DECISIONS[key] = decision
@@ -168,7 +180,10 @@ def _measured(found: list[Candidate], task: Task, settings: Settings, leaves) ->
         run = compiled(task, c, settings.form)
         taken = seconds_of(run, leaves)
         timed.append(dataclasses.replace(c, measured_s=taken, measured_bytes=temporary_bytes(run, leaves)))
-    remember(task.fingerprint, settings.form, {label(c): c.measured_s for c in timed})
+    seconds = {label(c): c.measured_s for c in timed}
+    seconds = agreement.agreed(("measured now", task.fingerprint, str(settings), sorted(seconds)), lambda: seconds)
+    timed = [dataclasses.replace(c, measured_s=seconds[label(c)]) for c in timed]
+    remember(task.fingerprint, settings.form, seconds)
     return [*sorted(timed, key=OBJECTIVES[settings.objective]), *found[MEASURED:]]
 
 
@@ -225,8 +240,7 @@ def _fit(c: Candidate, task, settings, constants, leaves) -> tuple[Candidate | N
 
 def temporary_bytes(run: Run, leaves) -> float:
     """The temporary memory of a compiled run, as the compiler reports it."""
-    analysis = run.program.lower(run.tables, leaves).compile().memory_analysis()
-    return float(analysis.temp_size_in_bytes)
+    return float(agreement.temporary_bytes(run.program.lower(run.tables, leaves)))
 
 
 # -- running -----------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from admodes.planner.bounds import lower_bound
 from admodes.planner.elimination import Rule
 from admodes.planner.graph import ScalarGraph
-from admodes.planner.search import COLD, EXACT, Annealer, Found
+from admodes.planner.search import COLD, EXACT, GREEDY, Annealer, Found
+from admodes.program.agreement import Clock
 
 MOVES = 500  # of the annealing after a split
 
@@ -93,22 +94,24 @@ def search_edges(graph: ScalarGraph, found: Found, rule: Rule = "all", *, second
     >>> vertices.multiplications, edges.multiplications, split.origin[8:]
     (12, 11, (3,))
     """
-    start, rng = time.process_time(), random.Random(seed)
+    clock, rng = Clock(time.process_time), random.Random(seed)
+    start = clock.now()
     split, end = Split.none(graph), start + seconds
     choices = split.single()
     small = len(graph.intermediates) <= EXACT  # the bound of these holds for orders of vertices only
     bound = lower_bound(graph, rule) if small else found.lower_bound
-    while found.multiplications > bound and time.process_time() < end:
+    while found.multiplications > bound and clock.now() < end:
         edge = next(choices, None)
         if edge is None:
             break
         parted, at = split.off(*edge), found.order.index(edge[-1])
-        annealer = Annealer(parted.graph, rule, None, rng)
+        annealer = Annealer(parted.graph, rule, None, rng, clock)
+        clock.worked(GREEDY * parted.graph.vertices)
         annealer.restart((*found.order[:at], parted.graph.vertices - 1, *found.order[at:]))
         annealer.run(MOVES, bound, end, hot=2 * COLD)
         if annealer.best < found.multiplications:
             split, choices = parted, parted.single()
-            took = found.seconds + time.process_time() - start
+            took = found.seconds + clock.now() - start
             order = tuple(annealer.best_order)
             found = Found("simulated annealing of edges", order, annealer.best, bound, took)
     return split, found

@@ -182,7 +182,7 @@ class Planned:
         call = self.request.call(args, kwargs)
         checks.values(self.request.name, call.leaves, args)
         traced = jc.is_staging() or any(isinstance(x, jc.Tracer) for x in call.leaves)
-        key = None if traced or not call.hashable else (call.key, self.settings.at(call.leaves))
+        key = None if traced or not call.hashable else (call.key, self.settings.at(call.leaves), jc.is_tracing())
         found = None if key is None else self._by_key.get(key)
         if found is None:
             found = self._plan(call, value, traced)
@@ -204,7 +204,7 @@ class Planned:
         chosen = self.choose(task, None if traced else call.leaves)
         if task.has_unknown_constants or jc.is_staging() or not self.decides:
             return finished(task, chosen, self.settings.form, call, value)
-        structure = call.in_tree, call.result.tree, call.result.aux_tree, tuple(call.domain)
+        structure = call.in_tree, call.result.tree, call.result.aux_tree, tuple(call.domain), call.key[-1]
         # (methods are told apart by identity: those of equal tasks come from one decision)
         key = (task.key, id(chosen.method), self.settings.form, structure, value, self.request.symmetric)
         if key not in _RUNS:

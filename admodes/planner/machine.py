@@ -7,10 +7,7 @@ for each kernel that is started.
 from __future__ import annotations
 
 import functools
-import json
 import math
-import os
-import platform
 import time
 import warnings
 from dataclasses import asdict, dataclass
@@ -20,8 +17,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from admodes.planner import cache
 from admodes.planner.work import Work
 from admodes.program import jax_compat as jc
+from admodes.program.agreement import agreed
 
 
 @dataclass(frozen=True)
@@ -56,64 +55,61 @@ class Machine:
 NOMINAL = Machine()
 
 
-def cache_directory() -> Path:
-    """Where constants and measured plans are kept: ``$ADMODES_CACHE``, or ``admodes`` in the user's cache directory."""
-    if own := os.environ.get("ADMODES_CACHE"):
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else Path.home() / ".cache") / "admodes"
-
-
 def _file() -> Path:
-    return cache_directory() / "machine.json"
+    return cache.file("machine.json")
 
 
-def identity() -> dict:
-    """What the constants are for; another identity makes the file stale."""
-    device = jax.devices()[0]
-    return {"device": device.device_kind, "jax": jax.__version__, "host": platform.node(), "cpus": os.cpu_count()}
+def _constants(data: dict) -> Machine:
+    constants = data["constants"]
+    if constants.keys() != asdict(NOMINAL).keys() - {"measured"}:
+        raise ValueError("other constants are needed")
+    if not all(0 < value < 1 for value in constants.values()):
+        raise ValueError("there are constants that cannot be")
+    return Machine(**constants, measured=True)
 
 
 @functools.cache
 def _load(path: Path, stamp: int) -> Machine | None:
-    """The constants in the file; None if it is unreadable, or of another device or version of JAX."""
+    """The constants in the file; None if it is unreadable."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        constants = data["constants"]
-        fine = constants.keys() == asdict(NOMINAL).keys() - {"measured"} and all(0 < v < 1 for v in constants.values())
-        return Machine(**constants, measured=True) if data["identity"] == identity() and fine else None
-    except (ValueError, TypeError, KeyError, AttributeError, OSError):
+        return cache.read(path, _constants)
+    except cache.UnreadableError:
         return None
 
 
 @functools.cache
 def _rebuilt(path: Path, stamp: int) -> Machine:
-    warnings.warn(f"the constants in {path} are stale or unreadable: measuring anew, some seconds", stacklevel=4)
+    warnings.warn(f"the constants in {path} are unreadable: measuring anew, some seconds", stacklevel=7)
     try:
         return calibrate()
     except OSError as error:
-        warnings.warn(f"the nominal constants are used, as measured ones cannot be kept: {error}", stacklevel=4)
+        warnings.warn(f"the nominal constants are used, as measured ones cannot be kept: {error}", stacklevel=7)
         return NOMINAL
 
 
 def machine() -> Machine:
     """The constants of this machine, or the nominal ones as long as :func:`calibrate` has not been run here.
 
-    If the file that it wrote is unreadable, or of another device or version of JAX, they are measured again, unless a
-    function is being traced.
+    They are kept for each device and version of JAX. If that file is unreadable, they are measured again, unless a
+    function is being traced. In a run of several processes all have those of the first one.
     """
-    path = _file()
+    return Machine(**agreed(("machine",), lambda: asdict(_of_this_host()), by_first=True))
+
+
+def _of_this_host() -> Machine:
     try:
+        path = _file()
         stamp = path.stat().st_mtime_ns
     except OSError:
         return NOMINAL
     found = _load(path, stamp)
-    return found or (NOMINAL if jc.is_staging() else _rebuilt(path, stamp))
+    return found or (NOMINAL if jc.is_tracing() else _rebuilt(path, stamp))
 
 
 def calibrate(progress=lambda line: None) -> Machine:
     """Measure the constants of this machine and backend, and keep them. Takes some seconds."""
-    cache_directory().mkdir(parents=True, exist_ok=True)  # raises now, not after the work, if that cannot be
+    path = _file()
+    path.parent.mkdir(parents=True, exist_ok=True)  # raises now, not after the work, if that cannot be
     x = jnp.linspace(0.1, 0.9, 200_000, dtype=jnp.float32)
     indices = jnp.arange(x.size, dtype=jnp.int32) * 7919 % jnp.int32(8192)  # as tables do, near to each other
     square, rows = jnp.ones((512, 512), jnp.float32), jnp.ones((8, 16384), jnp.float32)
@@ -154,20 +150,8 @@ def calibrate(progress=lambda line: None) -> Machine:
     ):
         progress(f"measuring {name} ...")
         constants[name] = best_seconds(fun, args) / units
-    write(_file(), {"identity": identity(), "constants": constants})
+    cache.write(path, constants=constants)
     return Machine(**constants, measured=True)
-
-
-def write(path: Path, data: dict) -> None:
-    """Replace a file of the cache at once.
-
-    Raises:
-      OSError: that cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(data, indent=2), encoding="utf-8")
-    part.replace(path)
 
 
 def best_seconds(fun, args, *, budget: float = 0.3) -> float:

@@ -24,7 +24,7 @@ from admodes.planner.jacobian import Planned, settings
 from admodes.planner.machine import machine
 from admodes.planner.request import Request, request
 from admodes.planner.seeded import compressed
-from admodes.planner.task import Task
+from admodes.planner.task import REFUSALS, Task
 from admodes.program import jax_compat as jc
 from admodes.sparse.coloring import coloring
 from admodes.sparse.wanted import color_for
@@ -51,10 +51,23 @@ class Part(Planned):
             chunk = self.settings.chunk_size or max(1, SEED_BYTES // max(1, length * task.dtype.itemsize))
             colors = coloring(wanted, kind, budget=COLORING_SECONDS) if whole else color_for(pattern, wanted, kind)
             methods.append(compressed(colors, chunk=chunk if chunk < colors.number else None))
-        if whole and self.settings.chunk_size is None:
+        if whole and self.settings.chunk_size is None and not task.is_laid_out:
             chain = blocked(task.with_pattern(wanted), machine())
             methods += [] if chain is None else [chain]
-        return min((candidate(c, task, machine(), "bcoo") for c in methods), key=lambda c: c.seconds)
+        return _cheapest(methods, task)
+
+
+def _cheapest(methods: list[Method], task: Task) -> Candidate:
+    """The candidate of the least predicted time among those that no derivative rule in the function refuses."""
+    found, refusals = [], []
+    for method in methods:
+        try:
+            found.append(candidate(method, task, machine(), "bcoo"))
+        except REFUSALS as error:
+            refusals.append(error)
+    if not found:
+        raise refusals[0]
+    return min(found, key=lambda c: c.seconds)
 
 
 def diagonal(fun: Callable, argnums: int = 0, has_aux: bool = False, *, chunk_size: int | None = None) -> Callable:

@@ -135,6 +135,7 @@ class Plan:
             "why": self.why,
             "otherwise": self.otherwise,
             "candidates": [c.to_dict() for c in d.candidates],
+            "refused": {r.name: r.reason for r in d.refused},
         }
 
     def __str__(self) -> str:

@@ -65,14 +65,15 @@ class Request:
         flat, result = flat_function(fun, tree_structure((0,) * len(dynamic)), self.has_aux)
         types = tuple((a.shape, a.dtype, a.weak_type) for a in map(jc.typeof, dynamic))
         active = tuple(k < n_active and jc.is_differentiable(jc.typeof(x)) for k, x in enumerate(dynamic))
-        key = (tree, arrays, tuple((type(value), value) for value in fixed), types, self._context())
+        key = (tree, arrays, tuple((type(value), value) for value in fixed), types, self._context(dynamic))
         return Call(self, dynamic, active, flat, result, in_tree, key)
 
     @staticmethod
-    def _context() -> tuple:
-        """What else a trace depends on."""
+    def _context(dynamic: Sequence) -> tuple:
+        """What else a trace depends on: settings of JAX, and the meshes of types."""
         names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion")
-        return tuple(getattr(jax.config, name) for name in names)
+        meshes = jax.sharding.get_abstract_mesh(), *(jc.mesh_of(jc.typeof(x)) for x in dynamic)
+        return *(getattr(jax.config, name) for name in names), *meshes
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,13 +79,13 @@ class Dense:
 
     def at(self, places):
         """The entries with these positions in the flat matrix."""
-        return lax.reshape(self.rows, (self.array.size,)).at[places].get(mode="promise_in_bounds")
+        return lax.reshape(jc.whole(self.rows), (self.array.size,)).at[places].get(mode="promise_in_bounds")
 
     def full(self, shape, places):
         return self.rows
 
 
-def joined(parts: Sequence, dtype):
+def joined(parts: Iterable, dtype):
     """Arrays with the same leading axis as one matrix with so many rows."""
     flat = [lax.convert_element_type(lax.reshape(x, (x.shape[0], math.prod(x.shape[1:]))), dtype) for x in parts]
     return lax.concatenate(flat, 1) if len(flat) > 1 else flat[0]

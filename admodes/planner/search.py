@@ -43,6 +43,7 @@ from admodes.planner.elimination import (
     weigher,
 )
 from admodes.planner.graph import ScalarGraph
+from admodes.program.agreement import Clock
 
 HOT, COLD = 1.5, 0.3  # multiplications: the temperature falls from one to the other, geometrically
 WARM = 0.8  # where a run from the best order starts
@@ -52,6 +53,7 @@ FIRST_RUN, GROWTH = 500, 1.2  # moves per vertex of the first run, and how much 
 RESTARTS = 8  # randomised greedy orders, the best of which starts a run
 BEHIND = 1.05  # what a run reached in terms of the best: no other one starts where it did
 REMEMBERED = 200_000  # entries of a table
+MOVE, GREEDY = 200, 1000  # steps that a move takes, and each vertex in a greedy order
 EXACT = 12  # vertices: at most 2^12 sets
 
 
@@ -100,39 +102,41 @@ def search(
     >>> best.order, best.multiplications, best.optimal
     ((3, 2), 3, True)
     """
-    start = time.process_time()
+    clock = Clock(time.process_time)
+    start = clock.now()
     if len(graph.intermediates) <= exact:
         return _cheapest(graph, rule, sizes)
     end = start + seconds
-    bound = lower_bound(graph, rule, sizes)
+    bound = lower_bound(graph, rule, sizes, clock=clock)
     enough = max(bound, target or 0)
     best = min(classical_orders(graph, rule, sizes), key=lambda found: found.multiplications)
     rng, n = random.Random(seed), len(graph.intermediates)
     moves, speed = FIRST_RUN * n, 20_000.0  # moves, and how many a second: a guess
-    annealer = Annealer(graph, rule, sizes, rng)
+    annealer = Annealer(graph, rule, sizes, rng, clock)
     cheapest = best.order
     reached: dict[str, int] = {}  # by runs from there
     for start_from in itertools.cycle(("classical", "greedy", "best")):
-        left = end - time.process_time()
+        left = end - clock.now()
         if best.multiplications <= enough or left <= 0:
             break
         if reached.get(start_from, 0) > BEHIND * best.multiplications:
             continue
-        began = time.process_time()
+        began = clock.now()
         again = {"classical": cheapest, "best": best.order}.get(start_from)
-        annealer.restart(again or _randomised_greedy(graph, rule, sizes, rng, end))
+        annealer.restart(again or _randomised_greedy(graph, rule, sizes, rng, end, clock))
         moves = min(moves, max(1, int(left * speed)))
         done = annealer.run(moves, enough, end, WARM if start_from == "best" else HOT)
         reached[start_from] = min(annealer.best, reached.get(start_from, annealer.best))
         if annealer.best < best.multiplications:
             best = Counted("simulated annealing", tuple(annealer.best_order), annealer.best)
-        speed, moves = done / max(time.process_time() - began, 1e-3), int(GROWTH * moves)
-    return Found(best.method, best.order, best.multiplications, bound, time.process_time() - start)
+        speed, moves = done / max(clock.now() - began, 1e-3), int(GROWTH * moves)
+    return Found(best.method, best.order, best.multiplications, bound, clock.now() - start)
 
 
 def _cheapest(graph: ScalarGraph, rule: Rule, sizes: Sequence[int] | None) -> Found:
     """The cheapest order of all: that of each set of vertices, from those of the sets that have one less."""
-    start = time.process_time()
+    clock = Clock(time.process_time)
+    start = clock.now()
     working, vertices = Working(graph, rule, sizes), mask(graph.intermediates)
     before = Boundary(graph.topological, working.predecessors, vertices)
     after = Boundary(graph.topological[::-1], working.successors, vertices)
@@ -148,13 +152,15 @@ def _cheapest(graph: ScalarGraph, rule: Rule, sizes: Sequence[int] | None) -> Fo
                     larger[gone | 1 << v] = candidate if known is None else min(known, candidate)
         cheapest = larger
     cost, order = cheapest[vertices]
-    return Found("dynamic programming over sets", order, cost, cost, time.process_time() - start)
+    return Found("dynamic programming over sets", order, cost, cost, clock.now() - start)
 
 
-def _randomised_greedy(graph, rule, sizes, rng, end: float) -> tuple[int, ...]:
+def _randomised_greedy(graph, rule, sizes, rng, end: float, clock: Clock) -> tuple[int, ...]:
     """The best of a few orders of lowest Markowitz degree, ties broken at random; a single one late in the day."""
-    tries = (k for k in range(RESTARTS) if k == 0 or time.process_time() < end)
-    orders = (greedy(graph, lambda working, v: working.degree(v) + rng.random()) for _ in tries)
+    orders: list[tuple[int, ...]] = []
+    while not orders or (len(orders) < RESTARTS and clock.now() < end):
+        orders.append(greedy(graph, lambda working, v: working.degree(v) + rng.random()))
+        clock.worked(GREEDY * len(graph.intermediates))
     return min(orders, key=lambda order: multiplications(graph, order, rule, sizes))
 
 
@@ -208,7 +214,14 @@ class Annealer:
     first k vertices of the order.
     """
 
-    def __init__(self, graph: ScalarGraph, rule: Rule, sizes: Sequence[int] | None, rng: random.Random):
+    def __init__(
+        self,
+        graph: ScalarGraph,
+        rule: Rule,
+        sizes: Sequence[int] | None,
+        rng: random.Random,
+        clock: Clock | None = None,
+    ):
         working, vertices = Working(graph, rule), mask(graph.intermediates)
         self.boundary = (
             Boundary(graph.topological, working.predecessors, vertices),
@@ -216,6 +229,7 @@ class Annealer:
         )
         self.weigh, self.sizes = weigher(sizes), sizes or (1,) * graph.vertices
         self.scaled, self.rng = sizes is not None, rng
+        self.clock = clock or Clock(time.process_time)
 
     def restart(self, order: Sequence[int]) -> None:
         """Take up another order."""
@@ -241,9 +255,10 @@ class Annealer:
         uniform, log, n = self.rng.random, math.log, len(self.order)
         for move in range(moves):
             if not move & 127:
-                if self.best <= enough or time.process_time() > end:
+                if self.best <= enough or self.clock.now() > end:
                     return move
                 temperature = hot * unit * math.exp(rate * move)
+            self.clock.worked(MOVE)
             propose = self._later if uniform() < 0.5 else self._earlier
             farthest = FAR if uniform() < SELDOM else FARTHEST
             proposal = propose(int(uniform() * n), 1 + int(uniform() * farthest))

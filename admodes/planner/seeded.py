@@ -114,7 +114,7 @@ class Seeded:
         outs, sides = self._products(task, tables, args)
         if not self.passes:  # no entry can be nonzero
             return outs, (jax.numpy.zeros((0, task.m), task.dtype), None)
-        return outs, tuple(None if parts is None else joined(parts, task.dtype) for parts in sides)
+        return outs, tuple(None if parts is None else joined(map(jc.whole, parts), task.dtype) for parts in sides)
 
     def _products(self, task: Task, tables, args) -> tuple[list, list]:
         """The outputs, and the products of both sides, leaf by leaf with a leading axis for the seeds."""
@@ -130,7 +130,7 @@ class Seeded:
             run = functools.partial(task.sweep, columns=tables is None and closed is _pushing)
 
             def batch(start, width, color=color, program=program, run=run, avals=avals):
-                return run(program, args, self._seeds(color, avals, start, width))
+                return run(program, args, self._seeds(color, avals, start, width, task.program.avals))
 
             if (split := self._folding(program, len(task.active), count)) is not None:
                 outs, parts = run(split.rest, args, split.values(known_seeds(known, avals)))
@@ -149,15 +149,15 @@ class Seeded:
         if self.mesh is not None:
             width = math.ceil(width / self.mesh.size) * self.mesh.size
         if width >= count:
-            outs, parts = batch(0, width)
+            outs, parts = _whole(*batch(0, width))
         else:
             starts = np.arange(0, count, width, dtype=np.int32)
-            outs, parts = lax.map(lambda start: batch(start, width), starts)
+            outs, parts = lax.map(lambda start: _whole(*batch(start, width)), starts)
             outs = [x[0] for x in outs]
             parts = [lax.reshape(x, (len(starts) * width, *x.shape[2:])) for x in parts]
         return outs, [lax.slice_in_dim(x, 0, count) for x in parts]
 
-    def _seeds(self, colors, avals: Sequence, start, width: int) -> list:
+    def _seeds(self, colors, avals: Sequence, start, width: int, types: Sequence) -> list:
         """Seeds number start ... start + width - 1, by leaf: the indicator of each color."""
         sizes = [math.prod(a.shape) for a in avals]
         offsets = [0, *itertools.accumulate(sizes)]
@@ -172,14 +172,14 @@ class Seeded:
                     jax.numpy.asarray(colors, kind)[offset : offset + size], (width, size), (1,)
                 )
             flat = lax.convert_element_type(lax.eq(number, color), aval.dtype)
-            seeds.append(self._shared(jc.batch_of(flat, aval)))
+            batch = jc.batch_of(flat, aval)
+            seeds.append(batch if self.mesh is None else jc.split_batch(batch, self.mesh, types))
         return seeds
 
-    def _shared(self, seeds):
-        if self.mesh is None:
-            return seeds
-        spec = jax.sharding.PartitionSpec(self.mesh.axis_names)
-        return lax.with_sharding_constraint(seeds, jax.sharding.NamedSharding(self.mesh, spec))
+
+def _whole(outs, parts) -> tuple:
+    """(Explicitly split seeds give products that are split.)"""
+    return outs, [jc.whole(x, 1) for x in parts]
 
 
 def known_seeds(colors: np.ndarray | None, avals: Sequence) -> list:

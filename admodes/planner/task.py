@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from admodes.errors import AdmodesError
 from admodes.linear.pattern import SparsityPattern
 from admodes.modes.interpreter import INTERPRETER
 from admodes.planner.batches import batched
@@ -155,15 +156,29 @@ class Task:
     def fingerprint(self) -> str:
         """Equal for tasks that one plan serves: the same equations on the same types, with the same known constants.
 
-        Rules of the user's are told apart by the equations of the forward sweep.
+        Rules of the user's are told apart by the equations of the forward sweep (of the other one, if they refuse it).
         """
-        sweeps = [from_jaxpr(self.pushing)] if has_rules(self.program) else []
+        sweeps = [from_jaxpr(self._differentiated_once())] if has_rules(self.program) else []
         return hashed(digest(self.program, *sweeps), self.active, self.differentiated, self.symmetric)
+
+    def _differentiated_once(self) -> Any:
+        """The forward sweep, or the reverse one where a rule in the function refuses that."""
+        try:
+            return self.pushing
+        except REFUSALS as refusal:
+            try:
+                return self.pulling
+            except REFUSALS:
+                raise refusal from None
 
     @cached_property
     def key(self) -> tuple:
         """As the fingerprint, with the Python functions that the program calls, which have no text."""
         return self.fingerprint, callbacks(self.program)
+
+
+# what a derivative rule may raise where it is for the other mode only, or for none
+REFUSALS = (TypeError, ValueError, NotImplementedError, RuntimeError, AdmodesError)
 
 
 def task_of(fun: Callable, leaves: Sequence, active: Sequence[bool], rows: Callable[[], int]) -> Task:

@@ -16,8 +16,8 @@ from admodes.program import jax_compat as jc
 
 
 def is_known(x) -> bool:
-    """Whether ``x`` is a value, not a tracer that stands for any value."""
-    return x is not None and not isinstance(x, jc.Tracer)
+    """Whether ``x`` is a value that is here, not a tracer that stands for any, nor spread over several processes."""
+    return x is not None and not isinstance(x, jc.Tracer) and jc.is_here(x)
 
 
 def evaluate_known(primitive, operands: Sequence, params: dict) -> list:
@@ -27,7 +27,7 @@ def evaluate_known(primitive, operands: Sequence, params: dict) -> list:
         out = by_numpy(*map(np.asarray, operands), **params)
         if out is not None:
             return out if primitive.multiple_results else [out]
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), jc.without_mesh():
         out = primitive.bind(*map(jax.numpy.asarray, operands), **params)
     results = out if primitive.multiple_results else [out]
     return [x if jc.is_extended(jc.dtype_of(x)) else np.asarray(x) for x in results]
@@ -66,7 +66,7 @@ def _split(x, *, sizes, axis):
 
 def _iota(*, dtype, shape, dimension, sharding):
     line = np.arange(shape[dimension], dtype=dtype)
-    return np.broadcast_to(np.expand_dims(line, [d for d in range(len(shape)) if d != dimension]), shape)
+    return np.broadcast_to(np.expand_dims(line, tuple(d for d in range(len(shape)) if d != dimension)), shape)
 
 
 def _convert(x, *, new_dtype, **_):
@@ -95,6 +95,7 @@ def _exact(op: Callable) -> Callable:
 
 
 _NUMPY: dict = {
+    **dict.fromkeys((jc.reshard_p, jc.sharding_constraint_p), lambda x, **_: x),  # values here are on no device
     lax.transpose_p: lambda x, *, permutation: x.transpose(permutation),
     lax.reshape_p: _reshape,
     lax.squeeze_p: lambda x, *, dimensions: np.squeeze(x, tuple(dimensions)),

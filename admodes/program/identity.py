@@ -15,7 +15,6 @@ from admodes.program.host import is_known
 from admodes.program.ir import Const, Program
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-RULES = (jc.custom_jvp_call_p, jc.custom_vjp_call_p)
 
 
 def hashed(*items) -> str:
@@ -41,7 +40,7 @@ def digest(*programs: Program) -> str:
             enter(e.primitive.name, list(map(_operand, e.inputs)), e.outputs)
             enter(ADDRESS.sub("", str(sorted(e.params.items()))))
             enter([content(x) for x in _hidden(e.params) if not _is_callback(x)])
-        enter([(str(a), getattr(a, "weak_type", None)) for a in program.avals])
+        enter([(str(a), getattr(a, "weak_type", None), *jc.mesh_of(a)) for a in program.avals])
     return found.hexdigest()
 
 
@@ -52,7 +51,7 @@ def callbacks(program: Program) -> tuple:
 
 def has_rules(program: Program) -> bool:
     """Whether the program holds functions with derivative rules of the user's, whose equations are not its own."""
-    return any(e.primitive in RULES or jc.mentions(e.params, RULES) for e in program.equations)
+    return any(jc.has_own_rule(e.primitive) or jc.mentions(e.params, jc.has_own_rule) for e in program.equations)
 
 
 def _is_callback(x) -> bool:

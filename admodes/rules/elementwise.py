@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from jax import lax
+from jax import numpy as jnp
 
 from admodes.linear.maps import MINUS_ONE, ONE, Elementwise, Over, collapse
 from admodes.program import jax_compat as jc
@@ -131,6 +132,32 @@ def _arcus(out, x):
     return lax.rsqrt(lax.sub(c(1, x), lax.square(x)))
 
 
+def _is_complex(x) -> bool:
+    return np.issubdtype(x.dtype, np.complexfloating)
+
+
+def _asinh(out, x):
+    """(1 + x²)^(-1/2), without overflow: with s = max(1, |x|) it is ((x/s)² + s⁻²)^(-1/2) / s, which s does not change.
+
+    Complex: (1 + iz)^(-1/2) (1 - iz)^(-1/2), which has the sign of asinh on its branch cuts.
+    """
+    if _is_complex(x):
+        re, im = lax.real(x), lax.imag(x)
+        one = lax.full_like(im, 1)
+        factors = (lax.complex(lax.sub(one, im), re), lax.complex(lax.add(one, im), lax.neg(re)))
+        return lax.mul(*map(lax.rsqrt, factors))
+    largest = weak(float(jnp.finfo(x.dtype).max) / 4, x)  # its inverse is no denormal number
+    scale = lax.stop_gradient(lax.min(lax.max(lax.abs(x), weak(1, x)), largest))
+    inverse = lax.div(weak(1, x), scale)
+    return lax.mul(inverse, lax.rsqrt(lax.add(lax.square(lax.mul(x, inverse)), lax.square(inverse))))
+
+
+def _acosh(out, x):
+    """(x - 1)^(-1/2) (x + 1)^(-1/2): NaN where acosh is, without overflow, and right on the branch cuts."""
+    one = weak(1, x)
+    return lax.mul(lax.rsqrt(lax.sub(x, one)), lax.rsqrt(lax.add(x, one)))
+
+
 def _atanh(out, x):
     """1 / (1 + x)(1 - x)"""
     one = weak(1, x)
@@ -155,8 +182,8 @@ elementwise(
 elementwise(lax.sinh_p, lambda out, x: lax.cosh(x))
 elementwise(lax.cosh_p, lambda out, x: lax.sinh(x))
 elementwise(lax.tanh_p, _tanh)
-elementwise(lax.asinh_p, lambda out, x: lax.rsqrt(lax.add(lax.square(x), weak(1, x))))
-elementwise(lax.acosh_p, lambda out, x: lax.rsqrt(lax.sub(lax.square(x), weak(1, x))))
+elementwise(lax.asinh_p, _asinh)
+elementwise(lax.acosh_p, _acosh)
 elementwise(lax.atanh_p, _atanh)
 
 # -- complex numbers: linear over the reals only; transposes, not adjoints -------------------------
@@ -184,7 +211,7 @@ linear(lax.conj_p, _pull_conj, pattern=_pattern)
 
 # -- piecewise constant functions ----------------------------------------------------------------
 
-zero(lax.sign_p, lax.floor_p, lax.ceil_p, lax.round_p, lax.is_finite_p, lax.argmax_p, lax.argmin_p)
+zero(lax.floor_p, lax.ceil_p, lax.round_p, lax.is_finite_p, lax.argmax_p, lax.argmin_p)
 zero(lax.eq_p, lax.ne_p, lax.ge_p, lax.gt_p, lax.le_p, lax.lt_p, lax.eq_to_p, lax.le_to_p, lax.lt_to_p)
 zero(lax.not_p, lax.and_p, lax.or_p, lax.xor_p, lax.reduce_and_p, lax.reduce_or_p, lax.reduce_xor_p)
 zero(lax.shift_left_p, lax.shift_right_arithmetic_p, lax.shift_right_logical_p, lax.bitcast_convert_type_p)

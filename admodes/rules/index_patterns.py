@@ -84,7 +84,7 @@ def _slice_entries(shape, sizes, starts) -> SparsityPattern:
     if math.prod(sizes) * math.prod(choices) > MOST_PAIRS and not all(exact):
         rank = len(shape)
         runs = [first + np.arange(k) for first, k in zip(firsts, sizes, strict=True)]
-        runs = [np.expand_dims(run, [e for e in range(rank) if e != d]) for d, run in enumerate(runs)]
+        runs = [np.expand_dims(run, tuple(e for e in range(rank) if e != d)) for d, run in enumerate(runs)]
         return _read(_places(shape, runs, np.ones(sizes, bool), exact), math.prod(shape))
     rows, cols = np.zeros((1, 1), np.int64), np.zeros((1, 1), np.int64)
     for n, k, first, count in zip(shape, sizes, firsts, choices, strict=True):
@@ -141,7 +141,7 @@ def _indexed_places(shape, indices, index_shape, moved_shape, windows, skipped, 
     extent = {d: next(along) for d in range(len(shape)) if d not in skipped and d not in batched}
 
     def run(axis):
-        return np.expand_dims(np.arange(moved_shape[axis]), [e for e in range(rank) if e != axis])
+        return np.expand_dims(np.arange(moved_shape[axis]), tuple(e for e in range(rank) if e != axis))
 
     coordinates, exact, valid = [], [], np.ones(moved_shape, bool)
     for d, n in enumerate(shape):
@@ -152,7 +152,7 @@ def _indexed_places(shape, indices, index_shape, moved_shape, windows, skipped, 
             place = place + run(outer[batched[d]])
         elif d in index_map and known:
             start = np.asarray(indices)[..., index_map.index(d)].astype(np.int64)
-            start = np.expand_dims(start.reshape(index_shape[:-1]), list(windows))
+            start = np.expand_dims(start.reshape(index_shape[:-1]), tuple(windows))
             if fills:
                 valid &= (start >= 0) & (start <= n - width)
             place = place + np.clip(start, 0, max(n - width, 0))

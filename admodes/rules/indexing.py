@@ -196,17 +196,17 @@ def _push_scatter_mul(outs, primals, tangents, **params):
 function(lax.scatter_mul_p, _push_scatter_mul)
 
 
-def _shares(outs, primals, *, dimension_numbers, **_):
+def _shares(outs, primals, *, dimension_numbers, mode, **_):
     """What part of its tangent each update, and the operand entry below it, contributes: the mean at ties."""
     x, indices, updates = primals
     (out,) = outs
     one = x.dtype.type(1)
 
     def spread(values):
-        return gather_back(values, indices, updates, dimension_numbers)
+        return gather_back(values, indices, updates, dimension_numbers, mode)
 
     def count(values):
-        return spread(lax.scatter_add(zeros_like(x), indices, values, dimension_numbers))
+        return spread(lax.scatter_add(zeros_like(x), indices, values, dimension_numbers, mode=mode))
 
     reached, before = spread(out), spread(x)
     attains, retained = lax.eq(updates, reached), lax.eq(before, reached)
@@ -224,10 +224,10 @@ def _push_scatter_extreme(
     x, indices, of_operand, of_update, tangents, *, dimension_numbers, indices_are_sorted, unique_indices, mode, **_
 ):
     t, _, u = tangents
-    # zeros take part, for where an update meets none (out of bounds, clipped) the parts are infinite, as JAX's are
+    # zeros take part, for where an update meets none (out of bounds) the parts are infinite, as JAX's are
     t = zeros_like(x) if t is None else t
     u = zeros_like(of_update) if u is None else u
-    below = gather_back(t, indices, of_update, dimension_numbers)
+    below = gather_back(t, indices, of_update, dimension_numbers, mode)
     change = lax.add(lax.mul(below, of_operand), lax.mul(u, of_update))
     return (
         lax.scatter_add(

@@ -24,7 +24,7 @@ from jax import lax
 
 from admodes.linear.maps import Compose, Elementwise
 from admodes.program import jax_compat as jc
-from admodes.rules.table import LocalRule, lookup, register
+from admodes.rules.table import FunctionRule, LocalRule, lookup, register
 
 POLICIES = ("jax", "first", "average")
 
@@ -118,7 +118,33 @@ class AbsRule(KinkRule):
         return Compose(real_part, direction)
 
 
+class SignRule(LocalRule):
+    """sign' = 0; over the complex numbers z/|z| turns: t ↦ i s Im(s̄ t) / |z| for s = z/|z|, and 0 at z = 0."""
+
+    kind = "elementwise"
+
+    def is_zero(self, operands):
+        return not np.issubdtype(operands[0].dtype, np.complexfloating)
+
+    def jacobian(self, interpreter, primitive, outs, primals, active, params):
+        if self.is_zero(primals):
+            return None
+        return FunctionRule(_turn).jacobian(interpreter, primitive, outs, primals, active, params)
+
+    def is_linear(self, primitive, avals, active, params):
+        return False
+
+
+def _turn(outs, primals, tangents):
+    (s,), (z,), (t,) = outs, primals, tangents
+    radius = lax.abs(z)
+    radius = lax.select(lax.eq(radius, lax.full_like(radius, 0)), lax.full_like(radius, 1), radius)
+    angle = lax.div(lax.imag(lax.mul(lax.conj(s), t)), radius)
+    return (lax.mul(s, lax.complex(lax.full_like(angle, 0), angle)),)
+
+
 register(lax.max_p, KinkRule(_extreme_slopes))
 register(lax.min_p, KinkRule(_extreme_slopes))
 register(lax.clamp_p, KinkRule(_clamp_slopes))
 register(lax.abs_p, AbsRule(_abs_slopes))
+register(lax.sign_p, SignRule())

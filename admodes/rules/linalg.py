@@ -139,8 +139,14 @@ def solve_triangular(a, b, *, left, lower, transpose=False, conjugate=False, uni
 
 
 def _push_cholesky(lower, tangents, **_):
-    """L̇ = L Φ(L⁻¹ Ȧ L⁻ᴴ), where Φ is the lower triangle with the diagonal halved."""
+    """L̇ = L Φ(L⁻¹ Ȧ L⁻ᴴ), where Φ is the lower triangle with the diagonal halved.
+
+    The primitive reads the lower triangle of A only, and takes A for Hermitian: so it does with Ȧ.
+    """
     (t,) = tangents
+    t = lax.add(tril(t), conj(T(tril(t, -1))))
+    if np.issubdtype(t.dtype, np.complexfloating):
+        t = lax.sub(t, lax.mul(eye(t), lax.complex(lax.full_like(lax.real(t), 0), lax.imag(t))))
     right = solve_triangular(lower, t, left=False, lower=True, transpose=True, conjugate=True)
     both = tril(solve_triangular(lower, right, left=True, lower=True))
     return (dot(lower, lax.div(both, lax.add(eye(both), np.array(1, both.dtype)))),)

@@ -37,7 +37,7 @@ def pattern_of_sums(linear: Linear):
     """For sums along axes: the entries of the operand that differ in those axes only are added up."""
     (aval,), (out,) = linear.domain, linear.codomain
     size = math.prod(out.shape)
-    numbers = np.expand_dims(np.arange(size).reshape(out.shape), sorted(dict(linear.params)["axes"]))
+    numbers = np.expand_dims(np.arange(size).reshape(out.shape), tuple(dict(linear.params)["axes"]))
     groups = np.broadcast_to(numbers, aval.shape).ravel()
     return {(0, 0): SparsityPattern.build(groups, np.arange(groups.size), (size, groups.size))}
 

@@ -101,6 +101,10 @@ class LocalRule:
         """Whether the results are linear in the operands with ``active[i]``; taken to be so if the rule cannot tell."""
         return True
 
+    def is_zero(self, operands) -> bool:
+        """Whether the Jacobian is zero for all operands of the types that these have (values, or types themselves)."""
+        return False
+
 
 def _avals(values) -> tuple:
     return tuple(jc.typeof(v) for v in values)
@@ -230,6 +234,9 @@ class ZeroRule(LocalRule):
 
     def is_linear(self, primitive, avals, active, params):
         return False
+
+    def is_zero(self, operands):
+        return True
 
 
 def zero(*primitives) -> None:

@@ -17,14 +17,14 @@ SIAM J. Sci. Comput. 19 (1998); Gebremedhin, Manne and Pothen 2005, section 7; M
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
-from admodes.sparse.coloring import NEUTRAL, Coloring, color_columns
+from admodes.program.agreement import Clock
+from admodes.sparse.coloring import NEUTRAL, ORDER, Coloring, color_columns
 from admodes.sparse.order import find_order
-from admodes.sparse.symmetric import star_colors, without_idle_colors
+from admodes.sparse.symmetric import STAR, star_colors, without_idle_colors
 
 THRESHOLDS = 12
 STAR_ENTRIES = 10**5  # star bicoloring is tried up to this many nonzeros
@@ -36,7 +36,8 @@ def bidirectional(pattern: SparsityPattern, orders, budget: float, shapes) -> Co
     matrix, transposed = pattern.matrix, pattern.transpose.matrix
     m, n = pattern.shape
     lower = math.ceil(pattern.nnz / max(m, n, 1))  # a product gives at most max(m, n) numbers
-    end = time.perf_counter() + budget
+    clock = Clock()
+    end = clock.now() + budget
     best: tuple = (np.inf, None, None, "")
 
     def consider(columns, rows, name):
@@ -46,13 +47,13 @@ def bidirectional(pattern: SparsityPattern, orders, budget: float, shapes) -> Co
             best = (number, columns, rows, name)
 
     def enough():
-        return best[0] == lower or time.perf_counter() > end
+        return best[0] == lower or clock.now() > end
 
     sides = ((pattern.row_counts, matrix, transposed), (np.diff(transposed.indptr), transposed, matrix))
 
     def one_kind(side, seconds):
         counts, direct, _ = sides[side]
-        colors, name, _ = color_columns(direct, orders, seconds, shapes)
+        colors, name, _ = color_columns(direct, orders, seconds, shapes, clock=clock)
         nothing = np.full(counts.size, NEUTRAL)
         columns, rows = (nothing, colors) if side else (colors, nothing)
         consider(columns, rows, name)
@@ -63,7 +64,7 @@ def bidirectional(pattern: SparsityPattern, orders, budget: float, shapes) -> Co
         for threshold in _thresholds(counts):
             if enough():
                 break
-            few, many, name = _split(direct, other, counts > threshold, orders, budget / 8, shapes)
+            few, many, name = _split(direct, other, counts > threshold, orders, budget / 8, shapes, clock)
             columns, rows = (many, few) if swap else (few, many)
             consider(columns, rows, name)
     degrees = np.concatenate([np.diff(matrix.indptr), np.diff(transposed.indptr)]).astype(np.int64)
@@ -73,6 +74,7 @@ def bidirectional(pattern: SparsityPattern, orders, budget: float, shapes) -> Co
         graph = bmat([[None, matrix], [transposed, None]], format="csr")
         for order in orders:
             colors = star_colors(graph, find_order(order, graph).tolist())
+            clock.worked((ORDER + STAR) * graph.nnz)
             columns, rows = _separate(graph, colors, m)
             consider(columns, rows, f"star, {order}")
             if enough():
@@ -91,14 +93,14 @@ def _thresholds(counts) -> list[int]:
     return [int(values[k + 1]) for k in np.argsort(-ratios, kind="stable")[:THRESHOLDS]]
 
 
-def _split(matrix, transposed, dense, orders, budget, shapes):
+def _split(matrix, transposed, dense, orders, budget, shapes, clock):
     """Colors of the columns for the rows that are not ``dense``, and colors of the rows that are."""
     orders = orders[:2]
-    few, name, _ = color_columns(matrix[np.flatnonzero(~dense)], orders, budget, shapes)
+    few, name, _ = color_columns(matrix[np.flatnonzero(~dense)], orders, budget, shapes, clock=clock)
     many = np.full(matrix.shape[0], NEUTRAL)
     places = np.flatnonzero(dense)
     if places.size:
-        many[places], _, _ = color_columns(transposed[:, places].tocsr(), orders, budget)
+        many[places], _, _ = color_columns(transposed[:, places].tocsr(), orders, budget, clock=clock)
         name = f"{places.size} dense apart, {name}"
     return few, many, name
 

@@ -14,7 +14,6 @@ References:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +21,15 @@ from typing import Any
 import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
-from admodes.sparse.improve import fewer_colors, greedy, recolor
+from admodes.program.agreement import Clock
+from admodes.sparse.improve import fewer_colors, greedy, greedy_steps, recolor
 from admodes.sparse.lattice import lattice_colors, seamed_colors
 from admodes.sparse.order import ORDERS, conflict_graph, find_order
 
 KINDS = ("column", "row", "bidirectional", "symmetric")
 NEUTRAL = -1  # the color of rows and columns that take part in no product
 MOST_CONFLICTS = 3 * 10**6  # beyond, the conflict graph is not formed: natural order and recoloring only
+ORDER = 5  # steps for each conflict that finding an order takes
 LARGE = 50_000  # columns from which on arithmetic colorings are tried first and are enough if they are good
 
 
@@ -135,7 +136,9 @@ def check_pattern(pattern) -> None:
         )
 
 
-def color_columns(matrix, orders, budget=0.5, shapes=(), arithmetic=True) -> tuple[np.ndarray, str, int]:
+def color_columns(
+    matrix, orders, budget=0.5, shapes=(), arithmetic=True, clock: Clock | None = None
+) -> tuple[np.ndarray, str, int]:
     """Colors of the columns of a CSR matrix, how they were found, and a lower bound.
 
     Columns without nonzeros are neutral.
@@ -151,7 +154,8 @@ def color_columns(matrix, orders, budget=0.5, shapes=(), arithmetic=True) -> tup
         return done(np.zeros(matrix.shape[1], np.int64), "natural")
     if lower == matrix.shape[1]:
         return done(np.arange(lower), "natural")
-    end = time.perf_counter() + budget
+    clock = clock or Clock()
+    end = clock.now() + budget
     large = matrix.shape[1] >= LARGE
     best: Any = None
     name = ""
@@ -161,29 +165,31 @@ def color_columns(matrix, orders, budget=0.5, shapes=(), arithmetic=True) -> tup
             return done(best, name)
     transposed = matrix.T.tocsr()
     rows_of = (transposed.indptr.tolist(), transposed.indices.tolist())
-    graph = None
+    graph: Any = None
     for which in orders:
         if which != "natural" and graph is None:
             if int((np.diff(matrix.indptr).astype(np.int64) ** 2).sum()) > MOST_CONFLICTS:
                 break
             graph = conflict_graph(matrix)
+            clock.worked(graph.nnz)
         visit = range(matrix.shape[1]) if which == "natural" else find_order(which, graph).tolist()
         colors = greedy(*rows_of, visit, matrix.shape[0])
+        clock.worked(greedy_steps(rows_of[0]) + (0 if which == "natural" else ORDER * graph.nnz))
         if best is None or colors.max() < best.max():
             best, name = colors, which
-        if best.max() + 1 == lower or (time.perf_counter() > end and len(orders) > 1):
+        if best.max() + 1 == lower or (clock.now() > end and len(orders) > 1):
             break
     if arithmetic and best.max() + 1 > lower and not large:
         found, how = _arithmetic(matrix, shapes, lower)
         if found is not None and found.max() < best.max():
             best, name = found, how
-    if best.max() + 1 > lower and time.perf_counter() < end:
-        better = recolor(*rows_of, matrix.shape[0], best, lower, end)
+    if best.max() + 1 > lower and clock.now() < end:
+        better = recolor(*rows_of, matrix.shape[0], best, lower, end, clock)
         if better.max() < best.max():
             best, name = better, name + ", recolored"
-    if graph is not None and best.max() + 1 > lower and time.perf_counter() < end:
+    if graph is not None and best.max() + 1 > lower and clock.now() < end:
         start = seamed_colors(matrix, shapes) if arithmetic else None
-        better = fewer_colors(graph, best, lower, end, start)
+        better = fewer_colors(graph, best, lower, end, clock, start)
         if better.max() < best.max():
             best, name = better, name.removesuffix(", recolored") + ", recolored"
     return done(best, name)

@@ -38,7 +38,7 @@ from admodes.rules.custom import recording_linear
 from admodes.rules.effects import Refused
 from admodes.rules.index_patterns import pattern_of_scatter, pattern_of_scatter_add
 from admodes.rules.lent import LentRule
-from admodes.rules.table import LocalRule, ZeroRule, lookup
+from admodes.rules.table import LocalRule, lookup
 from admodes.sparse.loops import HIGHER_ORDER
 
 TYPED = (*ARRAYS, jax.ShapeDtypeStruct)  # arguments of which shape and dtype count
@@ -119,7 +119,7 @@ class Detector(Interpreter):
             return [Value(a, None, r) for a, r in zip(avals, reaches, strict=True)]
         if rule is None:
             raise UnsupportedPrimitiveError(primitive.name, equation.where)
-        if isinstance(rule, ZeroRule):
+        if isinstance(rule, LocalRule) and rule.is_zero([v.aval for v in operands]):
             return unknown
         primals, slots = [self.operand(v) for v in operands], [v.reach for v in operands]
         if isinstance(rule, Refused):

@@ -8,9 +8,10 @@ the number of conflicts, which may be its square.
 from __future__ import annotations
 
 import random
-import time
 
 import numpy as np
+
+from admodes.program.agreement import Clock
 
 PATIENCE = 1000  # steps
 MOST_EDGES = 2 * 10**6  # beyond, setting up the search takes longer than the time that there is
@@ -38,13 +39,20 @@ def greedy(indptr: list, rows: list, order, n_rows: int) -> np.ndarray:
     return np.array([lengths.get(bit) or lengths.setdefault(bit, bit.bit_length()) for bit in colors], np.int64) - 1
 
 
-def recolor(indptr: list, rows: list, n_rows: int, colors: np.ndarray, lower: int, end: float) -> np.ndarray:
+def greedy_steps(indptr: list) -> int:
+    """What a greedy coloring costs (see :class:`~admodes.program.agreement.Clock`)."""
+    return 2 * indptr[-1] + 5 * len(indptr)
+
+
+def recolor(
+    indptr: list, rows: list, n_rows: int, colors: np.ndarray, lower: int, end: float, clock: Clock
+) -> np.ndarray:
     """Iterated greedy: color again, one color class after the other, in a new order of classes; it never gets worse.
 
     Reference: Culberson, "Iterated greedy graph coloring and the difficulty landscape" (1992).
     """
     rng, best, k, still = np.random.default_rng(0), colors, 0, 0
-    started = time.perf_counter()
+    started = clock.now()
     while best.max() + 1 > lower and still < 30:
         sizes = np.bincount(best)
         key = (-np.arange(len(sizes)), -sizes, sizes, rng.permutation(len(sizes)))[k % 4]
@@ -52,12 +60,15 @@ def recolor(indptr: list, rows: list, n_rows: int, colors: np.ndarray, lower: in
         again = greedy(indptr, rows, np.argsort(place[best], kind="stable").tolist(), n_rows)
         still = 0 if again.max() < best.max() else still + 1
         best, k = again, k + 1
-        if time.perf_counter() + (time.perf_counter() - started) / k > end:
+        clock.worked(greedy_steps(indptr))
+        if clock.now() + (clock.now() - started) / k > end:
             break
     return best
 
 
-def fewer_colors(graph, colors: np.ndarray, lower: int, end: float, start: np.ndarray | None = None) -> np.ndarray:
+def fewer_colors(
+    graph, colors: np.ndarray, lower: int, end: float, clock: Clock, start: np.ndarray | None = None
+) -> np.ndarray:
     """Tabu search for a coloring with one color less, again and again until the time is over.
 
     It begins at ``start``, which may have conflicts, or else by spreading the last class over the others. Then the
@@ -69,8 +80,8 @@ def fewer_colors(graph, colors: np.ndarray, lower: int, end: float, start: np.nd
     rng, best = random.Random(0), colors
     while best.max() + 1 > lower and best.max() > 0 and graph.nnz + graph.shape[0] * best.max() <= MOST_EDGES:
         found, patience = None, PATIENCE
-        while found is None and time.perf_counter() < end:
-            found = _tabu(graph, best if start is None else start, int(best.max()), rng, patience, end)
+        while found is None and clock.now() < end:
+            found = _tabu(graph, best if start is None else start, int(best.max()), rng, patience, end, clock)
             patience *= 2
         if found is None:
             break
@@ -78,7 +89,7 @@ def fewer_colors(graph, colors: np.ndarray, lower: int, end: float, start: np.nd
     return best
 
 
-def _tabu(graph, colors, k: int, rng: random.Random, steps: int, end: float):
+def _tabu(graph, colors, k: int, rng: random.Random, steps: int, end: float, clock: Clock):
     """A coloring with k colors, or None when so many steps are made or the time is over."""
     n = graph.shape[0]
     indptr, indices = graph.indptr.tolist(), graph.indices.tolist()
@@ -91,10 +102,12 @@ def _tabu(graph, colors, k: int, rng: random.Random, steps: int, end: float):
     bad = {v for v in range(n) if counts[v][current[v]]}
     conflicts = fewest = sum(counts[v][current[v]] for v in bad) // 2
     forbidden = [[0] * k for _ in range(n)]
+    clock.worked(graph.nnz + n)
     step = 0
     while bad:
-        if step == steps or (not step % 64 and time.perf_counter() > end):
+        if step == steps or (not step % 64 and clock.now() > end):
             return None
+        clock.worked(len(bad) * k)
         least, ties, move = n, 0, None
         for v in bad:
             row, until, old = counts[v], forbidden[v], current[v]

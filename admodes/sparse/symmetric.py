@@ -12,17 +12,18 @@ with application to computing Hessians", SIAM J. Sci. Comput. 29 (2007).
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
-from admodes.sparse.coloring import LARGE, NEUTRAL, Coloring, color_columns
+from admodes.program.agreement import Clock
+from admodes.sparse.coloring import LARGE, NEUTRAL, ORDER, Coloring, color_columns
 from admodes.sparse.order import find_order
 
 STRUCTURES = ("star", "acyclic")
 PATIENCE = 100  # passes of recoloring that find no fewer colors
+STAR = 10  # steps for each edge that a star or acyclic coloring takes
 SLACK = 3  # a large matrix is left with a column coloring that has at most so many colors above the bound
 
 
@@ -33,7 +34,8 @@ def symmetric(pattern: SparsityPattern, orders, budget: float, shapes, structure
     matrix = pattern.matrix
     if matrix.shape[0] != matrix.shape[1] or (matrix != matrix.T).nnz:
         raise ValueError("a symmetric coloring needs a symmetric pattern (see hessian_sparsity)")
-    end = time.perf_counter() + budget
+    clock = Clock()
+    end = clock.now() + budget
     diagonal = matrix.diagonal()
     graph = matrix.copy()
     graph.setdiag(False)
@@ -42,16 +44,17 @@ def symmetric(pattern: SparsityPattern, orders, budget: float, shapes, structure
     best: Any = None
     name = ""
     if structure == "star":  # a column coloring determines every entry, too
-        best, name, _ = color_columns(matrix, orders, budget / 4, shapes)
+        best, name, _ = color_columns(matrix, orders, budget / 4, shapes, clock=clock)
     if best is None or graph.shape[0] < LARGE or best.max() + 1 > lower + SLACK:
         color = star_colors if structure == "star" else acyclic_colors
         for which in orders:
             colors = color(graph, find_order(which, graph).tolist())
+            clock.worked((ORDER + STAR) * graph.nnz)
             if best is None or colors.max(initial=-1) < best.max(initial=-1):
                 best, name = colors, which
-            if best.max(initial=-1) + 1 <= lower or (time.perf_counter() > end and len(orders) > 1):
+            if best.max(initial=-1) + 1 <= lower or (clock.now() > end and len(orders) > 1):
                 break
-        better = _recolored(graph, color, best, lower, end)
+        better = _recolored(graph, color, best, lower, end, clock)
         if better.max(initial=-1) < best.max(initial=-1):
             best, name = better, name + ", recolored"
     if structure == "star":
@@ -59,7 +62,7 @@ def symmetric(pattern: SparsityPattern, orders, budget: float, shapes, structure
     return Coloring(pattern, "symmetric", best, None, name, lower, substitution=structure == "acyclic")
 
 
-def _recolored(graph, color, colors, lower: int, end: float) -> np.ndarray:
+def _recolored(graph, color, colors, lower: int, end: float, clock: Clock) -> np.ndarray:
     """Iterated greedy: colored again and again, color by color in random order, as long as it takes no more of them.
 
     Reference: Culberson, *Iterated greedy graph coloring and the difficulty landscape*, TR 92-07, University of
@@ -67,12 +70,13 @@ def _recolored(graph, color, colors, lower: int, end: float) -> np.ndarray:
     """
     rng, seconds, left = np.random.default_rng(0), 0.0, PATIENCE
     best = colors
-    while best.max(initial=-1) + 1 > lower and left and (start := time.perf_counter()) + seconds < end:
+    while best.max(initial=-1) + 1 > lower and left and (start := clock.now()) + seconds < end:
         rank = rng.permutation(best.max() + 2)[best] * graph.shape[0] + rng.permutation(graph.shape[0])
         found = color(graph, np.argsort(rank).tolist())
         left = PATIENCE if found.max() < best.max() else left - 1
         best = found if found.max() <= best.max() else best
-        seconds = time.perf_counter() - start
+        clock.worked(STAR * graph.nnz + graph.shape[0])
+        seconds = clock.now() - start
     return best
 
 

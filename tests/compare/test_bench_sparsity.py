@@ -1,10 +1,13 @@
 """The benchmark of detection and coloring, on small subjects."""
 
+import re
+import sys
+
 import pytest
 
 from admodes import problems
-from admodes.compare import bench_sparsity
-from admodes.compare.bench import asdex_is_installed
+from admodes.compare import bench, bench_sparsity
+from admodes.compare.bench import without_asdex
 from admodes.compare.bench_sparsity import SUBJECTS, Case, Found, SparsityBenchmark, Subject, apart, ours
 
 SMALL = {
@@ -25,11 +28,15 @@ def test_the_coloring_with_the_fewest_colors_counts(name, kind):
     found = ours(SMALL[name])
     assert found.kind == kind
     assert found.bound <= found.colors <= min(found.shape)
-    if asdex_is_installed():
-        theirs = bench_sparsity.theirs(SMALL[name])
-        assert theirs.shape == found.shape
-        assert found.nonzeros <= theirs.nonzeros
-        assert found.colors <= theirs.colors
+
+
+@pytest.mark.skipif(bool(without_asdex()), reason=without_asdex())
+@pytest.mark.parametrize("name", SMALL)
+def test_no_more_nonzeros_and_colors_than_asdex(name):
+    found, theirs = ours(SMALL[name]), bench_sparsity.theirs(SMALL[name])
+    assert theirs.shape == found.shape
+    assert found.nonzeros <= theirs.nonzeros
+    assert found.colors <= theirs.colors
 
 
 def test_memory_is_that_of_a_process_of_its_own():
@@ -50,10 +57,34 @@ def test_goals_and_table():
 
 
 def test_a_run_without_asdex(monkeypatch):
-    monkeypatch.setattr(bench_sparsity, "asdex_is_installed", lambda: False)
+    monkeypatch.setattr(bench_sparsity, "without_asdex", lambda: "asdex is not here")
     monkeypatch.setattr(bench_sparsity, "SUBJECTS", SMALL)
     lines = []
     result = bench_sparsity.bench_sparsity(["arrowhead"], progress=lines.append)
-    assert "not installed" in lines[0]
+    assert lines[0] == "asdex is not here: its columns stay empty"
     assert result.cases[0].asdex is None
     assert result.to_dict()["cases"][0]["admodes"]["colors"] == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("", None),
+        ("from jax.core import Gone", "asdex 9.8 does not import on jax .*Gone"),
+        ("import jax; jax.gone", "asdex 9.8 does not import on jax .*gone"),
+        ("import gone", "asdex 9.8 does not import on jax .*gone"),
+    ],
+)
+def test_an_asdex_that_does_not_import_is_none(code, why, tmp_path, monkeypatch):
+    (tmp_path / "asdex.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "asdex", raising=False)
+    monkeypatch.setattr(bench, "version", lambda name: "9.8")
+    found = bench.without_asdex.__wrapped__()
+    monkeypatch.delitem(sys.modules, "asdex", raising=False)
+    assert re.match(why, found) if why else not found
+
+
+def test_a_missing_asdex_is_called_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "asdex", None)
+    assert "pip install" in bench.without_asdex.__wrapped__()

@@ -9,7 +9,7 @@ from jax import lax
 import admodes
 from admodes.errors import SideEffectError
 from admodes.rules.binomial import fewest_steps
-from tests.oracle import check, sample
+from tests.oracle import JAX_VERSION, check, sample
 
 W = sample((3, 3), np.float64, -0.6, 0.6, seed=6)
 X = sample((3,), np.float64, 0.3, 1.2, seed=5)
@@ -90,10 +90,12 @@ def long_orbit(x, steps=100_000):
 
 
 def test_what_a_step_computes_from_what_is_kept_is_not_kept():
-    """JAX stacks tanh(z) and 1 − tanh²(z) of each step."""
-    loop = lambda x: jnp.sum(lax.scan(lambda c, _: (jnp.tanh(jnp.roll(c, 1)), None), x, None, length=1000)[0])
-    x = jax.ShapeDtypeStruct((100,), jnp.float64)
-    assert temporaries(admodes.grad(loop), x) < 0.6 * temporaries(jax.grad(loop), x)
+    """One array of each step is stacked, tanh(z), where JAX before 0.12 stacks 1 − tanh²(z) as well."""
+    steps, x = 1000, jax.ShapeDtypeStruct((100,), jnp.float64)
+    loop = lambda x: jnp.sum(lax.scan(lambda c, _: (jnp.tanh(jnp.roll(c, 1)), None), x, None, length=steps)[0])
+    ours, jax_s = temporaries(admodes.grad(loop), x), temporaries(jax.grad(loop), x)
+    assert ours < 1.1 * steps * x.size * x.dtype.itemsize
+    assert ours < (0.6 if JAX_VERSION < (0, 12) else 1.1) * jax_s
 
 
 def test_a_hundred_thousand_steps_fit_in_little_memory():

@@ -1,5 +1,7 @@
 """``jacobian``, ``value_and_jacobian`` and ``hessian`` against JAX, whatever the plan behind them."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -348,6 +350,40 @@ def test_explicit_sharding():
         x = jax.device_put(jnp.arange(8.0), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("i")))
         fun = lambda x: jnp.sin(x) * x
         np.testing.assert_allclose(admodes.jacobian(fun)(x), jax.jacfwd(fun)(x), rtol=1e-12)
+
+
+def across(x):
+    return jnp.sin(x) * jnp.roll(x, 1, axis=1)
+
+
+def total(x):
+    return jnp.sum(jnp.sin(x) * jnp.roll(x, 1, axis=1) ** 2)
+
+
+@pytest.mark.parametrize("set_mesh", [False, True])
+@pytest.mark.parametrize("spec", [(), ("i",)], ids=str)
+def test_explicit_axes_with_and_without_mesh(spec, set_mesh):
+    mesh = jax.make_mesh((2, 2), ("i", "j"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    x = jnp.linspace(0.2, 1.7, 48).reshape(4, 12)
+    spread = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec)))
+    expected, second = jax.jacfwd(across)(x), jax.hessian(total)(x)
+    with jax.set_mesh(mesh) if set_mesh else contextlib.nullcontext():
+        for options in ({}, {"mesh": mesh}):
+            dense, sparse = admodes.jacobian(across, **options), admodes.jacobian(across, format="bcoo", **options)
+            np.testing.assert_allclose(dense(spread), expected, rtol=1e-12)
+            np.testing.assert_allclose(sparse(spread).todense(), expected.reshape(48, 48), rtol=1e-12)
+            np.testing.assert_allclose(admodes.hessian(total, **options)(spread), second, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(admodes.laplacian(total)(spread), jnp.trace(second.reshape(48, 48)), rtol=1e-12)
+        parts = admodes.block_jacobian(across)(spread)
+        np.testing.assert_allclose(parts, jnp.einsum("ijik->ijk", expected.reshape(4, 12, 4, 12)), rtol=1e-12)
+
+
+def test_seeds_are_split_over_the_explicit_axes_that_no_type_uses():
+    mesh = jax.make_mesh((2, 2), ("i", "j"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    x = jax.device_put(jnp.ones((4, 12)), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("i")))
+    with jax.set_mesh(mesh):
+        text = str(jax.make_jaxpr(admodes.jacobian(across, format="compressed", mesh=mesh))(x).jaxpr)
+    assert "[4@j,4@i,12]" in text  # two colors, filled up to four
 
 
 def with_rule(c):

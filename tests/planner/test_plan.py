@@ -1,7 +1,6 @@
 """Plans: what they choose, say, keep, and refuse."""
 
 import itertools
-import json
 import math
 import os
 import subprocess
@@ -17,7 +16,6 @@ import admodes
 from admodes.errors import PatternError, PlanningError, StalePlanError
 from admodes.linear.pattern import SparsityPattern
 from admodes.planner import candidates as ways
-from admodes.planner import machine as machines
 from admodes.planner.measured import recall
 from admodes.planner.plan import VERSION
 from admodes.tables import memory_bytes
@@ -296,38 +294,6 @@ def test_types_are_enough_to_plan_but_not_to_compute():
 def test_plans_are_made_outside_of_traces():
     with pytest.raises(PlanningError, match=r"admodes\.jacobian"):
         jax.jit(lambda x: admodes.plan(sparse, x).jacobian(x))(X)
-
-
-def test_the_machine_is_calibrated_and_stale_constants_are_rebuilt(monkeypatch):
-    assert machines.machine() == machines.NOMINAL
-    monkeypatch.setattr(machines, "best_seconds", lambda fun, args: 1e-3)
-    measured = machines.calibrate()
-    assert measured.measured
-    assert machines.machine() == measured
-    file = machines.cache_directory() / "machine.json"
-    good = file.read_text()
-    stale = json.loads(good)
-    stale["identity"]["jax"] = "0.0.1"
-    bad = json.loads(good)
-    bad["constants"]["byte"] = -1.0
-    for k, content in enumerate((json.dumps(stale), json.dumps(bad), "garbage", "[]", "{}", "\0")):
-        monkeypatch.setattr(machines, "best_seconds", lambda fun, args, k=k: 1e-3 * (k + 2))
-        file.write_text(content)
-        os.utime(file, (k, k))
-        with pytest.warns(UserWarning, match="stale or unreadable"):
-            again = machines.machine()
-        assert again.measured
-        assert again != measured
-        assert machines.machine() == again
-        assert json.loads(file.read_text())["identity"] == machines.identity()
-    file.write_text("garbage")
-    os.utime(file, (9, 9))
-    seen = []
-    jax.jit(lambda x: seen.append(machines.machine()) or x)(1.0)
-    assert seen == [machines.NOMINAL]  # nothing is measured while a function is being traced
-    monkeypatch.setattr(machines, "write", lambda path, data: file.mkdir())  # raises FileExistsError
-    with pytest.warns(UserWarning, match="stale"), pytest.warns(UserWarning, match="cannot be kept"):
-        assert machines.machine() == machines.NOMINAL
 
 
 def test_choose_mode():

@@ -8,7 +8,7 @@ from jax import lax
 from jax import numpy as jnp
 
 import admodes
-from tests.oracle import check, sample
+from tests.oracle import JAX_VERSION, check, sample
 from tests.patterns import check_pattern
 
 MODES = ("fill", "clip", "promise_in_bounds")
@@ -88,6 +88,9 @@ def test_scatter(kind, mode, case):
                 derivative(lambda u: fun(x, u), (update,), (update,))
         return
     smooth = case == "inside"
+    if kind in ("max", "min") and mode == "clip" and case == "outside" and JAX_VERSION < (0, 12):
+        check(fun, (x, update), modes=(), adjoint=True, transforms=False)  # JAX has NaN: differences decide
+        return
     check(fun, (x, update), transforms=smooth and mode == "fill", fd=smooth, adjoint=smooth)
     for which in (0, 1):
         check(fun, (x, update), argnums=which, transforms=False, fd=False, adjoint=False)

@@ -8,10 +8,14 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from admodes import problems
+from admodes.compare.bench import without_asdex
 from admodes.sparse import coloring, hessian_sparsity, sparsity
 from tests.sparse.test_detect import FUNCTIONS
 
-asdex = pytest.importorskip("asdex")
+if why := without_asdex():
+    pytest.skip(why, allow_module_level=True)
+
+import asdex
 
 SIZES = {
     "lorenz_long": {"steps": 20},

@@ -8,7 +8,9 @@ from admodes.program.jax_compat.contacts import *  # noqa: F403
 from admodes.program.jax_compat.control_flow import *  # noqa: F403
 from admodes.program.jax_compat.hijax import *  # noqa: F403
 from admodes.program.jax_compat.jaxprs import *  # noqa: F403
+from admodes.program.jax_compat.meshes import *  # noqa: F403
 from admodes.program.jax_compat.primitives import *  # noqa: F403
+from admodes.program.jax_compat.processes import *  # noqa: F403
 from admodes.program.jax_compat.references import *  # noqa: F403
 from admodes.program.jax_compat.registered import *  # noqa: F403
 from admodes.program.jax_compat.shard_map import *  # noqa: F403

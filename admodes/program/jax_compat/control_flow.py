@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from admodes.program.jax_compat.contacts import contact
 from admodes.program.jax_compat.hijax import call_hi_primitive_p, stands_for
 from admodes.program.jax_compat.jaxprs import ClosedJaxpr, close_jaxpr, trace_flat
@@ -114,7 +116,8 @@ def branches(params) -> tuple[ClosedJaxpr, ...]:
     return tuple(map(close_jaxpr, params["branches"]))
 
 
-INLINED = {"closed_call": "call_jaxpr", "core_call": "call_jaxpr", "eval_jaxpr": "call_jaxpr", "jit": "jaxpr"}
+EVALUATED = "jaxpr" if jax.__version_info__ < (0, 11) else "call_jaxpr"  # eval_jaxpr's parameter
+INLINED = {"closed_call": "call_jaxpr", "core_call": "call_jaxpr", "eval_jaxpr": EVALUATED, "jit": "jaxpr"}
 
 
 def inlined(equation) -> ClosedJaxpr | None:
@@ -126,8 +129,7 @@ def inlined(equation) -> ClosedJaxpr | None:
     name = INLINED.get(equation.primitive.name)
     if name is None:
         return None
-    params = equation.params
-    return close_jaxpr(params[name] if name in params else params["jaxpr"])  # eval_jaxpr's name before jax 0.11
+    return close_jaxpr(equation.params[name])
 
 
 def subprograms(params) -> Sequence[ClosedJaxpr]:

@@ -165,9 +165,9 @@ def kept_call(fun: Callable) -> Callable:
     return xla_metadata_call(fun, inlineable="false")
 
 
-def temporary_bytes(fun: Callable, *args) -> int:
-    """What the compiled function needs in memory beside its arguments and results; compiles it."""
-    analysis = jax.jit(fun).lower(*args).compile().memory_analysis()
+def temporary_bytes(lowered: jax.stages.Lowered) -> int:
+    """What a program needs in memory beside its arguments and results, on each device; compiles it."""
+    analysis = lowered.compile().memory_analysis()
     if analysis is None:
         raise RuntimeError(f"the backend '{jax.default_backend()}' does not tell how much memory a program needs")
     return analysis.temp_size_in_bytes
@@ -199,15 +199,20 @@ def sharding_of_axes(aval, axes):
     return sharding.update(spec=sharding.spec.update(partitions=partitions))
 
 
-def mentions(params: dict, primitives) -> bool:
-    """Whether the sub-programs of an equation, however deep, hold an equation of one of ``primitives``."""
+def mentions(params: dict, wanted: Sequence | Callable) -> bool:
+    """Whether the sub-programs of an equation, however deep, hold an equation of a wanted primitive.
+
+    ``wanted`` are primitives, or a function that says of a primitive whether it is wanted.
+    """
     parts = dict(enumerate(object_parts(params)))
-    return any(_mentions(jaxpr, tuple(primitives)) for jaxpr in core.jaxprs_in_params(parts))
+    wanted = wanted if callable(wanted) else tuple(wanted)
+    return any(_mentions(jaxpr, wanted) for jaxpr in core.jaxprs_in_params(parts))
 
 
 @weak_cache
-def _mentions(jaxpr, primitives) -> bool:
-    return any(stand_in(eqn) in primitives or mentions(eqn.params, primitives) for eqn in jaxpr.eqns)
+def _mentions(jaxpr, wanted) -> bool:
+    found = wanted if callable(wanted) else lambda primitive: primitive in wanted
+    return any(found(stand_in(eqn)) or mentions(eqn.params, wanted) for eqn in jaxpr.eqns)
 
 
 def is_users(closed: ClosedJaxpr) -> bool:

@@ -50,9 +50,10 @@ add_any_p = ad_util.add_jaxvals_p
 new_ref_p = core.ref_p
 xla_metadata_call_p = contact("xla_metadata_call_p")
 
+eval_jaxpr_p = contact("eval_jaxpr_p")
+
 # None where the version of JAX does not have them
 stage_p = contact("stage_p")
-eval_jaxpr_p = contact("eval_jaxpr_p")
 log2_p = contact("log2_p")
 one_minus_square_p = contact("one_minus_square_p")
 polynomial_p = contact("polynomial_p")

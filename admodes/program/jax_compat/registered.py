@@ -11,6 +11,8 @@ from functools import lru_cache
 
 from jax.interpreters.ad import UndefinedPrimal, Zero, primitive_jvps, primitive_transposes
 
+from admodes.program.jax_compat.hijax import HiPrimitive
+from admodes.program.jax_compat.primitives import custom_jvp_call_p, custom_vjp_call_p
 from admodes.program.jax_compat.values import tangent_aval, typeof
 
 
@@ -25,6 +27,12 @@ def has_registered_rule(primitive) -> bool:
     """Whether a library registered a derivative rule for this primitive, one of its own."""
     registered = primitive in primitive_jvps or primitive in primitive_transposes
     return registered and not _is_of_jax(primitive)
+
+
+def has_own_rule(primitive) -> bool:
+    """Whether the derivative of an equation is the function of a user or of a library, which its text does not show."""
+    custom = primitive in (custom_jvp_call_p, custom_vjp_call_p) or isinstance(primitive, HiPrimitive)
+    return custom or has_registered_rule(primitive)
 
 
 def push_registered(primitive, primals, tangents, params) -> tuple[list, list] | None:

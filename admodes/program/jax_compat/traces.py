@@ -10,6 +10,7 @@ from jax._src import ad_util, core, source_info_util
 from jax._src.interpreters import partial_eval as pe
 from jax.custom_derivatives import SymbolicZero
 
+from admodes.program.jax_compat.contacts import contact
 from admodes.program.jax_compat.hijax import call_hi_primitive_p, face, stands_for
 from admodes.program.jax_compat.jaxprs import trace_flat
 from admodes.program.jax_compat.values import tangent_aval
@@ -156,6 +157,15 @@ def is_staging() -> bool:
     return isinstance(core.trace_ctx.trace, pe.DynamicJaxprTrace)
 
 
+def is_tracing() -> bool:
+    """Whether any transformation is under way: a ``jit``, a ``vmap``, a derivative, ours or JAX's.
+
+    What is applied then may be recorded, and cannot be timed. :func:`is_staging` asks for the innermost trace alone:
+    it is false in a ``vmap`` below a ``jit``.
+    """
+    return not core.trace_state_clean()
+
+
 def current_place() -> str:
     """The user's line that runs now: below :func:`user_source` the equation's, else the innermost on the stack."""
     place = source_info_util.summarize(source_info_util.current())
@@ -179,8 +189,12 @@ def place_of(error: BaseException) -> str:
 
 
 def exclude_from_sources(folder: str) -> None:
-    """Frames of files in ``folder`` are not the user's code."""
+    """Frames of files in ``folder`` are not the user's code: sources do not name them, tracebacks leave them out.
+
+    (With JAX_TRACEBACK_FILTERING=off tracebacks show them, as they show JAX's own.)
+    """
     source_info_util.register_exclusion(folder)
+    contact("hide_frames")(folder)
 
 
 def source_summary(source) -> str:
