@@ -92,11 +92,17 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
     # A vmapped cond gives a branch that is not taken the stopped copy of an operand: select(p, stopped x, x), whose
     # value is x all the same. Recorded as linear it is x: the copy, which is not linear in x, has no part in it.
     if recorder.linear and primitive is lax.select_n_p:
-        slots = tuple(None if s and s.entry and s.entry.stops in slots[1:] else s for s in slots)
+        slots = tuple(None if _is_stopped(s, slots) else s for s in slots)  # of t and stop_gradient(t), only t
     out_slots = recorder.append(slots, jacobian, outs)
     if primitive is jc.stop_gradient_p:
         out_slots[0].entry.stops = slots[0]
     return list(map(Recorded, outs, out_slots))
+
+
+def _is_stopped(slot: Slot | None, others) -> bool:
+    """Whether the value of a slot is that of one of the others with its derivative stopped."""
+    stops = None if slot is None or slot.entry is None else slot.entry.stops
+    return stops is not None and stops in others
 
 
 def record_program(
