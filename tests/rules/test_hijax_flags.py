@@ -222,19 +222,16 @@ def test_second_derivatives_subgradients_and_reports(make):
             np.testing.assert_allclose(report(f, POINT), expected[name], rtol=1e-8, err_msg=name)
 
 
-@pytest.mark.skipif("jax_remat3" not in FLAGS, reason="this jax has no checkpointed calls that are objects")
-def test_checkpointed_calls_keep_what_their_policy_says(objects):
-    @partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names("kept"))
-    def f(x):
-        return jnp.sum(jnp.sin(jnp.cos(checkpoint_name(jnp.exp(x), "kept"))))
-
-    text = str(jax.make_jaxpr(lambda x: admodes.vjp(f, x)[1](1.0))(jnp.ones(5)))
-    assert text.count("exp ") == 1  # kept
-    assert text.count("cos ") >= 3  # once for the value, once more when it is pulled, once as the slope of the sine
-    plain = str(
-        jax.make_jaxpr(lambda x: admodes.vjp(lambda x: jnp.sum(jnp.sin(jnp.cos(jnp.exp(x)))), x)[1](1.0))(jnp.ones(5))
-    )
-    assert plain.count("cos ") < text.count("cos ")
+def test_checkpointed_calls_keep_what_their_policy_says():
+    """The program of the derivative is the same, so that what it keeps is."""
+    programs = []
+    kept, nothing = jax.checkpoint_policies.save_only_these_names("kept"), None
+    for on, policy in ((False, kept), (True, kept), (True, nothing)):
+        with flags(on):
+            f = jax.checkpoint(lambda x: jnp.sum(jnp.sin(jnp.cos(checkpoint_name(jnp.sin(x), "kept")))), policy=policy)
+            programs.append(str(jax.make_jaxpr(lambda x, f=f: admodes.vjp(f, x)[1](jnp.float64(1.0)))(jnp.ones(5))))
+    assert programs[1] == programs[0]
+    assert programs[1] != programs[2]
 
 
 def test_objects_are_what_they_stand_for(objects):
@@ -284,7 +281,7 @@ def test_backward_passes_with_accumulators(on, mode):
 
 
 @pytest.mark.skipif(not hasattr(jax, "custom_remat"), reason="this jax has no jax.custom_remat")
-@pytest.mark.parametrize("mode", [m for m in FIRST if m != "subgradient"])
+@pytest.mark.parametrize("mode", [m for m in FIRST if m != "subgradient" and "of vmap" not in m])  # JAX cannot
 def test_custom_remat(objects, mode):
     f = jax.custom_remat(
         lambda x: jnp.sin(x),
