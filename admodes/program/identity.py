@@ -61,7 +61,7 @@ def _is_callback(x) -> bool:
 def _hidden(x) -> Iterator[Any]:
     """The arrays and callbacks in parameters, those of inner programs included."""
     if isinstance(x, dict):
-        x = list(x.values())
+        x = list(jc.object_parts(x))
     if isinstance(x, (tuple, list)):
         for item in x:
             yield from _hidden(item)

@@ -39,7 +39,7 @@ def always(seed):
     The number of ones in a word is at most its length.
     """
     seed = seed if jc.is_real(seed) else lax.real(seed)
-    first = lax.reshape(lax.slice(seed, (0,) * seed.ndim, (1,) * seed.ndim), ())
+    first = lax.reshape(lax.slice(seed, (0,) * np.ndim(seed), (1,) * np.ndim(seed)), ())
     word = np.dtype(f"uint{8 * first.dtype.itemsize}")
     ones = lax.population_count(lax.bitcast_convert_type(first, word))
     return lax.le(ones, np.array(8 * word.itemsize, word))

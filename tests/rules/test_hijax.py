@@ -10,6 +10,7 @@ from sweeps import FIRST, SECOND
 
 import admodes
 from admodes.errors import UnsupportedPrimitiveError
+from admodes.program import jax_compat as jc
 from admodes.sparse import sparsity
 
 HiPrim = getattr(hijax, "HiPrim", None) or hijax.VJPHiPrimitive  # its name before jax 0.11
@@ -78,6 +79,7 @@ def test_patterns_explanations_and_diagnoses_of_plain_programs(name):
     assert str(admodes.doctor(f, POINT))
 
 
+@pytest.mark.skipif(jc.hi_primitive("Ldexp") is None, reason="this jax's ldexp is a product, which overflows")
 def test_powers_of_two_are_exact_slopes():
     for e in (-1000, -3, 0, 7, 1000):
         assert admodes.grad(lambda x, e=e: jnp.ldexp(x, e))(1.5) == 2.0**e
@@ -263,7 +265,7 @@ class Tree(HiPrim):
 @pytest.mark.parametrize("mode", ["grad", "jvp", "grad under jit", "grad of jit", "checkpoint"])
 def test_trees_of_operands_and_results(mode):
     def f(x):
-        d = {"a": x, "i": jnp.asarray(1)}
+        d = {"a": x, "i": jnp.sign(x).astype(int)}
         out = Tree(jax.tree.map(jax.typeof, d), jax.typeof(x))(d, 2 * x)
         return out["s"] * out["i"]
 

@@ -8,6 +8,7 @@ from jax import numpy as jnp
 from oracle import check, sample
 
 import admodes
+from admodes.program import jax_compat as jc
 
 N = 4
 COLLECTIVES = {
@@ -84,3 +85,20 @@ def test_pmax_has_no_derivative_as_in_jax():
     for library in (admodes, jax):
         with pytest.raises(NotImplementedError):
             jax.vmap(library.grad(lambda x: lax.pmax(x, "i")), axis_name="i")(jnp.ones(N))
+
+
+@pytest.mark.skipif(
+    not hasattr(jc.collectives, "pbroadcast_dynamic_p"), reason="no broadcasts from a device that is a value"
+)
+def test_broadcast_from_a_device_that_is_a_value():
+    """JAX's own transpose fails inside of the map (for arrays): the derivative of all of it is the oracle."""
+    x, source = sample((N, 3), np.float64), jnp.int32(2)
+
+    def loss(x):
+        return jnp.sum(jnp.sin(lax.pbroadcast(jnp.square(x), "i", source) * (1 + lax.axis_index("i"))))
+
+    inside = jax.jit(jax.vmap(admodes.grad(loss), axis_name="i"))(x)
+    whole = jax.grad(lambda x: jnp.sum(jax.vmap(loss, axis_name="i")(x)))(x)
+    np.testing.assert_allclose(inside, whole, rtol=1e-12, atol=1e-14)
+    pushed = jax.vmap(lambda x, t: admodes.jvp(loss, (x,), (t,))[1], axis_name="i")(x, x)
+    np.testing.assert_allclose(jnp.sum(pushed), jnp.sum(whole * x), rtol=1e-12)

@@ -22,6 +22,7 @@ from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from admodes.program.jax_compat.contacts import contact
 from admodes.program.jax_compat.primitives import custom_jvp_call_p, custom_vjp_call_p, name_p, remat_p
+from admodes.program.jax_compat.values import canonicalize
 
 Zero = ad_util.Zero
 call_hi_primitive_p = contact("call_hi_primitive_p")
@@ -78,7 +79,8 @@ def operands_of(prim, flat: Sequence) -> tuple:
 
 def flat_results(prim, tree) -> list:
     """The flat results (or tangents of results, with None or Zero in their places) of an object."""
-    return prim.out_tree.flatten_up_to(tree)
+    flat = prim.out_tree.flatten_up_to(tree)
+    return [x if x is None or isinstance(x, Zero) else canonicalize(x) for x in flat]
 
 
 def zero_tangent(aval):

@@ -13,7 +13,7 @@ from jax.custom_derivatives import SymbolicZero
 from admodes.program.jax_compat.contacts import contact
 from admodes.program.jax_compat.hijax import call_hi_primitive_p, face, stands_for
 from admodes.program.jax_compat.jaxprs import trace_flat
-from admodes.program.jax_compat.values import tangent_aval
+from admodes.program.jax_compat.values import canonicalize, tangent_aval
 
 Trace = core.Trace
 Tracer = core.Tracer
@@ -222,7 +222,7 @@ def is_symbolic_zero(x) -> bool:
 
 def call_jvp_rule(jvp, primals, tangents) -> tuple[list, list]:
     """Call a user's flattened ``custom_jvp`` rule; returns (outputs, tangents of the outputs)."""
-    results = jvp.call_wrapped(*primals, *tangents)
+    results = [x if is_symbolic_zero(x) else canonicalize(x) for x in jvp.call_wrapped(*primals, *tangents)]
     half = len(results) // 2
     return list(results[:half]), list(results[half:])
 
