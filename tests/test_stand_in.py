@@ -26,7 +26,7 @@ def f(x):
 
 
 def stands_in() -> bool:
-    """Whether ours are in JAX's place."""
+    """True if ours are in JAX's place."""
     return type(jax.vjp(f, X)[1]) is Pullback
 
 

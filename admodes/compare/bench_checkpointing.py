@@ -243,7 +243,7 @@ def state(n: int) -> jax.Array:
 
 
 def equinox_is_installed() -> bool:
-    """Whether there is the other library of checkpointed while loops to compare with."""
+    """True if there is the other library of checkpointed while loops to compare with."""
     return importlib.util.find_spec("equinox") is not None
 
 

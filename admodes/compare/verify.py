@@ -140,7 +140,7 @@ def _where(known, values):
 
 
 def _pattern(task, oracle) -> Finding:
-    """Whether the pattern covers JAX's Jacobian."""
+    """True if the pattern covers JAX's Jacobian."""
     rows = []
     flat = tree_leaves(oracle)
     for j, out in enumerate(task.out_avals):

@@ -155,7 +155,7 @@ class SparsityPattern:
         return SparsityPattern(self.table, self.row_labels[rows])
 
     def equals(self, other: SparsityPattern) -> bool:
-        """Whether both have the same nonzeros."""
+        """True if both have the same nonzeros."""
         if self.shape != other.shape or self.nnz != other.nnz:
             return False
         a, b = self.matrix, other.matrix

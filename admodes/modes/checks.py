@@ -95,7 +95,7 @@ def _is(dtype, kind) -> bool:
 
 
 def _is_users(name: str, x) -> bool:
-    """Whether ``x`` is of a type of the user's, which says itself what its tangents are.
+    """True if ``x`` is of a type of the user's, which says itself what its tangents are.
 
     Raises TypeError for Jacobians, which have a column or row for each entry of an array.
     """

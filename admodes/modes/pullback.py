@@ -1,4 +1,4 @@
-"""What :func:`admodes.vjp` returns: the pullback of a function at a point."""
+"""The pullback of a function at a point, as :func:`admodes.vjp` returns it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NotNeeded:
 class Pullback:
     """g ↦ gᵀ f'(x) at a fixed x, walking a tape backwards; a pytree, so that it can be returned from ``jit``.
 
-    What the tape keeps are its residuals: ``args_res``, those that are leaves of the arguments (with tuples in the
+    The tape keeps residuals: ``args_res``, those that are leaves of the arguments (with tuples in the
     place of other containers, and :class:`NotNeeded` for the leaves that are not kept), and ``opaque_residuals``, the
     others. Both lists may be written to: an argument that was not stored, say, may be put back before the call.
     """

@@ -36,8 +36,8 @@ NOT_LINEAR = (
 class NotLinear(LinearMap):
     """The Jacobian of an equation that is not linear, where it had to be: an error as soon as a derivative meets it.
 
-    What is computed from tangents without a derivative coming back from it may be anything: the tolerance of an
-    iterative solver, say, which is a matter of its control flow.
+    A value that is computed from tangents may be anything as long as no derivative comes back from it: the tolerance
+    of an iterative solver, say, which is a matter of its control flow.
     """
 
     message: str = static()
@@ -100,7 +100,7 @@ def record_equation(interpreter, recorder: Recorder, primitive, values: Sequence
 
 
 def _is_stopped(slot: Slot | None, others) -> bool:
-    """Whether the value of a slot is that of one of the others with its derivative stopped."""
+    """True if the value of a slot is that of one of the others with its derivative stopped."""
     stops = None if slot is None or slot.entry is None else slot.entry.stops
     return stops is not None and stops in others
 
@@ -179,7 +179,7 @@ class TapeTrace(ReferenceTrace):
 
 
 def is_recording_linear() -> bool:
-    """Whether what is applied now is recorded, and must be linear."""
+    """True if what is applied now is recorded, and must be linear."""
     with jc.take_current_trace() as trace:
         return isinstance(trace, TapeTrace) and trace.recorder.linear
 

@@ -44,7 +44,7 @@ def not_finite(x) -> np.ndarray:
 
 
 def has_nan(x) -> bool:
-    """Whether any entry is NaN."""
+    """True if any entry is NaN."""
     return jc.is_array(x) and jc.is_differentiable(jc.typeof(x)) and bool(np.any(np.asarray(x) != np.asarray(x)))
 
 

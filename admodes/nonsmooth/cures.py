@@ -100,7 +100,7 @@ def _advice(birth: Birth) -> str:
 
 
 def _at_pole(birth: Birth) -> bool:
-    """Whether an operand is exactly at the place where the primitive is infinite, rather than merely large."""
+    """True if an operand is exactly at the place where the primitive is infinite, rather than merely large."""
     pole = {"div": 0.0, "log1p": -1.0, "atanh": 1.0}.get(birth.step.name, 0.0)
     operand = birth.step.operands[1 if birth.step.name == "div" else 0]
     return bool(np.any(np.abs(np.asarray(operand)) == abs(pole)))

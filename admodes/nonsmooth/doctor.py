@@ -91,7 +91,7 @@ def _distinct(found: Iterable) -> list:
 
 
 def _jumps(fun: Callable, args) -> bool:
-    """Whether the value is not the limit from two opposite directions in general position."""
+    """True if the value is not the limit from two opposite directions in general position."""
     leaves, tree = tree_flatten(tuple(args))
     leaves = [jnp.asarray(jc.canonicalize(x)) for x in leaves]
     direction = generic_direction(leaves)

@@ -126,7 +126,7 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """Whether the value and both derivatives are finite and the function does not jump."""
+        """True if the value and both derivatives are finite and the function does not jump."""
         return not (self.value or self.reverse or self.forward or self.jumps)
 
     def to_dict(self) -> dict:

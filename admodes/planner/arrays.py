@@ -73,7 +73,7 @@ class Edge:
 
     @property
     def is_free(self) -> bool:
-        """Whether a product with it takes (next to) no multiplications."""
+        """True if a product with it takes (next to) no multiplications."""
         return self.core is None or (isinstance(self.core, Block) and _moves(self.core.map))
 
     def matrix(self, size: int, dtype) -> Dense:

@@ -119,7 +119,7 @@ class _Sweep:
         return jc.trace_flat(lambda *args: body(args), program.in_avals, "body")
 
     def _is_few_rows_times(self, equation, operands, params) -> bool:
-        """Whether a few vectors that depend on seeds meet the last axis of a large matrix that does not."""
+        """True if a few vectors that depend on seeds meet the last axis of a large matrix that does not."""
         if equation.primitive is not lax.dot_general_p or self.count not in FEW:
             return False
         contracts = params["dimension_numbers"] == (((0,), (1,)), ((), ()))

@@ -61,7 +61,7 @@ class Arrangement:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the blocks come one after the other."""
+        """True if the blocks come one after the other."""
         return bool((self.inverse[:-1] < self.inverse[1:]).all())
 
     def apart(self, rows):

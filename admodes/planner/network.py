@@ -112,7 +112,7 @@ class Elimination:
 
     @property
     def is_of_matrices(self) -> bool:
-        """Whether there are matrices on the edges, and no map that multiplies, which is applied row by row."""
+        """True if there are matrices on the edges, and no map that multiplies, which is applied row by row."""
         every = [edge for after in self.successors.values() for edge in after.values()]
         matrices = [isinstance(edge.core, Dense) for edge in every]
         return any(matrices) and all(on or edge.is_free for on, edge in zip(matrices, every, strict=True))
@@ -261,5 +261,5 @@ def _products(task: Task, tape: Tape, order: Sequence[int]) -> Work:
 
 
 def _is_number(x) -> bool:
-    """Whether it is found at run time."""
+    """True if it is found at run time."""
     return isinstance(x, jc.Tracer)

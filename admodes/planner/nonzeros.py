@@ -157,7 +157,7 @@ def _record(program: Program, active: Sequence[bool], primals):
 
 
 def is_real(tape: Tape) -> bool:
-    """Whether no derivative on the tape is complex: only then are its maps the matrices of their entries."""
+    """True if no derivative on the tape is complex: only then are its maps the matrices of their entries."""
     avals = [a for m in tape.maps for a in (*m.domain, *m.codomain)]
     return not any(jc.is_differentiable(a) and np.issubdtype(a.dtype, np.complexfloating) for a in avals)
 

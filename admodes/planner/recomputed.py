@@ -33,7 +33,7 @@ OPAQUE = frozenset({"dot_general", "conv_general_dilated", "scan", "while", "con
 
 
 def is_kernel(equation: Equation) -> bool:
-    """Whether what an equation computes is in memory anyway."""
+    """True if what an equation computes is in memory anyway."""
     return _kind(equation) in KERNELS or equation.primitive.name in OPAQUE or len(equation.outputs) != 1
 
 

@@ -60,7 +60,7 @@ class _Regions:
                 self._eliminate(v)
 
     def _is_worth(self, v: int) -> bool:
-        """Whether there would be no more arrays to compute without v, and no pattern of known zeros gets lost.
+        """True if there would be no more arrays to compute without v, and no pattern of known zeros gets lost.
 
         Products with known factors cost nothing in index lists; they are left to these unless there would be fewer
         arrays, or others follow here.
@@ -182,10 +182,10 @@ def _is_mask(d: Partial) -> bool:
 
 
 def _is_computed(d: Partial) -> bool:
-    """Whether a partial is an array that is found at run time."""
+    """True if a partial is an array that is found at run time."""
     return not isinstance(d, int) and not is_known(d.d if isinstance(d, Over) else d)
 
 
 def _is_full(d: Partial) -> bool:
-    """Whether no entry is known to be zero."""
+    """True if no entry is known to be zero."""
     return isinstance(d, (int, Over)) or not is_known(d) or bool(np.all(np.asarray(d) != 0))

@@ -191,7 +191,7 @@ def blocks(matrix, out_avals: Sequence, in_avals: Sequence, out_tree, in_tree, p
 
 
 def _holds(x, out) -> bool:
-    """Whether derivatives of ``out`` keep their imaginary part in the type of ``x``."""
+    """True if derivatives of ``out`` keep their imaginary part in the type of ``x``."""
     return jax.dtypes.issubdtype(x.dtype, np.complexfloating) or not jax.dtypes.issubdtype(
         out.dtype, np.complexfloating
     )

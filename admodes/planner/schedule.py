@@ -298,7 +298,7 @@ class _Scheduler:
         return [*large, rows[left]] if left.any() else large
 
     def _are_runs(self, *factors) -> bool:
-        """Whether the numbers in each column are consecutive ones of a part, or known."""
+        """True if the numbers in each column are consecutive ones of a part, or known."""
         offsets = (np.where(x == KNOWN, 0, self.offset[x] - np.arange(x.shape[0])[:, None]) for x in factors)
         return all((x == x[0]).all() for x in offsets)
 

@@ -66,7 +66,7 @@ class Found(Counted):
 
     @property
     def optimal(self) -> bool:
-        """Whether the order is proven to be the cheapest."""
+        """True if the order is proven to be the cheapest."""
         return self.multiplications == self.lower_bound
 
     def __str__(self) -> str:

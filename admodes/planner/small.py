@@ -43,7 +43,7 @@ def small_products_added_up(program: Program, seeded: Sequence[bool], count: int
 
 
 def _is_small(equation: Equation, program: Program, copies: Callable[[Any], int]) -> bool:
-    """Whether it is a product of matrices (compilers inline those with a vector) of so few multiply-adds."""
+    """True if it is a product of matrices (compilers inline those with a vector) of so few multiply-adds."""
     if equation.primitive is not lax.dot_general_p:
         return False
     left, right, result = types = [program.type_of(x) for x in (*equation.inputs, *equation.outputs)]

@@ -71,30 +71,30 @@ class Task:
 
     @property
     def rows_allowed(self) -> bool:
-        """Whether pulled rows are the Jacobian's: not for complex outputs of real inputs, where they lose a part."""
+        """True if pulled rows are the Jacobian's: not for complex outputs of real inputs, where they lose a part."""
         return not jax.dtypes.issubdtype(self.dtype, np.complexfloating) or all(
             jax.dtypes.issubdtype(a.dtype, np.complexfloating) for a in self.in_avals
         )
 
     @property
     def is_real(self) -> bool:
-        """Whether no input or output is complex."""
+        """True if no input or output is complex."""
         types = (*self.closed.in_avals, *self.closed.out_avals)
         return not any(jax.dtypes.issubdtype(a.dtype, np.complexfloating) for a in types)
 
     @property
     def is_laid_out(self) -> bool:
-        """Whether types say how values are spread over devices; index lists know nothing of that."""
+        """True if types say how values are spread over devices; index lists know nothing of that."""
         return any(isinstance(a, jc.Aval) and jc.is_laid_out(a) for a in self.program.avals)
 
     @property
     def is_varying(self) -> bool:
-        """Whether the program runs on one device of several, where collectives make the modes differ, as JAX's do."""
+        """True if the program runs on one device of several, where collectives make the modes differ, as JAX's do."""
         return any(isinstance(a, jc.Aval) and jc.is_varying(a) for a in self.program.avals)
 
     @property
     def has_unknown_constants(self) -> bool:
-        """Whether it closes over values of an outer transformation."""
+        """True if it closes over values of an outer transformation."""
         return any(not is_known(value) for _, value in self.program.constants)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What the processes of one run must agree on: their plans are the same, or their collectives wait for each other.
+"""Agreement of the processes of one run: their plans are the same, or their collectives wait for each other.
 
 A plan follows from the program, but for two things. What is measured, or read from a file of this host, goes through
 :func:`agreed`: one process decides, the others take that over. And where a search is given some seconds, a
@@ -22,7 +22,7 @@ PATIENCE = 10.0  # seconds that others wait for the first process, where its ans
 
 
 def several_processes() -> bool:
-    """Whether this is one of several processes."""
+    """True if this is one of several processes."""
     return jc.store() is not None
 
 

@@ -96,7 +96,7 @@ class Chain:
 
 
 def is_loop(equation: Equation) -> bool:
-    """Whether the equation is a scan or a while loop, or holds one however deep."""
+    """True if the equation is a scan or a while loop, or holds one however deep."""
     loops = (jc.scan_p, jc.while_p)
     return equation.primitive in loops or jc.mentions(equation.params, loops)
 

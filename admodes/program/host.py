@@ -16,7 +16,7 @@ from admodes.program import jax_compat as jc
 
 
 def is_known(x) -> bool:
-    """Whether ``x`` is a value that is here, not a tracer that stands for any, nor spread over several processes."""
+    """True if ``x`` is a value that is here, not a tracer that stands for any, nor spread over several processes."""
     return x is not None and not isinstance(x, jc.Tracer) and jc.is_here(x)
 
 

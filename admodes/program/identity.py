@@ -50,7 +50,7 @@ def callbacks(program: Program) -> tuple:
 
 
 def has_rules(program: Program) -> bool:
-    """Whether the program holds functions with derivative rules of the user's, whose equations are not its own."""
+    """True if the program holds functions with derivative rules of the user's, whose equations are not its own."""
     return any(jc.has_own_rule(e.primitive) or jc.mentions(e.params, jc.has_own_rule) for e in program.equations)
 
 

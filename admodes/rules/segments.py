@@ -12,7 +12,7 @@ from admodes.rules.checkpoints import Checkpoints
 
 
 def has_loops(closed) -> bool:
-    """Whether a jaxpr holds a scan or a while loop, however deep."""
+    """True if a jaxpr holds a scan or a while loop, however deep."""
     return any(map(is_loop, from_jaxpr(closed).equations))
 
 

@@ -51,7 +51,7 @@ class TriangularSolve(LinearMap):
         return conj(t) if params["conjugate_a"] else t
 
     def _solve_last(self):
-        """Whether A⁻¹ (Ȧ X) is cheaper than (A⁻¹ Ȧ) X: X has fewer columns (rows, on the other side) than A."""
+        """True if A⁻¹ (Ȧ X) is cheaper than (A⁻¹ Ȧ) X: X has fewer columns (rows, on the other side) than A."""
         return self.a.shape[-1] > self.x.shape[-1 if dict(self.params)["left_side"] else -2]
 
     def _times(self, left, right):

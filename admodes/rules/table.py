@@ -98,11 +98,11 @@ class LocalRule:
         raise NotImplementedError
 
     def is_linear(self, primitive, avals: tuple, active: tuple, params) -> bool:
-        """Whether the results are linear in the operands with ``active[i]``; taken to be so if the rule cannot tell."""
+        """True if the results are linear in the operands with ``active[i]``; taken to be so if the rule cannot tell."""
         return True
 
     def is_zero(self, operands) -> bool:
-        """Whether the Jacobian is zero for all operands of the types that these have (values, or types themselves)."""
+        """True if the Jacobian is zero for all operands of the types that these have (values, or types themselves)."""
         return False
 
 

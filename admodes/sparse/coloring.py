@@ -218,7 +218,7 @@ def _arithmetic(matrix, shapes, lower):
 
 
 def columns_are_apart(matrix, colors) -> bool:
-    """Whether no row has two nonzeros in columns of one color (neutral columns aside)."""
+    """True if no row has two nonzeros in columns of one color (neutral columns aside)."""
     k = int(colors.max(initial=-1)) + 1
     color = colors[matrix.indices]
     row = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))

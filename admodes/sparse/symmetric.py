@@ -166,7 +166,7 @@ def acyclic_colors(graph, order) -> np.ndarray:
 
 
 def _meet(root, c, d, vertices) -> bool:
-    """Whether two of the vertices are in one tree of the colors c and d."""
+    """True if two of the vertices are in one tree of the colors c and d."""
     pair = (c, d) if c < d else (d, c)
     return len({root((pair, w)) for w in vertices}) < len(vertices)
 

@@ -76,7 +76,7 @@ FACTORISATIONS = {
 
 
 def _gauge_free(name, dtype):
-    """Whether LAPACK leaves no phase to choose, so that finite differences can tell."""
+    """True if LAPACK leaves no phase to choose, so that finite differences can tell."""
     return dtype == F64 or name.split()[0] not in ("eigh", "svd")
 
 

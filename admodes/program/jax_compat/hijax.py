@@ -148,7 +148,7 @@ def _accumulated(prim, run: Callable) -> tuple[list, Any]:
 
 
 def gives(prim, *names: str) -> bool:
-    """Whether the class of an object has methods of its own under these names, none that JAX derives from others."""
+    """True if the class of an object has methods of its own under these names, none that JAX derives from others."""
     return all(_is_own(type(unmapped(prim)), name) for name in names)
 
 

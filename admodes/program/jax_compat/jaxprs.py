@@ -60,7 +60,7 @@ def close_jaxpr(jaxpr) -> Any:
 
 
 def _is_wrapped(jaxpr) -> bool:
-    """Whether this is a ClosedJaxpr around a Jaxpr (before jax 0.11)."""
+    """True if this is a ClosedJaxpr around a Jaxpr (before jax 0.11)."""
     return ClosedJaxpr is not Jaxpr and isinstance(jaxpr, ClosedJaxpr)
 
 
@@ -174,14 +174,14 @@ def temporary_bytes(lowered: jax.stages.Lowered) -> int:
 
 
 def is_saveable(policy, primitive, avals, params) -> bool:
-    """Whether a ``jax.checkpoint`` policy keeps the results of an equation (None: nothing is kept)."""
+    """True if a ``jax.checkpoint`` policy keeps the results of an equation (None: nothing is kept)."""
     if policy is None:
         return False
     return pe.ensure_enum(policy(primitive, *avals, **params)) is not pe.Recompute
 
 
 def has_side_effects(closed: ClosedJaxpr) -> bool:
-    """Whether something happens outside the program that must not happen a second time (debugging output may)."""
+    """True if something happens outside the program that must not happen a second time (debugging output may)."""
     return bool(effects.remat_allowed_effects.filter_not_in(closed.effects))
 
 
@@ -200,7 +200,7 @@ def sharding_of_axes(aval, axes):
 
 
 def mentions(params: dict, wanted: Sequence | Callable) -> bool:
-    """Whether the sub-programs of an equation, however deep, hold an equation of a wanted primitive.
+    """True if the sub-programs of an equation, however deep, hold an equation of a wanted primitive.
 
     ``wanted`` are primitives, or a function that says of a primitive whether it is wanted.
     """
@@ -216,6 +216,6 @@ def _mentions(jaxpr, wanted) -> bool:
 
 
 def is_users(closed: ClosedJaxpr) -> bool:
-    """Whether the function that this jaxpr was traced from is the user's code, not the library's."""
+    """True if the function that this jaxpr was traced from is the user's code, not the library's."""
     filename = inner(closed).debug_info.func_filename
     return filename is not None and source_info_util.is_user_filename(filename)

@@ -76,7 +76,7 @@ def _axes_of(aval) -> frozenset:
 
 
 def is_here(x) -> bool:
-    """Whether this process can read all entries of an array."""
+    """True if this process can read all entries of an array."""
     return not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated
 
 

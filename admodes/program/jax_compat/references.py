@@ -26,7 +26,7 @@ def empty(ref_aval):
 
 
 def has_references(closed: ClosedJaxpr) -> bool:
-    """Whether references are created in the jaxpr."""
+    """True if references are created in the jaxpr."""
     return core.internal_mutable_array_effect in closed.effects
 
 

@@ -18,19 +18,19 @@ from admodes.program.jax_compat.values import tangent_aval, typeof
 
 @lru_cache(None)
 def _is_of_jax(primitive) -> bool:
-    """Whether a module of JAX's holds the primitive, as the one that defines it does."""
+    """True if a module of JAX's holds the primitive, as the one that defines it does."""
     modules = [m for name, m in sys.modules.items() if name.partition(".")[0] in ("jax", "jaxlib")]
     return any(value is primitive for module in modules for value in list(vars(module).values()))
 
 
 def has_registered_rule(primitive) -> bool:
-    """Whether a library registered a derivative rule for this primitive, one of its own."""
+    """True if a library registered a derivative rule for this primitive, one of its own."""
     registered = primitive in primitive_jvps or primitive in primitive_transposes
     return registered and not _is_of_jax(primitive)
 
 
 def has_own_rule(primitive) -> bool:
-    """Whether the derivative of an equation is the function of a user or of a library, which its text does not show."""
+    """True if the derivative of an equation is the function of a user or of a library, which its text does not show."""
     custom = primitive in (custom_jvp_call_p, custom_vjp_call_p) or isinstance(primitive, HiPrimitive)
     return custom or has_registered_rule(primitive)
 

@@ -153,12 +153,12 @@ def _only_equation(closed, args) -> tuple[list, dict]:
 
 
 def is_staging() -> bool:
-    """Whether primitives are only being recorded now (we are below a ``jit`` or ``make_jaxpr``)."""
+    """True if primitives are only being recorded now (we are below a ``jit`` or ``make_jaxpr``)."""
     return isinstance(core.trace_ctx.trace, pe.DynamicJaxprTrace)
 
 
 def is_tracing() -> bool:
-    """Whether any transformation is under way: a ``jit``, a ``vmap``, a derivative, ours or JAX's.
+    """True if any transformation is under way: a ``jit``, a ``vmap``, a derivative, ours or JAX's.
 
     What is applied then may be recorded, and cannot be timed. :func:`is_staging` asks for the innermost trace alone:
     it is false in a ``vmap`` below a ``jit``.

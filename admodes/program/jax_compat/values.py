@@ -68,12 +68,12 @@ def dtype_of(x):
 
 
 def is_value(x) -> bool:
-    """Whether ``x`` is something JAX computes with: an array, a tracer, a number."""
+    """True if ``x`` is something JAX computes with: an array, a tracer, a number."""
     return core.valid_jaxtype(x)
 
 
 def is_number(x) -> bool:
-    """Whether ``x`` is a number of Python's or numpy's, not an array: JAX gives it to rules as it is."""
+    """True if ``x`` is a number of Python's or numpy's, not an array: JAX gives it to rules as it is."""
     return isinstance(x, (bool, int, float, complex, np.generic)) or (
         isinstance(x, literals.TypedNdArray) and not x.shape
     )
@@ -97,7 +97,7 @@ def tangent_aval(aval):
 
 
 def is_differentiable(aval) -> bool:
-    """Whether values of this type carry derivatives: real or complex arrays, users' types with tangents like these."""
+    """True if values of this type carry derivatives: real or complex arrays, users' types with tangents like these."""
     if isinstance(aval, HiType):
         tangent = aval.to_tangent_aval()
         return isinstance(tangent, HiType) or tangent.dtype != float0
@@ -105,17 +105,17 @@ def is_differentiable(aval) -> bool:
 
 
 def is_real(x) -> bool:
-    """Whether ``x`` is an array of real floating point numbers."""
+    """True if ``x`` is an array of real floating point numbers."""
     return dtypes.issubdtype(core.typeof(x).dtype, np.floating)
 
 
 def is_reference(aval) -> bool:
-    """Whether values of this type are mutable references, through which derivatives would pass unseen."""
+    """True if values of this type are mutable references, through which derivatives would pass unseen."""
     return not isinstance(aval, (core.ShapedArray, core.AbstractToken, HiType))
 
 
 def is_array(x) -> bool:
-    """Whether a value is an array (or a number), not of a type of the user's."""
+    """True if a value is an array (or a number), not of a type of the user's."""
     return isinstance(core.typeof(x), core.ShapedArray)
 
 
@@ -125,7 +125,7 @@ def arrays_in(aval) -> list:
 
 
 def is_without_derivative(aval) -> bool:
-    """Whether this is the type of references for which the user has asked that no derivative passes through them."""
+    """True if this is the type of references for which the user has asked that no derivative passes through them."""
     return getattr(aval, "kind", None) == "no_grad_no_remat"
 
 
@@ -179,12 +179,12 @@ def batch_of(x, aval):
 
 
 def is_laid_out(aval) -> bool:
-    """Whether the type of an array says how it is spread over devices (explicit shardings)."""
+    """True if the type of an array says how it is spread over devices (explicit shardings)."""
     return any(axis is not None for axis in aval.sharding.spec)
 
 
 def is_varying(aval) -> bool:
-    """Whether the array is a different one on each device (inside shard_map)."""
+    """True if the array is a different one on each device (inside shard_map)."""
     return bool(aval.mat.varying)
 
 
