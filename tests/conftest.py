@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from importlib.metadata import version
+from pathlib import Path
 
 # Batched LAPACK calls can block the concurrency-optimized scheduler for ever on two cores; with excess precision
 # 16-bit intermediates would be kept in 32 bits, and comparisons of 16-bit results would depend on fusion.
@@ -30,3 +31,9 @@ jax.config.update("jax_enable_x64", True)
 
 def pytest_unconfigure():
     shutil.rmtree(CACHE, ignore_errors=True)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """The tests of client libraries take long, and run where they are asked for: ``pytest tests/clients``."""
+    asked = any("clients" in Path(argument).parts for argument in config.args)
+    return True if collection_path.name == "clients" and not asked else None

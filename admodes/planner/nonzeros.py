@@ -27,7 +27,7 @@ from admodes.planner.products import Entries
 from admodes.planner.regions import joined
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate, run
-from admodes.program.host import evaluate_known, is_known
+from admodes.program.host import evaluate_known, is_foldable, is_known
 from admodes.program.ir import Program, from_jaxpr
 from admodes.program.merge import merge_common
 from admodes.rules.contractions import dot_numbers
@@ -142,8 +142,7 @@ def _record(program: Program, active: Sequence[bool], primals):
 
     def step(equation, operands, params):
         values, slots = [x.primal for x in operands], tuple(x.slot for x in operands)
-        foldable = not equation.effects and equation.primitive is not jc.shard_map_p
-        if foldable and not any(slots) and all(map(is_known, values)):
+        if is_foldable(equation) and not any(slots) and all(map(is_known, values)):
             return list(map(Recorded, evaluate_known(equation.primitive, values, params)))
         results = record_equation(INTERPRETER, recorder, equation.primitive, operands, params)
         for entry in {id(r.slot.entry): r.slot.entry for r in results if r.slot is not None}.values():

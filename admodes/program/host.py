@@ -20,6 +20,19 @@ def is_known(x) -> bool:
     return x is not None and not isinstance(x, jc.Tracer) and jc.is_here(x)
 
 
+CALLS_OUT = (jc.pure_callback_p, jc.io_callback_p, jc.ffi_call_p)
+
+
+def is_foldable(equation) -> bool:
+    """True if an equation of known values may be evaluated ahead of time.
+
+    Functions of the user's are called when the program runs, and only where it comes to them: one may raise an error on
+    a branch that is never taken.
+    """
+    calls_out = equation.primitive in CALLS_OUT or jc.mentions(equation.params, CALLS_OUT)
+    return not (equation.effects or equation.primitive is jc.shard_map_p or calls_out)
+
+
 def evaluate_known(primitive, operands: Sequence, params: dict) -> list:
     """The results of one equation whose operands are all known."""
     by_numpy = _NUMPY.get(primitive)

@@ -27,11 +27,11 @@ from admodes.linear.maps import Function, Linear, LinearMap
 from admodes.linear.pattern import SparsityPattern
 from admodes.modes.checks import ARRAYS, differentiable_argument, ensure_index, place, positional
 from admodes.modes.flat import pair
-from admodes.modes.interpreter import Interpreter
+from admodes.modes.interpreter import INTERPRETER, Interpreter
 from admodes.modes.reverse import grad
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import live_equations, run
-from admodes.program.host import evaluate_known, is_known
+from admodes.program.host import evaluate_known, is_foldable, is_known
 from admodes.program.ir import Program, from_jaxpr
 from admodes.program.trace import trace
 from admodes.rules.custom import recording_linear
@@ -99,7 +99,7 @@ class Detector(Interpreter):
         primitive = equation.primitive
         unknown = [Value(a) for a in avals]
         if all(v.reach is None for v in operands):
-            if equation.effects or primitive is jc.shard_map_p or any(v.known is None for v in operands):
+            if not is_foldable(equation) or any(v.known is None for v in operands):
                 return unknown
             return list(map(Value, avals, evaluate_known(primitive, [v.known for v in operands], params)))
         if primitive in HIGHER_ORDER:
@@ -195,6 +195,10 @@ class Detector(Interpreter):
 
     def continue_function(self, recorder, fun, primals, slots):
         return self.continue_program(recorder, jc.trace_flat(fun, list(map(jc.typeof, primals)), "p"), primals, slots)
+
+    def record_function(self, fun, primals, active, n_outputs=None, linear=False):
+        """A tape of its own, with maps and not patterns: a rule derives a function from it, which is then walked."""
+        return INTERPRETER.record_function(fun, primals, active, n_outputs, linear)
 
     def value(self, primal, reach) -> Value:
         known = primal if reach is None and is_known(primal) else None

@@ -271,3 +271,22 @@ def test_trees_of_operands_and_results(mode):
 
     expected = 2 * (10 * POINT * np.cos(POINT) + 2 * np.sin(POINT))
     np.testing.assert_allclose(FIRST[mode](f, POINT), expected, rtol=1e-12)
+
+
+def test_the_hessian_of_a_root_that_is_solved_by_the_matrix_of_its_equation():
+    """Its equation holds calls and the transpose of the linearised one, which detection has to follow."""
+
+    def newton(f, y):
+        return lax.fori_loop(0, 8, lambda i, y: y - jnp.linalg.solve(jax.jacfwd(f)(y), f(y)), y)
+
+    def tangent_solve(g, y):
+        return jnp.linalg.solve(jax.jacobian(g)(y), y)
+
+    def loss(b):
+        a = 4 * jnp.eye(3) + 0.1
+        root = lax.custom_root(lambda y: a @ y + y**3 - b, jnp.zeros(3), newton, tangent_solve)
+        return jnp.sum(jnp.sin(root))
+
+    b = jnp.arange(3.0)
+    for run in (lambda f: f, jax.jit):
+        np.testing.assert_allclose(run(admodes.hessian(loss))(b), jax.hessian(loss)(b), rtol=1e-9, atol=1e-12)

@@ -436,3 +436,19 @@ def test_known_values_that_jax_computes_are_sliced_and_stacked_by_loops():
         found = sparsity(f, x)
         assert found.nnz == nonzeros
         assert not missed_entries(found, jax.jacfwd(f)(x)).size
+
+
+def test_functions_of_the_users_are_not_called_before_the_program_runs():
+    """One may raise an error, on a branch that is never taken; known operands are no reason to call it."""
+
+    def refuse(x):
+        raise RuntimeError("called ahead of time")
+
+    def f(x):
+        one = jnp.ones(())
+        call = lambda y: jax.pure_callback(refuse, jax.ShapeDtypeStruct((), one.dtype), y)
+        return lax.cond(x[0] > 100, lambda x, y: x * call(y), lambda x, y: x, x, one)
+
+    x = jnp.arange(1.0, 4.0)
+    assert admodes.sparsity(f, x).nnz == 3
+    np.testing.assert_allclose(admodes.jacobian(f, format="bcoo")(x).todense(), np.eye(3))
