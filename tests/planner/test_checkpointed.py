@@ -70,7 +70,7 @@ def assert_same(found, expected):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("limit", [60_000, 3_000])
+@pytest.mark.parametrize("limit", [60_000, 2_500])
 def test_a_limit_that_the_whole_tape_misses(limit):
     plan = admodes.plan(orbit, X, memory_limit=limit)
     assert isinstance(plan.best.method, Checkpointed)

@@ -177,6 +177,7 @@ PROGRAMS = [
     under_vmap,
     of_the_library,
 ]
+SLOW = (under_vmap, in_branches, in_a_scan, of_the_library)  # to second order, what they are made of is not
 
 
 def possible(f, modes) -> dict:
@@ -202,7 +203,9 @@ def test_first_derivatives(make):
                 np.testing.assert_allclose(derivative(f, POINT), expected, rtol=1e-8, err_msg=mode)
 
 
-@pytest.mark.parametrize("make", PROGRAMS)
+@pytest.mark.parametrize(
+    "make", [pytest.param(make, marks=pytest.mark.slow if make in SLOW else ()) for make in PROGRAMS]
+)
 def test_second_derivatives_subgradients_and_reports(make):
     """Those without the flags are the oracle: rules that are not the derivative have several second derivatives."""
     reports = {

@@ -174,4 +174,4 @@ def test_primitives_of_jax_are_never_served(monkeypatch):
     monkeypatch.setitem(ad.primitive_jvps, lax.sin_p, lambda primals, tangents, **_: (primals[0], tangents[0]))
     assert lookup(lax.sin_p) is None
     with pytest.raises(UnsupportedPrimitiveError, match="'sin'"):
-        admodes.grad(jnp.sin)(1.0)
+        admodes.grad(lambda x: lax.sin(x))(1.0)

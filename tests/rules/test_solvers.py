@@ -20,10 +20,11 @@ SOLVERS = {
     "gmres, incremental": partial(gmres, tol=1e-12, solve_method="incremental"),
 }
 MODES = ("jacfwd", "jacrev", "jacobian")
+OFTEN = [pytest.param(name, marks=pytest.mark.slow if "incremental" in name else ()) for name in SOLVERS]
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", OFTEN)
 def test_solvers_inside_a_rule_are_transposed(name, wrap):
     """Their tolerance depends on the norm of the tangent: that steers the iteration, and has no derivative."""
     inner = wrap(lambda t: SOLVERS[name](M, t)[0])
