@@ -216,9 +216,9 @@ def test_piecewise_constant(name, dtype):
 
 @pytest.mark.parametrize("dtype", COMPLEX)
 def test_complex_sign_turns(dtype):
-    """z/|z| is not constant; before 0.11 JAX said so. At 0 the slope is taken to be 0."""
+    """z/|z| is not constant; before 0.12 JAX said so. At 0 the slope is taken to be 0."""
     z = sample((4,), dtype, 0.5, 2)
-    modes = ("jvp", "vjp") if JAX_VERSION >= (0, 11) else ()
+    modes = ("jvp", "vjp") if JAX_VERSION >= (0, 12) else ()
     check(
         lax.sign, (z,), modes=modes, adjoint=True, order=2 if modes and dtype == "complex128" else 1, transforms=False
     )
