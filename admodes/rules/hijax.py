@@ -74,9 +74,6 @@ class Opaque(LinearMap):
     def pull(self, cotangents):
         return self.inner.pull(cotangents)
 
-    def pattern(self):
-        return super().pattern()
-
 
 _RECORDING: ContextVar[tuple] = ContextVar("recording", default=())  # (recorder, object): those being recorded now
 
