@@ -56,7 +56,7 @@ class Interpreter:
         return record.record_program(self, closed, primals, active, known, linear)
 
     def reached(self, closed, active: tuple, linear=False) -> tuple[bool, ...]:
-        """Which outputs of a jaxpr carry a derivative if these inputs do."""
+        """The outputs of a jaxpr that carry a derivative if these inputs do."""
         return record.reached(closed, self, active, linear)
 
     def record_function(self, fun: Callable, primals, active, n_outputs=None, linear=False) -> tuple[list, Tape]:

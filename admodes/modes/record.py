@@ -130,7 +130,7 @@ def continue_program(interpreter, recorder: Recorder, closed, values, known=None
 
 @jc.weak_cache
 def reached(closed, interpreter, active: tuple, linear: bool) -> tuple[bool, ...]:
-    """Which outputs of a jaxpr carry a derivative if these inputs do; no Jacobian is built."""
+    """The outputs of a jaxpr that carry a derivative if these inputs do; no Jacobian is built."""
     found: list = []
 
     def sweep(*primals):

@@ -44,7 +44,7 @@ def directory() -> Path:
 
 
 def identity() -> dict:
-    """What measured times depend on beside the program."""
+    """The surroundings, beside the program, that measured times depend on."""
     device = jax.devices()[0]
     return {
         "jax": jax.__version__,
@@ -56,7 +56,7 @@ def identity() -> dict:
 
 
 def file(*names: str) -> Path:
-    """Where something is kept for this identity: below a folder with a name for people, and a digest to be sure.
+    """The place of something that is kept for this identity: below a folder with a name for people, and a digest to be sure.
 
     Raises:
       OSError: there is no cache folder.

@@ -14,6 +14,8 @@ import jax
 from admodes.planner import cache
 from admodes.program.agreement import agreed, several_processes
 
+# timed calls of a candidate in a run of several processes, enough for a median that one slow call does not move; four
+# times as many take four times as long, and one alone may be the slow call
 CALLS = 5
 
 

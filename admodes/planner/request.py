@@ -70,7 +70,7 @@ class Request:
 
     @staticmethod
     def _context(dynamic: Sequence) -> tuple:
-        """What else a trace depends on: settings of JAX, and the meshes of types."""
+        """The other things that a trace depends on: settings of JAX, and the meshes of types."""
         names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion")
         meshes = jax.sharding.get_abstract_mesh(), *(jc.mesh_of(jc.typeof(x)) for x in dynamic)
         return *(getattr(jax.config, name) for name in names), *meshes

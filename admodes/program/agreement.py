@@ -27,7 +27,7 @@ def several_processes() -> bool:
 
 
 def agreed(topic: tuple, make: Callable[[], Any], *, by_first: bool = False) -> Any:
-    """What ``make()`` returned in the process that came first, for all that ask for the same ``topic`` in this run.
+    """The result of ``make()`` in the process that came first, for all that ask for the same ``topic`` in this run.
 
     It is plain data, and the topic has the same text in all processes. With ``by_first`` that is process 0, if it asks
     within :data:`PATIENCE`. In a run of one process it is what ``make()`` returns here and now.
@@ -45,13 +45,13 @@ def agreed(topic: tuple, make: Callable[[], Any], *, by_first: bool = False) -> 
 
 
 def temporary_bytes(lowered: jax.stages.Lowered) -> int:
-    """What a program needs in memory beside its arguments and results, on each device; compiles it."""
+    """Bytes that a program needs beside its arguments and results, on each device; compiles it."""
     needed = jc.temporary_bytes(lowered)  # (in all processes: compilers may exchange what they try)
     return agreed(("bytes", lowered.as_text()), lambda: needed) if several_processes() else needed
 
 
 class Clock:
-    """How many seconds a search has taken, by ``timer``; in a run of several processes, by the steps it says it made.
+    """The seconds that a search has taken, by ``timer``; in a run of several processes, by the steps it says it made.
 
     A search that asks for the time in a loop must say what it does there (:meth:`worked`).
     """

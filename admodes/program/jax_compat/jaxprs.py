@@ -166,7 +166,7 @@ def kept_call(fun: Callable) -> Callable:
 
 
 def temporary_bytes(lowered: jax.stages.Lowered) -> int:
-    """What a program needs in memory beside its arguments and results, on each device; compiles it."""
+    """Bytes that a program needs beside its arguments and results, on each device; compiles it."""
     analysis = lowered.compile().memory_analysis()
     if analysis is None:
         raise RuntimeError(f"the backend '{jax.default_backend()}' does not tell how much memory a program needs")
