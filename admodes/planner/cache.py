@@ -56,7 +56,7 @@ def identity() -> dict:
 
 
 def file(*names: str) -> Path:
-    """The place of something that is kept for this identity: below a folder with a name for people, and a digest to be sure.
+    """The place of what is kept for this identity: below a folder with a name for people, and a digest to be sure.
 
     Raises:
       OSError: there is no cache folder.
