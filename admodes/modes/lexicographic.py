@@ -208,7 +208,7 @@ def _custom_vjp(interpreter, germs, params) -> list:
 
     def bwd(residuals, cotangents):
         def of_germs(*kept):
-            cts = map(known_tangent, jc.call_bwd_rule(backward, kept, cotangents))
+            cts = map(known_tangent, jc.call_bwd_rule(backward, kept, cotangents)[0])
             return instantiate(cts, map(jc.typeof, primals), [True] * len(primals))
 
         return None, interpreter.push_function(of_germs, *residuals)[0], None

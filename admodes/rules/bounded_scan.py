@@ -14,6 +14,7 @@ from typing import Any
 from jax import lax
 
 from admodes.errors import SideEffectError
+from admodes.linear import logs
 from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.rules.bounded import Trail, like, placed
@@ -52,7 +53,7 @@ class BoundedScan(LinearMap):
         args = [*consts, *xs, *self.trail[:3], *self.trail.states, *cts, *keep(present(ys_ct), ys_ct)]
         within = _within(self.interpreter)
         key = within, loop, self.width, self.active, self.linear, present(ys_ct), tuple(map(jc.typeof, args))
-        flat = jc.compiled(walk_back(body, *key))(*args)
+        flat = jc.compiled(walk_back(body, *key, logs.wanted()))(*args)
         const_cts, carry_cts, x_cts = split_at(flat, sum(const_on), sum(carry_on))
         return merge(const_on, const_cts) + merge(carry_on, carry_cts) + merge(x_on, x_cts)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from admodes.linear import logs
 from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate
@@ -47,16 +48,21 @@ class Compiled(LinearMap):
 
     def _walk(self, direction, seeds):
         leaves, tree = jax.tree_util.tree_flatten(self.linear)
-        return _compiled_walk(self.owner, direction, tree)(leaves, seeds)
+        results, entries = _compiled_walk(self.owner, direction, tree, logs.wanted())(leaves, seeds)
+        logs.write(entries)
+        return results
 
     def pattern(self):
         return self.linear.pattern()
 
 
 @jc.weak_cache
-def _compiled_walk(owner, direction: str, tree):
+def _compiled_walk(owner, direction: str, tree, with_logs: bool):
     # the map comes as its leaves: jit's own caches would keep the static part of a map for good
-    return jax.jit(lambda leaves, seeds: getattr(jax.tree_util.tree_unflatten(tree, leaves), direction)(seeds))
+    def walk(leaves, seeds):
+        return getattr(jax.tree_util.tree_unflatten(tree, leaves), direction)(seeds)
+
+    return jax.jit(logs.logged(walk, with_logs))
 
 
 class CallRule(HigherOrderRule):
@@ -131,7 +137,7 @@ class Branches(LinearMap):
         values = (self.inputs, self.outputs, self.residuals, tuple(keep(given, seeds)))
         flat, tree = jax.tree_util.tree_flatten(values)
         branches = tuple(
-            _walk_branch(r, slots, direction, given, wanted, tree, tuple(map(jc.typeof, flat)))
+            _walk_branch(r, slots, direction, given, wanted, tree, tuple(map(jc.typeof, flat)), logs.wanted())
             for r, slots in zip(self.recordings, self.slots, strict=True)
         )
         results = jc.cond_p.bind(self.index, *flat, branches=branches)
@@ -139,12 +145,12 @@ class Branches(LinearMap):
 
 
 @jc.weak_cache
-def _walk_branch(recording, slots, direction, given, wanted, tree, avals):
+def _walk_branch(recording, slots, direction, given, wanted, tree, avals, with_logs):
     def walk(*flat):
         inputs, outputs, residuals, seeds = jax.tree_util.tree_unflatten(tree, flat)
         tape = recording.tape(inputs, outputs, [residuals[s] for s in slots])
         result_avals = tape.codomain if direction == "push" else tape.domain
-        results = getattr(tape, direction)(merge(given, seeds))
+        results = logs.refusing(getattr(tape, direction), "a branch of cond", with_logs)(merge(given, seeds))
         return keep(wanted, instantiate(results, result_avals, wanted))
 
     return jc.trace_flat(walk, avals, direction)

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from admodes.linear import logs
 from admodes.linear.maps import Function
 from admodes.program import jax_compat as jc
 from admodes.rules.derived import merge, present
@@ -115,7 +116,9 @@ class _Pullback:
         values = [next(arrays) if n is None else n.value for n in self.numbers]
         zero = jc.symbolic_zero if self.symbolic_zeros else jc.zeros
         cts = [zero(a) if g is None else g for a, g in zip(self.codomain, cotangents, strict=True)]
-        return [known_tangent(ct) for ct in jc.call_bwd_rule(self.bwd, values, cts)]
+        found, entries = jc.call_bwd_rule(self.bwd, values, cts)
+        logs.write(entries)
+        return [known_tangent(ct) for ct in found]
 
 
 class CustomVJPRule(HigherOrderRule):

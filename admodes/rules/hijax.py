@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from admodes.errors import UnsupportedPrimitiveError
+from admodes.linear import logs
 from admodes.linear.maps import Function, LinearMap, linear_map
 from admodes.program import jax_compat as jc
 from admodes.rules.custom import known_tangent, record_tangents
@@ -42,7 +43,9 @@ class _Pullback:
             jc.zero_cotangent(a) if g is None or not on else g
             for g, a, on in zip(cotangents, self.prim.out_avals_flat, self.reached, strict=True)
         ]
-        return [known_tangent(ct) for ct in jc.pulled_by(self.prim, residuals, cts)[0]]
+        found, entries = jc.pulled_by(self.prim, residuals, cts)
+        logs.write(entries)
+        return [known_tangent(ct) for ct in found]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from admodes.linear import logs
 from admodes.linear.maps import LinearMap, add, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate
@@ -154,15 +155,18 @@ class Scan(LinearMap):
         sums = [jc.zeros(a) for a in keep(const_on, consts)]
         carry_ct = keep(carry_on, instantiate(carry_ct, carry, carry_on))
         fixed, varying, tree, avals = self._flatten()
-        program = _pull_body(self.recorded, self.loop, self.active, present(ys_ct), tree, avals)
-        flat, x_cts = self.loop.bind(
+        program = _pull_body(self.recorded, self.loop, self.active, present(ys_ct), tree, avals, logs.wanted())
+        flat, stacked = self.loop.bind(
             program.closed,
             fixed,
             [*sums, *carry_ct],
             [*varying, *keep(present(ys_ct), ys_ct)],
             reverse=not self.loop.reverse,
         )
-        return merge(const_on, flat[: len(sums)]) + merge(carry_on, flat[len(sums) :]) + merge(program.x_active, x_cts)
+        n_x = sum(program.x_active)
+        logs.write(jax.tree_util.tree_unflatten(program.logs, stacked[n_x:]))
+        x_cts = merge(program.x_active, stacked[:n_x])
+        return merge(const_on, flat[: len(sums)]) + merge(carry_on, flat[len(sums) :]) + x_cts
 
     def _out_avals(self):
         return self.codomain[: self.loop.n_carry], self.codomain[self.loop.n_carry :]
@@ -186,6 +190,7 @@ class _Body:
     closed: Any
     y_active: tuple = ()
     x_active: tuple = ()
+    logs: Any = None  # the structure of the entries of a step
 
 
 def _step_tape(recorded: LoopRecording, tree, fixed, varying):
@@ -221,13 +226,14 @@ def _push_body(recorded, loop, active, consts_on, xs_on, tree, avals) -> _Body:
 
 
 @jc.weak_cache
-def _pull_body(recorded, loop, active, ys_on, tree, avals) -> _Body:
+def _pull_body(recorded, loop, active, ys_on, tree, avals, with_logs) -> _Body:
     const_on, carry_on, x_on = loop.split(active)
     n_fixed, n_varying = len(avals[0]), len(avals[1])
     in_avals, out_avals = recorded.recording.program.in_avals, recorded.recording.program.out_avals
     consts, carry, _ = loop.split(in_avals)
     ys = out_avals[loop.n_carry : recorded.recording.n_outputs]
     n_const, n_carry = sum(const_on), sum(carry_on)
+    of_logs: list = []
     types = [
         *avals[0],
         *tangent_avals(const_on, consts),
@@ -240,17 +246,20 @@ def _pull_body(recorded, loop, active, ys_on, tree, avals) -> _Body:
     def step(*args):
         fixed, sums, carry_ct, varying, ys_ct = split_at(args, n_fixed, n_const, n_carry, n_varying)
         tape = _step_tape(recorded, tree, fixed, varying)
-        cts = tape.pull(merge(carry_on, carry_ct) + merge(ys_on, ys_ct))
+        cts, entries = logs.logged(tape.pull, with_logs)(merge(carry_on, carry_ct) + merge(ys_on, ys_ct))
+        flat, structure = jax.tree_util.tree_flatten(entries)
+        of_logs[:] = [structure]
         const_cts, new_carry, x_cts = loop.split(cts)
         found[:] = [on and ct is not None for on, ct in zip(x_on, x_cts, strict=True)]
         return [
             *map(add, sums, keep(const_on, const_cts)),
             *keep(carry_on, instantiate(new_carry, carry, carry_on)),
             *keep(found, x_cts),
+            *flat,
         ]
 
     closed = jc.trace_flat(step, types, "pull")
-    return _Body(closed, x_active=tuple(found))
+    return _Body(closed, x_active=tuple(found), logs=of_logs[0])
 
 
 class ScanRule(HigherOrderRule):

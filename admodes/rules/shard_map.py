@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from admodes.linear import logs
 from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.rules.control import keep_slots
@@ -99,7 +100,8 @@ class ShardMapped(LinearMap):
                 lax.squeeze(r, (0,)) if scalar else r for r, scalar in zip(args[:n], self.scalars, strict=True)
             ]
             tape = jax.tree_util.tree_unflatten(self.tree, residuals)
-            results = getattr(tape, direction)(merge(given, args[n:]))
+            walk = logs.refusing(getattr(tape, direction), "shard_map", logs.wanted())
+            results = walk(merge(given, args[n:]))
             if direction == "pull":
                 results = [
                     None if ct is None or not on else self.mesh.sum_over_copies(ct, spec)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from admodes.linear import logs
 from admodes.linear.maps import add
 from admodes.program import jax_compat as jc
 from admodes.program.blocks import aval_bytes
@@ -56,7 +57,15 @@ def stretch_width(checkpoints: Checkpoints, body, interpreter, loop: jc.ScanLoop
 
 @jc.weak_cache
 def walk_back(
-    body, interpreter, loop: jc.ScanLoop, width: int, active: tuple, linear: bool, ys_on: tuple, avals: tuple
+    body,
+    interpreter,
+    loop: jc.ScanLoop,
+    width: int,
+    active: tuple,
+    linear: bool,
+    ys_on: tuple,
+    avals: tuple,
+    with_logs: bool,
 ):
     """(constants, xs, trail, cotangents of carry and ys) -> cotangents of (constants, carry, xs)."""
     steps = Steps(loop, body)
@@ -83,7 +92,8 @@ def walk_back(
         def pull(k, stacked, cotangents):
             sums, carry_ct, x_cts = cotangents
             tape = prepared.tape(consts, invariant, steps.read(xs, k), (), stacked)
-            found = tape.pull(merge(carry_on, carry_ct) + merge(ys_on, steps.read(ys_ct, k)))
+            pull_step = logs.refusing(tape.pull, "a loop in bounded memory", with_logs)
+            found = pull_step(merge(carry_on, carry_ct) + merge(ys_on, steps.read(ys_ct, k)))
             of_consts, of_carry, of_x = loop.split(found)
             return (
                 tuple(map(add, sums, keep(const_on, of_consts))),

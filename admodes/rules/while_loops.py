@@ -11,6 +11,7 @@ from typing import Any
 from jax import lax
 
 from admodes.errors import SideEffectError
+from admodes.linear import logs
 from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import evaluate
@@ -58,7 +59,8 @@ class While(LinearMap):
         cts = keep(carry_on, instantiate(cotangents, self.codomain, carry_on))
         args = [*consts, *self.trail[:3], *self.trail.states, *cts]
         key = loop.steps, self.width, const_on + carry_on, self.linear, ()
-        flat = jc.compiled(walk_back(loop.body, self.interpreter, *key, tuple(map(jc.typeof, args))))(*args)
+        program = walk_back(loop.body, self.interpreter, *key, tuple(map(jc.typeof, args)), logs.wanted())
+        flat = jc.compiled(program)(*args)
         n = sum(const_on)
         return (None,) * loop.n_cond + merge(const_on, flat[:n]) + merge(carry_on, flat[n:])
 
