@@ -14,6 +14,7 @@ from admodes.transforms.second_order import hvp
 
 for _layer in (
     "program",
+    "compilers",
     "linear",
     "rules",
     "subprograms",
