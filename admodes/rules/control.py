@@ -47,16 +47,29 @@ class Compiled(LinearMap):
 
     def _walk(self, direction, seeds):
         leaves, tree = jax.tree_util.tree_flatten(self.linear)
-        return _compiled_walk(self.owner, direction, tree)(leaves, seeds)
+        distinct, places = _each_reference_once(leaves)
+        return _compiled_walk(self.owner, direction, tree, places)(distinct, seeds)
 
     def pattern(self):
         return self.linear.pattern()
 
 
+def _each_reference_once(leaves) -> tuple[list, tuple]:
+    """The leaves as arguments of a jitted function, which takes no reference twice, and where each is among them."""
+    places = {id(x): i for i, x in reversed(list(enumerate(leaves))) if jc.is_reference(jc.typeof(x))}
+    distinct = [i for i, x in enumerate(leaves) if places.get(id(x), i) == i]
+    at = {i: k for k, i in enumerate(distinct)}
+    return [leaves[i] for i in distinct], tuple(at[places.get(id(x), i)] for i, x in enumerate(leaves))
+
+
 @jc.weak_cache
-def _compiled_walk(owner, direction: str, tree):
+def _compiled_walk(owner, direction: str, tree, places: tuple):
     # the map comes as its leaves: jit's own caches would keep the static part of a map for good
-    return jax.jit(lambda leaves, seeds: getattr(jax.tree_util.tree_unflatten(tree, leaves), direction)(seeds))
+    def walk(distinct, seeds):
+        leaves = [distinct[i] for i in places]
+        return getattr(jax.tree_util.tree_unflatten(tree, leaves), direction)(seeds)
+
+    return jax.jit(walk)
 
 
 class CallRule(HigherOrderRule):

@@ -54,6 +54,7 @@ TABLE = (
     ("0.10", "state.discharge", "discharge_state run_state_p _discharge_rules _partial_discharge_rules?"),
     ("0.11", "state.discharge", "DischargeContext?"),
     ("0.10", "state.primitives", "addupdate_p get_p swap_p"),
+    ("0.10", "state.types", "ReadEffect RefEffect"),
     # -- shard_map
     ("0.10", "shard_map", "shard_map_p _all_newly_manual_mesh_names _unmentioned2"),
     # -- meshes and processes
