@@ -81,8 +81,8 @@ TABLE = (
     ("0.10", "numpy.hijax", "Nonzero? SearchSorted?"),
     ("0.11", "lax.control_flow.solves", "CustomRoot? _RootLinearMap as RootLinearMap?"),
     ("0.12", "numpy.ufuncs", "Frexp? Ldexp?"),
-    ("0.10", "interpreters.ad", "ValAccum"),
-    ("0.11", "jax.experimental.hijax", "ValAccum"),
+    ("0.10", "interpreters.ad", "ValAccum NullAccum"),
+    ("0.11", "jax.experimental.hijax", "ValAccum NullAccum"),
     # -- calls out of the program
     ("0.10", "callback", "io_callback_p pure_callback_p"),
     ("0.10", "debugging", "debug_callback_p debug_print_p inspect_sharding_p"),
