@@ -3,47 +3,52 @@
 from importlib import import_module as _import_module
 from pathlib import Path as _Path
 
-from admodes import errors, rules
+from admodes import checkpointing, errors, rules, subprograms  # noqa: F401 (these fill the table)
 from admodes.compare import compare
 from admodes.draw import draw
 from admodes.explain import explain
-from admodes.modes.forward import jacfwd, jvp, linearize
-from admodes.modes.reverse import grad, jacrev, value_and_grad, vjp
-from admodes.modes.second_order import hvp
 from admodes.program import jax_compat as _jc
+from admodes.transforms.forward import jacfwd, jvp, linearize
+from admodes.transforms.reverse import grad, jacrev, value_and_grad, vjp
+from admodes.transforms.second_order import hvp
 
 for _layer in (
     "program",
     "linear",
     "rules",
+    "subprograms",
+    "checkpointing",
     "modes",
+    "nonsmooth",
+    "memory",
+    "transforms",
+    "diagnosis",
     "sparse",
     "planner",
-    "nonsmooth",
     "stand_in.py",
 ):  # source lines in errors are the user's, not ours
     _jc.exclude_from_sources(str(_Path(__file__).parent / _layer))
 
 _LATE = {
     "as_jax": "admodes.stand_in",
-    "block_jacobian": "admodes.planner.parts",
-    "checkpoint": "admodes.modes.checkpoint",
-    "choose_mode": "admodes.planner.untraced",
+    "block_jacobian": "admodes.planner.calls.diagonals",
+    "checkpoint": "admodes.memory.checkpoint",
+    "choose_mode": "admodes.planner.calls.untraced",
     "coloring": "admodes.sparse",
-    "diagonal": "admodes.planner.parts",
-    "directional": "admodes.nonsmooth",
-    "doctor": "admodes.nonsmooth",
-    "hessian": "admodes.planner.jacobian",
+    "diagonal": "admodes.planner.calls.diagonals",
+    "directional": "admodes.transforms.subgradient",
+    "doctor": "admodes.diagnosis",
+    "hessian": "admodes.planner.calls.jacobian",
     "hessian_sparsity": "admodes.sparse",
-    "jacobian": "admodes.planner.jacobian",
-    "laplacian": "admodes.planner.parts",
-    "load_plan": "admodes.planner.plan",
-    "memory_profile": "admodes.modes.profile",
-    "plan": "admodes.planner.plan",
+    "jacobian": "admodes.planner.calls.jacobian",
+    "laplacian": "admodes.planner.calls.diagonals",
+    "load_plan": "admodes.planner.calls.plan",
+    "memory_profile": "admodes.memory.profile",
+    "plan": "admodes.planner.calls.plan",
     "sparsity": "admodes.sparse",
-    "subgradient": "admodes.nonsmooth",
-    "subjacobian": "admodes.nonsmooth",
-    "value_and_jacobian": "admodes.planner.jacobian",
+    "subgradient": "admodes.transforms.subgradient",
+    "subjacobian": "admodes.transforms.subgradient",
+    "value_and_jacobian": "admodes.planner.calls.jacobian",
     "verify": "admodes.compare.verify",
 }
 

@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import Any
 
 from admodes.compare import jax_ad
-from admodes.modes.forward import jacfwd, jvp, linearize
-from admodes.modes.reverse import grad, jacrev, value_and_grad, vjp
-from admodes.planner.jacobian import hessian, jacobian
+from admodes.planner.calls.jacobian import hessian, jacobian
+from admodes.transforms.forward import jacfwd, jvp, linearize
+from admodes.transforms.reverse import grad, jacrev, value_and_grad, vjp
 
 OPTIONS = ("nan_safe", "ties", "memory_limit")
 _JAX = {name: getattr(jax_ad, name) for name in jax_ad.NAMES}

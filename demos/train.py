@@ -17,7 +17,7 @@ import optax
 
 import admodes
 from admodes.compare.measure import interleave, paired_ratio
-from admodes.tables import count, memory_bytes
+from admodes.text_tables import count, memory_bytes
 
 import data
 import nets

@@ -9,7 +9,7 @@ import pytest
 
 import admodes
 from admodes.cli import main
-from admodes.planner import checkpointed
+from admodes.planner.ways import checkpointed
 
 
 def test_list_has_a_line_per_problem(capsys):

@@ -15,8 +15,8 @@ import pytest
 import admodes
 from admodes import stand_in
 from admodes.compare import jax_ad
-from admodes.modes.forward import Pushforward
 from admodes.modes.pullback import Pullback
+from admodes.transforms.forward import Pushforward
 
 X = jnp.array([0.3, -1.2, 0.7])
 

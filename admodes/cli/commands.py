@@ -72,7 +72,7 @@ def compare_modes(options: argparse.Namespace) -> None:
 
 
 def plan_jacobian(options: argparse.Namespace) -> None:
-    from admodes.planner.plan import plan
+    from admodes.planner.calls.plan import plan
 
     with precision(options):
         function, args, argnums = function_of(options)
@@ -95,7 +95,7 @@ def plan_jacobian(options: argparse.Namespace) -> None:
 
 
 def diagnose(options: argparse.Namespace) -> int:
-    from admodes.nonsmooth import doctor
+    from admodes.diagnosis import doctor
 
     with precision(options):
         function, args, _ = function_of(options)
@@ -134,13 +134,13 @@ def in_dtype(tree: Any, dtype: str) -> Any:
 def calibrate_machine(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from admodes.planner import cache
-    from admodes.planner.machine import as_rows, calibrate
-    from admodes.tables import table
+    from admodes.planner.cost import cache_folder
+    from admodes.planner.cost.machine import as_rows, calibrate
+    from admodes.text_tables import table
 
     with output(options) as write:
         found = calibrate(progress_line)
-        write(asdict(found), table("", ["a unit of", "takes"], as_rows(found)), f"kept in {cache.file()}")
+        write(asdict(found), table("", ["a unit of", "takes"], as_rows(found)), f"kept in {cache_folder.file()}")
 
 
 def explain_problem(options: argparse.Namespace) -> None:
@@ -176,7 +176,7 @@ def list_rules(options: argparse.Namespace) -> None:
 
 def run_demos(options: argparse.Namespace) -> int:
     from admodes.compare.demos import demos, gallery
-    from admodes.tables import show, table
+    from admodes.text_tables import show, table
 
     found = demos()
     if options.list:
@@ -197,8 +197,8 @@ def run_demos(options: argparse.Namespace) -> int:
 
 
 def bench_modes_suite(options: argparse.Namespace) -> None:
-    from admodes.compare.bench_modes import MODES, bench_modes
-    from admodes.compare.workloads import WORKLOADS
+    from admodes.compare.bench.modes import MODES, bench_modes
+    from admodes.compare.bench.workloads import WORKLOADS
 
     workloads = chosen_names(options.workloads, WORKLOADS, "workload")
     modes = chosen_names(options.modes, MODES, "mode")
@@ -208,7 +208,7 @@ def bench_modes_suite(options: argparse.Namespace) -> None:
 
 
 def bench_jacobians_suite(options: argparse.Namespace) -> None:
-    from admodes.compare.bench_jacobians import SUBJECTS, bench_jacobians
+    from admodes.compare.bench.jacobians import SUBJECTS, bench_jacobians
 
     subjects = chosen_names(options.problems, SUBJECTS, "problem")
     with output(options) as write, precision(options):
@@ -224,8 +224,8 @@ def bench_jacobians_suite(options: argparse.Namespace) -> None:
 
 
 def bench_costs_suite(options: argparse.Namespace) -> None:
-    from admodes.compare.bench_costs import bench_costs
-    from admodes.compare.bench_jacobians import SUBJECTS
+    from admodes.compare.bench.costs import bench_costs
+    from admodes.compare.bench.jacobians import SUBJECTS
 
     subjects = chosen_names(options.problems, SUBJECTS, "problem")
     with output(options) as write, precision(options):
@@ -234,7 +234,7 @@ def bench_costs_suite(options: argparse.Namespace) -> None:
 
 
 def bench_sparsity_suite(options: argparse.Namespace) -> None:
-    from admodes.compare.bench_sparsity import SUBJECTS, bench_sparsity
+    from admodes.compare.bench.sparsity import SUBJECTS, bench_sparsity
 
     subjects = chosen_names(options.problems, SUBJECTS, "problem")
     with output(options) as write:
@@ -243,7 +243,7 @@ def bench_sparsity_suite(options: argparse.Namespace) -> None:
 
 
 def bench_checkpointing_suite(options: argparse.Namespace) -> None:
-    from admodes.compare.bench_checkpointing import PARTS, bench_checkpointing
+    from admodes.compare.bench.checkpointing import PARTS, bench_checkpointing
 
     parts = chosen_names(options.parts, PARTS, "part")
     with output(options) as write:

@@ -18,8 +18,8 @@ from admodes.compare.check import errors
 from admodes.compare.fallback import borrowing
 from admodes.compare.measure import Measurement, measure, paired_ratio
 from admodes.compare.pareto import curve, draw, front, points_of
-from admodes.modes.forward import jacfwd
-from admodes.modes.reverse import jacrev
+from admodes.transforms.forward import jacfwd
+from admodes.transforms.reverse import jacrev
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import jax
 
 from admodes.compare import jax_ad
 from admodes.program import jax_compat as jc
-from admodes.rules.lent import LentRule
 from admodes.rules.table import lookup, register, unregister
+from admodes.subprograms.lent import LentRule
 
 
 @contextmanager

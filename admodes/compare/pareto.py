@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from admodes.tables import count, seconds
+from admodes.text_tables import count, seconds
 
 if TYPE_CHECKING:
     from admodes.compare.comparison import Comparison

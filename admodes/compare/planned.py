@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from admodes.compare import jax_ad
 from admodes.compare.comparison import Strategy
-from admodes.planner.candidates import Candidate
-from admodes.planner.decision import Settings, decide
-from admodes.planner.jacobian import finished
-from admodes.planner.request import request
+from admodes.planner.calls.jacobian import finished
+from admodes.planner.calls.request import request
+from admodes.planner.choice.candidates import Candidate
+from admodes.planner.choice.decision import Settings, decide
 
 
 def strategies(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from admodes.tables import count, error, plain, plural, ratio, seconds, show, table
+from admodes.text_tables import count, error, plain, plural, ratio, seconds, show, table
 
 if TYPE_CHECKING:
     from admodes.compare.comparison import Comparison, Row

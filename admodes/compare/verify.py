@@ -12,15 +12,15 @@ from jax.tree_util import tree_leaves
 from admodes.compare import jax_ad
 from admodes.compare.check import errors
 from admodes.errors import AdmodesError, ColoringError
-from admodes.modes.forward import jacfwd
-from admodes.modes.reverse import jacrev
-from admodes.planner.candidates import candidates
-from admodes.planner.jacobian import finished, settings
-from admodes.planner.machine import machine
-from admodes.planner.request import request
+from admodes.planner.calls.jacobian import finished, settings
+from admodes.planner.calls.request import request
+from admodes.planner.choice.candidates import candidates
+from admodes.planner.cost.machine import machine
 from admodes.sparse.coloring import coloring
 from admodes.sparse.compress import decompression
 from admodes.sparse.validate import missed_entries
+from admodes.transforms.forward import jacfwd
+from admodes.transforms.reverse import jacrev
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from admodes.checkpointing.policies import KEEP_ALL, Checkpoints
 from admodes.linear.maps import LinearMap
 from admodes.linear.strong import strong
 from admodes.modes import dual, record
 from admodes.modes.tape import Recorder, Tape
 from admodes.program import jax_compat as jc
-from admodes.rules.checkpoints import KEEP_ALL, Checkpoints
 from admodes.rules.kinks import POLICIES
 
 
@@ -20,7 +20,7 @@ class Interpreter:
     """What a rule may ask of the modes.
 
     ``ties`` is what the rules of kinks do where the derivative does not exist (``rules/kinks.py``); with ``nan_safe``
-    zeros are strong (``linear/strong.py``); ``checkpoints`` is what loops keep (``rules/checkpoints.py``).
+    zeros are strong (``linear/strong.py``); ``checkpoints`` is what loops keep (``checkpointing/policies.py``).
     :data:`INTERPRETER` is the one of all modes unless a user asks otherwise.
     """
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 from jax.tree_util import Partial, tree_flatten, tree_leaves, tree_unflatten
 
+from admodes.linear.logs import page
 from admodes.modes import checks
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
@@ -26,7 +27,7 @@ class NotNeeded:
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["args_res", "opaque_residuals"],
-    meta_fields=["sources", "tape_tree", "in_tree", "out_tree", "out_avals", "name"],
+    meta_fields=["sources", "tape_tree", "in_tree", "out_tree", "out_avals", "name", "want_logs"],
 )
 @dataclass(eq=False)
 class Pullback:
@@ -45,6 +46,7 @@ class Pullback:
     out_tree: Any
     out_avals: tuple
     name: str
+    want_logs: bool = False
 
     @staticmethod
     def of(tape: Tape, arguments: Sequence, in_tree, out_tree, out_avals: tuple, name: str) -> Pullback:
@@ -95,7 +97,21 @@ class Pullback:
                 f"structure of the output (even if that is a tuple), but got {len(cotangents)} arguments. Pass them as "
                 "one tuple."
             )
-        return tree_unflatten(self.in_tree, self._pull(cotangents[0]))
+        return self._result(*self._pull(cotangents[0]))
+
+    @property
+    def with_logs(self) -> Pullback:
+        """The pullback that returns a pair: the cotangents, and a dict of the entries logged on the way.
+
+        Entries come from the backward rules of functions with ``defvjp_with_logs`` (JAX 0.11 and newer). Entries of a
+        loop are stacked. Two entries of one key raise ValueError; entries inside of ``cond``, ``shard_map`` and of
+        loops in bounded memory raise NotImplementedError.
+        """
+        return replace(self, want_logs=True)
+
+    def _result(self, cts: Sequence, logs: dict):
+        found = tree_unflatten(self.in_tree, cts)
+        return (found, logs) if self.want_logs else found
 
     def with_refs(self, *refs):
         """The pullback that adds gradients to mutable references.
@@ -123,8 +139,8 @@ class Pullback:
             )
         return Partial(_accumulate, self, flat)
 
-    def _pull(self, cotangent) -> list:
-        """The cotangents of the leaves of the arguments."""
+    def _pull(self, cotangent) -> tuple[list, dict]:
+        """The cotangents of the leaves of the arguments, and the logs if they are wanted."""
         flat, tree = tree_flatten(cotangent)
         if tree != self.out_tree:
             differences = "\n".join(
@@ -140,13 +156,14 @@ class Pullback:
             checks.cotangent(aval, g)
         gs = tuple(g if jc.is_differentiable(a) else None for a, g in zip(self.out_avals, flat, strict=True))
         tape = self.tape
-        cts = tape.pull(gs)
-        return [jc.zeros(a) if ct is None else ct for a, ct in zip(tape.domain, cts, strict=True)]
+        with page({} if self.want_logs else None) as logs:
+            cts = tape.pull(gs)
+        return [jc.zeros(a) if ct is None else ct for a, ct in zip(tape.domain, cts, strict=True)], logs or {}
 
 
 def _accumulate(pullback: Pullback, refs: Sequence, cotangent):
-    results = [_delivered(ref, ct) for ref, ct in zip(refs, pullback._pull(cotangent), strict=True)]
-    return tree_unflatten(pullback.in_tree, results)
+    cts, logs = pullback._pull(cotangent)
+    return pullback._result([_delivered(ref, ct) for ref, ct in zip(refs, cts, strict=True)], logs)
 
 
 def _delivered(ref, ct):

@@ -22,9 +22,9 @@ from admodes.modes.tape import Recorder, Slot, Tape
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, run
 from admodes.program.ir import from_jaxpr
-from admodes.rules.effects import Refused
 from admodes.rules.references import check_references
 from admodes.rules.table import LocalRule, lookup
+from admodes.subprograms.callbacks import Refused
 
 NOT_LINEAR = (
     "the rule of a custom_jvp function must be linear in the tangents (of a custom_vjp function: in the cotangents), "

@@ -14,13 +14,13 @@ import numpy as np
 from admodes.errors import AdmodesError
 from admodes.linear.pattern import SparsityPattern
 from admodes.modes.interpreter import INTERPRETER
-from admodes.planner.batches import batched
+from admodes.planner.sweeps.batched_sweep import batched
 from admodes.program import jax_compat as jc
-from admodes.program.host import is_known
-from admodes.program.identity import callbacks, content, digest, has_rules, hashed
+from admodes.program.derived import instantiate, keep, merge, pushed
+from admodes.program.fingerprint import callbacks, content, digest, has_rules, hashed
+from admodes.program.folding import is_known
 from admodes.program.ir import Program, from_jaxpr
 from admodes.program.trace import closed_jaxpr
-from admodes.rules.derived import instantiate, keep, merge, pushed
 from admodes.sparse.detect import pattern_of_program
 
 

@@ -7,8 +7,8 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from admodes.modes.reverse import grad
 from admodes.problems.registry import problem
+from admodes.transforms.reverse import grad
 
 
 def _normal_cdf(x):

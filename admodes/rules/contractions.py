@@ -11,7 +11,7 @@ from jax import lax
 
 from admodes.linear.pattern import SparsityPattern
 from admodes.program import jax_compat as jc
-from admodes.program.host import is_known
+from admodes.program.folding import is_known
 from admodes.rules.table import bilinear
 
 

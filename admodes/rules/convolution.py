@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from admodes.linear.pattern import SparsityPattern
-from admodes.program.host import is_known
+from admodes.program.folding import is_known
 from admodes.rules.table import bilinear
 
 

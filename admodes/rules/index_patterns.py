@@ -14,7 +14,7 @@ from jax import lax
 
 from admodes.linear.maps import Linear
 from admodes.linear.pattern import SparsityPattern
-from admodes.program.host import is_known
+from admodes.program.folding import is_known
 
 MOST_PAIRS = 10**6  # of entries of a slice and entries that they can come from
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from jax import lax
 
 from admodes.program import jax_compat as jc
-from admodes.rules.steps import Step, StepsRule
+from admodes.rules.moved_alike import Step, StepsRule
 from admodes.rules.table import higher_order
 
 

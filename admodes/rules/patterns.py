@@ -12,7 +12,7 @@ import numpy as np
 
 from admodes.linear.maps import Linear
 from admodes.linear.pattern import SparsityPattern
-from admodes.program.host import evaluate_known, is_known
+from admodes.program.folding import evaluate_known, is_known
 
 
 def pattern_by_push(linear: Linear):

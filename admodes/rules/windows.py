@@ -12,10 +12,10 @@ import numpy as np
 from jax import lax
 
 from admodes.program import jax_compat as jc
-from admodes.rules.derived import instantiate, keep, merge, pushed
+from admodes.program.derived import instantiate, keep, merge, pushed
+from admodes.rules.moved_alike import Step, StepsRule
 from admodes.rules.patterns import pattern_of_windows
 from admodes.rules.reductions import batched, reduce_by_tree
-from admodes.rules.steps import Step, StepsRule
 from admodes.rules.table import HigherOrderRule, higher_order, linear
 
 # -- sums -------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import numpy as np
 from admodes.linear.pattern import SparsityPattern
 from admodes.program.agreement import Clock
 from admodes.sparse.coloring import NEUTRAL, ORDER, Coloring, color_columns
-from admodes.sparse.order import find_order
+from admodes.sparse.orders import find_order
 from admodes.sparse.symmetric import STAR, star_colors, without_idle_colors
 
 THRESHOLDS = 12

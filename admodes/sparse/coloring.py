@@ -22,9 +22,9 @@ import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
 from admodes.program.agreement import Clock
-from admodes.sparse.improve import fewer_colors, greedy, greedy_steps, recolor
-from admodes.sparse.lattice import lattice_colors, seamed_colors
-from admodes.sparse.order import ORDERS, conflict_graph, find_order
+from admodes.sparse.greedy import fewer_colors, greedy, greedy_steps, recolor
+from admodes.sparse.orders import ORDERS, conflict_graph, find_order
+from admodes.sparse.stencils import lattice_colors, seamed_colors
 
 KINDS = ("column", "row", "bidirectional", "symmetric")
 NEUTRAL = -1  # the color of rows and columns that take part in no product
@@ -88,7 +88,7 @@ def coloring(
       pattern: of the m x n matrix.
       kind: ``"column"`` (products J s), ``"row"`` (sᵀ J), ``"bidirectional"`` (some of both), or ``"symmetric"``
         (products H s, an entry and its mirror image being one unknown).
-      order: of the greedy coloring, one or several of ``admodes.sparse.order.ORDERS``; by default all, as the size
+      order: of the greedy coloring, one or several of ``admodes.sparse.orders.ORDERS``; by default all, as the size
         allows.
       budget: seconds for trying further orders and for recoloring, once there is a coloring.
       shapes: grids that the columns (rows) may be numbered on, as hints for stencils: the shapes of the input (output).

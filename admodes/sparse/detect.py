@@ -28,18 +28,18 @@ from admodes.linear.pattern import SparsityPattern
 from admodes.modes.checks import ARRAYS, differentiable_argument, ensure_index, place, positional
 from admodes.modes.flat import pair
 from admodes.modes.interpreter import INTERPRETER, Interpreter
-from admodes.modes.reverse import grad
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import live_equations, run
-from admodes.program.host import evaluate_known, is_foldable, is_known
+from admodes.program.folding import evaluate_known, is_foldable, is_known
 from admodes.program.ir import Program, from_jaxpr
 from admodes.program.trace import trace
-from admodes.rules.custom import recording_linear
-from admodes.rules.effects import Refused
 from admodes.rules.index_patterns import pattern_of_scatter, pattern_of_scatter_add
-from admodes.rules.lent import LentRule
 from admodes.rules.table import LocalRule, lookup
-from admodes.sparse.loops import HIGHER_ORDER
+from admodes.sparse.control_flow import HIGHER_ORDER
+from admodes.subprograms.callbacks import Refused
+from admodes.subprograms.custom import recording_linear
+from admodes.subprograms.lent import LentRule
+from admodes.transforms.reverse import grad
 
 TYPED = (*ARRAYS, jax.ShapeDtypeStruct)  # arguments of which shape and dtype count
 # scatters whose rules compute with the values that meet: their patterns do not depend on those

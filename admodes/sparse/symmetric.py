@@ -19,7 +19,7 @@ import numpy as np
 from admodes.linear.pattern import SparsityPattern
 from admodes.program.agreement import Clock
 from admodes.sparse.coloring import LARGE, NEUTRAL, ORDER, Coloring, color_columns
-from admodes.sparse.order import find_order
+from admodes.sparse.orders import find_order
 
 STRUCTURES = ("star", "acyclic")
 PATIENCE = 100  # passes of recoloring that find no fewer colors

@@ -11,7 +11,7 @@ from jax import lax
 
 import admodes
 from admodes.errors import NonsmoothError, UnsupportedPrimitiveError
-from admodes.modes.approach import generic_direction
+from admodes.nonsmooth.approach import generic_direction
 
 
 def compositions(relu):

@@ -14,11 +14,11 @@ from jax.sharding import PartitionSpec as P
 
 import admodes
 from admodes.linear.pattern import SparsityPattern
-from admodes.planner import cache, machine, measured
-from admodes.planner.decision import label
-from admodes.planner.edges import search_edges
-from admodes.planner.graph import ScalarGraph
-from admodes.planner.search import search
+from admodes.planner.choice.decision import label
+from admodes.planner.cost import cache_folder, machine, timings
+from admodes.planner.elimination.edge_elimination import search_edges
+from admodes.planner.elimination.graph import ScalarGraph
+from admodes.planner.elimination.search import search
 from admodes.program import agreement
 from admodes.sparse import coloring
 
@@ -57,7 +57,7 @@ def differ(rank: int) -> None:
     """Each process is calibrated as a strange machine of its own; the second one has more to do."""
     names = [name for name, _ in machine.as_rows(machine.NOMINAL)]
     strange = {name: 10.0 ** -(7 + (k + 3 * rank) % 5) for k, name in enumerate(names)}
-    cache.write(cache.file("machine.json"), constants=strange)
+    cache_folder.write(cache_folder.file("machine.json"), constants=strange)
     if rank == 0:
         time.sleep(0.2)  # the other one asks first
         assert machine.machine() == machine.Machine(**strange, measured=True)
@@ -77,7 +77,7 @@ def planned(x, rank: int) -> dict:
     known = admodes.plan(sparse, x)
     if rank == 1:  # of a day on which plain forward mode was the fastest
         (slow,) = (c for c in known.candidates if c.name == "forward")
-        measured.remember(known.decision.fingerprint, "bcoo", {label(slow): 1e-9})
+        timings.remember(known.decision.fingerprint, "bcoo", {label(slow): 1e-9})
     found["with timings of one process"] = str(admodes.plan(sparse, x, format="bcoo"))
     found["timed together"] = str(admodes.plan(waist, x, measure=True))
     found["within a limit"] = str(admodes.plan(waist, x, memory_limit="20 kB"))

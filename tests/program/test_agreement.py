@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from admodes.linear.pattern import SparsityPattern
-from admodes.planner.graph import ScalarGraph
-from admodes.planner.search import search
+from admodes.planner.elimination.graph import ScalarGraph
+from admodes.planner.elimination.search import search
 from admodes.program import agreement
 from admodes.program import jax_compat as jc
 from admodes.sparse import coloring
@@ -90,7 +90,7 @@ def set_nothing(clock, timer):
     """(The timer of a clock that counts is of no use.)"""
 
 
-MEASURING = {"program/agreement.py", "planner/machine.py", "planner/measured.py"}
+MEASURING = {"program/agreement.py", "planner/cost/machine.py", "planner/cost/timings.py"}
 PLANNING = [
     p for part in ("program", "linear", "rules", "modes", "sparse", "planner") for p in (ROOT / part).rglob("*.py")
 ]

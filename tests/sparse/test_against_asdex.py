@@ -8,7 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from admodes import problems
-from admodes.compare.bench import without_asdex
+from admodes.compare.bench.suite import without_asdex
 from admodes.sparse import coloring, hessian_sparsity, sparsity
 from tests.sparse.test_detect import FUNCTIONS
 

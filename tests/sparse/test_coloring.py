@@ -13,7 +13,7 @@ from admodes.linear.pattern import SparsityPattern
 from admodes.sparse import coloring, validate
 from admodes.sparse.coloring import Coloring, columns_are_apart
 from admodes.sparse.compress import decompression, seeds
-from admodes.sparse.order import ORDERS, conflict_graph, find_order
+from admodes.sparse.orders import ORDERS, conflict_graph, find_order
 
 
 def pattern_of(dense) -> SparsityPattern:

@@ -234,10 +234,11 @@ def forget_call(fun) -> None:
             store.reset()
 
 
-def call_bwd_rule(bwd, residuals, cotangents) -> list:
-    """Call a user's flattened ``custom_vjp`` backward rule; returns the cotangents of the operands."""
+def call_bwd_rule(bwd, residuals, cotangents) -> tuple[list, dict | None]:
+    """Call a user's flattened ``custom_vjp`` backward rule: (cotangents of the operands, logs)."""
     found = bwd.call_wrapped(*residuals, *cotangents)
-    return list(found[0] if isinstance(found, tuple) else found)  # since jax 0.11 a pair: (cotangents, logs)
+    cts, logs = found if isinstance(found, tuple) else (found, None)  # a pair since jax 0.11
+    return list(cts), logs
 
 
 def call_fwd_rule(fwd, out_trees, primals, active) -> tuple[list, list]:

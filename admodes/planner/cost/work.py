@@ -1,0 +1,211 @@
+r"""How much work a program is: counted from the shapes of its equations, before anything is compiled.
+
+Elementwise operations are counted by their elements (compilers fuse them, so that the values between them are never
+stored), all others also by the bytes that they read and write. In a batch of p seeds, what depends on the seeds is
+counted p times and the rest once: a constant matrix is read once for all seeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from admodes.program import jax_compat as jc
+from admodes.program.dependence import carried, reached
+
+KINDS = {
+    "transcendental": "acos acosh asin asinh atan atan2 atanh cbrt cos cosh digamma erf erf_inv erfc exp exp2 expm1 "
+    "lgamma log log1p logistic pow rsqrt sin sinh sqrt tan tanh",
+    "free": "broadcast_in_dim convert_element_type copy iota reshape squeeze stop_gradient",
+    "moving": "dynamic_slice dynamic_update_slice rev select_n slice split transpose unstack",
+    "padding": "pad",
+    "joining": "concatenate stack tile",
+    "gathering": "gather",
+    "reducing": "argmax argmin cummax cummin cumprod cumsum cumlogsumexp reduce_and reduce_max reduce_min reduce_or "
+    "reduce_prod reduce_sum reduce_window_max reduce_window_sum select_and_gather_add",
+    "solving": "cholesky eig eigh fft hessenberg householder_product lu qr schur svd triangular_solve "
+    "tridiagonal tridiagonal_solve",
+    "scattering": "scatter scatter-add scatter-max scatter-min scatter-mul scatter-sub sort top_k",
+}
+KIND = {name: kind for kind, names in KINDS.items() for name in names.split()}
+MULTIPLYING = frozenset(["mul", "div", "dot_general", "conv_general_dilated", *KINDS["solving"].split()])
+FUSED = 0.2  # of a kernel: how much of one an operation is that compilers fuse with its neighbours
+LOOPS = ("scan", "while")
+STEP = 3.0  # kernels of each step of a loop beside its body: it is counted, compared, and its carry copied
+COPIED = 6.0  # elements of cheap operations: a gathered one, where the place is known from another seed
+UNKNOWN_TRIPS = 16  # how often a while loop is taken to run: nobody knows
+
+
+@dataclass(frozen=True)
+class Work:
+    """Counts: elements of cheap operations, of transcendental functions, multiply-adds, elements that are joined
+    (concatenated, padded), gathered and scattered; bytes; kernels that are started (a fused operation is part of one).
+
+    ``multiplications`` are those by local partials: of what depends on the seeds.
+    ``peak`` is the largest number of bytes that are alive at once, arguments and results aside.
+    """
+
+    elements: float = 0.0
+    transcendentals: float = 0.0
+    products: float = 0.0
+    joined: float = 0.0
+    gathered: float = 0.0
+    scattered: float = 0.0
+    bytes: float = 0.0
+    kernels: float = 0.0
+    multiplications: float = 0.0
+    peak: float = 0.0
+
+    @property
+    def flops(self) -> float:
+        """Floating point operations: a multiply-add is two."""
+        return self.elements + self.transcendentals + 2 * self.products
+
+    def __add__(self, other: Work) -> Work:
+        """One after the other."""
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)}
+        return Work(**{**sums, "peak": max(self.peak, other.peak)})
+
+    def times(self, count: float) -> Work:
+        """The same work again and again."""
+        return Work(
+            **{f.name: getattr(self, f.name) * (count if f.name != "peak" else 1) for f in dataclasses.fields(self)}
+        )
+
+
+@jc.weak_cache
+def work(closed, batched: tuple[bool, ...], seeds: int) -> Work:
+    """The work of a jaxpr whose marked inputs come in a batch of ``seeds``."""
+    jaxpr = jc.inner(closed)
+    many = {v for v, on in zip(jaxpr.invars, batched, strict=True) if on}
+    parts: list[tuple[Work, int]] = []  # of each equation, and in how many copies its results come
+    for eqn in jaxpr.eqns:
+        flags = [v in many for v in map(_variable, eqn.invars)]
+        many.update(itertools.compress(eqn.outvars, reached(eqn.primitive, eqn.params, flags, len(eqn.outvars))))
+        done = _equation(eqn, flags, seeds)
+        if any(flags) and eqn.primitive.name in MULTIPLYING:
+            done = dataclasses.replace(done, multiplications=done.products or done.elements)
+        parts.append((done, seeds if any(flags) else 1))
+    return dataclasses.replace(sum((done for done, _ in parts), Work()), peak=_peak(jaxpr, parts))
+
+
+def _peak(jaxpr, parts: Sequence[tuple[Work, int]]) -> float:
+    """The most bytes alive. What is fused is not stored, unless it is read again after the next kernel."""
+    last = {v: k for k, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if not isinstance(v, jc.Literal)}
+    kept = {v for v in jaxpr.outvars if not isinstance(v, jc.Literal)}
+    kernels = [
+        bool(done.bytes) or eqn.primitive.name in LOOPS for eqn, (done, _) in zip(jaxpr.eqns, parts, strict=True)
+    ]
+    following = list(
+        itertools.accumulate(
+            range(len(kernels) - 1, -1, -1), lambda after, k: k if kernels[k] else after, initial=len(kernels)
+        )
+    )[::-1][1:]
+    alive = peak = 0.0
+    stored: dict = {}
+    for k, (eqn, (done, copies)) in enumerate(zip(jaxpr.eqns, parts, strict=True)):
+        for v in eqn.outvars:
+            if kernels[k] or (last.get(v, -1) > following[k] and KIND.get(eqn.primitive.name) != "free"):
+                stored[v] = bytes_of(v.aval) * copies
+                alive += stored[v]
+        peak = max(peak, alive + done.peak)
+        for v in {x for x in [*eqn.invars, *eqn.outvars] if not isinstance(x, jc.Literal)}:
+            if last.get(v, -1) <= k and v not in kept:
+                alive -= stored.pop(v, 0.0)
+    return peak
+
+
+def _variable(atom):
+    return None if isinstance(atom, jc.Literal) else atom
+
+
+def entries(aval) -> int:
+    return math.prod(getattr(aval, "shape", ()))
+
+
+def bytes_of(aval) -> int:
+    return entries(aval) * np.dtype(getattr(aval, "dtype", np.int32)).itemsize if not _opaque(aval) else 0
+
+
+def depth_of(primitive, params, operands: Sequence) -> int:
+    """How many products an entry of a product of matrices, or of a convolution, adds up; 0 for other primitives."""
+    if primitive is jax.lax.dot_general_p:
+        (contracted, _), _ = params["dimension_numbers"]
+        return math.prod(operands[0].shape[d] for d in contracted)
+    if primitive is jax.lax.conv_general_dilated_p:
+        features = params["dimension_numbers"].rhs_spec[0]
+        return entries(operands[1]) // max(operands[1].shape[features], 1)
+    return 0
+
+
+def _opaque(aval) -> bool:
+    return not hasattr(aval, "shape") or jc.is_extended(aval.dtype)
+
+
+def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
+    name, params = eqn.primitive.name, eqn.params
+    kind = KIND.get(name)
+    p = seeds if any(flags) else 1
+    outs = [v.aval for v in eqn.outvars]
+    size = sum(map(entries, outs)) * p
+    if name == "scan":
+        loop, step = jc.scan_parts(params)
+        body = work(step, tuple(carried(flags, params)), seeds)
+        kept, carry = loop.n_consts + loop.n_carry, loop.n_carry
+        stacked = [v.aval for v, on in zip(eqn.invars[kept:], flags[kept:], strict=True) if on]
+        stacked += list(itertools.compress(outs[carry:], reached(eqn.primitive, params, flags, len(outs))[carry:]))
+        turned = 2.0 * p * sum(map(bytes_of, stacked))  # steps come first inside of a loop, seeds outside
+        return in_loop(body).times(loop.length) + Work(bytes=turned)
+    if name == "while":
+        step = jc.while_parts(params).body
+        return in_loop(work(step, (any(flags),) * len(step.in_avals), seeds)).times(UNKNOWN_TRIPS)
+    if name == "cond":
+        branches = [work(b, tuple(flags[1:]), seeds) for b in jc.branches(params)]
+        return max(branches, key=lambda w: w.flops + w.bytes)
+    inner = jc.inlined(eqn) or next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
+    if inner is not None and name != "shard_map":
+        return work(jc.close_jaxpr(inner), tuple(flags), seeds)
+    if kind == "free":
+        return Work()
+    moved = size * 1.0
+    moved_bytes = sum(bytes_of(a) for a in outs) * p
+    moved_bytes += sum(bytes_of(v.aval) * (p if on else 1) for v, on in zip(eqn.invars, flags, strict=True))
+    if depth := depth_of(eqn.primitive, params, [v.aval for v in eqn.invars]):
+        return Work(products=size * depth, bytes=moved_bytes, kernels=1)
+    if kind == "scattering":
+        return Work(scattered=entries(eqn.invars[-1].aval) * p, bytes=moved_bytes, kernels=1)
+    if kind == "reducing":
+        read = sum(entries(v.aval) * (p if on else 1) for v, on in zip(eqn.invars, flags, strict=True))
+        return Work(elements=read, bytes=moved_bytes, kernels=1)
+    if kind == "moving":
+        return Work(elements=moved, kernels=FUSED)
+    if kind == "padding":
+        return Work(joined=moved, kernels=FUSED)
+    if kind == "joining":
+        return Work(joined=moved, kernels=1)
+    if kind == "gathering":
+        places = moved if flags[1] else moved / p  # all seeds may be read at the same places
+        return Work(gathered=places, elements=COPIED * (moved - places), bytes=moved_bytes, kernels=1)
+    if kind == "transcendental":
+        return Work(transcendentals=moved, kernels=FUSED)
+    if kind == "solving":  # about n operations an entry
+        n = max(max(v.aval.shape, default=1) for v in eqn.invars)
+        return Work(products=size * n, bytes=moved_bytes, kernels=1)
+    return Work(elements=moved, kernels=FUSED)  # elementwise
+
+
+def in_loop(body: Work) -> Work:
+    """The same work in a step of a loop, where a kernel is a call and nothing has to be started."""
+    return dataclasses.replace(body, kernels=0.05 * (body.kernels + STEP))
+
+
+def conversion(shape: tuple[int, int], entries: int, dtype) -> Work:
+    """The work of writing a dense matrix of this shape from some of its entries."""
+    size = float(math.prod(shape)) * jax.dtypes.canonicalize_dtype(dtype).itemsize
+    return Work(scattered=entries, bytes=size, kernels=2)

@@ -1,0 +1,1 @@
+"""Elimination on graphs: the order in which local partial derivatives are multiplied, and formulas for the products."""

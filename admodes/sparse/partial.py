@@ -1,0 +1,63 @@
+r"""Coloring for some entries only: a diagonal, or the blocks of a batch.
+
+To read the entries ``wanted`` of a matrix with the nonzeros ``pattern`` off products J s, two columns conflict if a row
+has a wanted nonzero in one and any nonzero in the other; entries that nobody asks for may fall together.
+
+Reference: Gebremedhin, Manne and Pothen, "What color is your Jacobian?", SIAM Review 47 (2005), section 8 (partial
+matrix estimation).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from admodes.linear.pattern import SparsityPattern
+from admodes.sparse.coloring import NEUTRAL, Coloring
+from admodes.sparse.orders import find_order
+
+
+def color_for(pattern: SparsityPattern, wanted: SparsityPattern, kind: str = "column") -> Coloring:
+    """Colors of the columns (rows) of ``pattern`` from whose products the nonzeros of ``wanted`` can be read.
+
+    ``wanted`` must be a part of ``pattern``. The coloring's own pattern is ``wanted``.
+
+    >>> from admodes.linear.pattern import SparsityPattern
+    >>> from admodes.sparse.partial import color_for
+    >>> dense, diagonal = SparsityPattern.dense(3, 3), SparsityPattern.identity(3)
+    >>> color_for(dense, diagonal).number, color_for(diagonal, diagonal).number
+    (3, 1)
+    """
+    given, chosen = (pattern, wanted) if kind == "column" else (pattern.transpose, wanted.transpose)
+    n = given.shape[1]
+    counts = np.bincount(chosen.cols, minlength=n)
+    if given.is_full and not (counts == 0).any():
+        colors, name = np.arange(n), "natural"
+    else:
+        meeting = (chosen.matrix.T @ given.matrix).tocsr()
+        graph = (meeting + meeting.T).tocsr()
+        graph.setdiag(False)
+        graph.eliminate_zeros()
+        colors, name = _greedy(graph)
+        # columns without wanted entries still must not disturb: they take part in no product
+        colors = np.where(counts > 0, colors, NEUTRAL)
+    columns, rows = (colors, None) if kind == "column" else (None, colors)
+    return Coloring(wanted, kind, columns, rows, name, 1 if wanted.nnz else 0)
+
+
+def _greedy(graph) -> tuple[np.ndarray, str]:
+    """The first color that no neighbour has, vertex by vertex, in the better of two orders."""
+    if not graph.nnz:
+        return np.zeros(graph.shape[0], np.int64), "natural"
+    indptr, indices = graph.indptr.tolist(), graph.indices.tolist()
+    best: np.ndarray | None = None
+    name = ""
+    for order in ("natural", "smallest_last"):
+        colors = [-1] * graph.shape[0]
+        for v in find_order(order, graph).tolist():
+            taken = {colors[w] for w in indices[indptr[v] : indptr[v + 1]]}
+            colors[v] = next(c for c in range(len(taken) + 1) if c not in taken)
+        found = np.array(colors, np.int64)
+        if best is None or found.max() < best.max():
+            best, name = found, order
+    assert best is not None
+    return best, name

@@ -1,0 +1,211 @@
+"""Reverse mode: ``vjp``, ``grad``, ``value_and_grad`` and ``jacrev``, with the signatures of their JAX namesakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import numpy as np
+from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, tree_transpose, tree_unflatten
+
+from admodes.memory.limit import limited
+from admodes.modes import checks
+from admodes.modes.flat import select_arguments, std_basis, wraps
+from admodes.modes.interpreter import interpreter_for
+from admodes.modes.pullback import Pullback
+from admodes.nonsmooth.approach import approached, beside, directions_for
+from admodes.nonsmooth.lexicographic import Lexicographic
+from admodes.program import jax_compat as jc
+from admodes.text_tables import memory_bytes
+from admodes.transforms.forward import record
+
+
+@jc.api_boundary
+def vjp(fun: Callable, *primals, has_aux: bool = False, nan_safe: bool = False, ties: str = "jax"):
+    r"""Value at x and the pullback g ↦ gᵀ f'(x), by a tape.
+
+    Args:
+      fun: a function of pytrees of arrays that returns a pytree of arrays.
+      primals: the arguments x.
+      has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+      nan_safe, ties: what happens at infinite slopes and at kinks (see :func:`grad`).
+
+    Returns:
+      ``(y, pullback)`` or ``(y, pullback, aux)``. ``pullback(g)``, with g of the structure, shapes and dtypes of y,
+      returns a tuple with a cotangent for each argument (dtype ``float0`` for integer arguments). For complex
+      values it is the transpose, not the conjugate transpose, as in JAX.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> y, pullback = admodes.vjp(lambda a, b: a * b, 2.0, 3.0)
+    >>> [float(ct) for ct in pullback(1.0)]
+    [3.0, 2.0]
+
+    Reference: Griewank and Walther, *Evaluating Derivatives*, section 3.2.
+    """
+    jc.check_callable(fun)
+    if ties == "lexicographic":
+        fun, nan_safe, ties = beside(fun, directions_for(primals), Lexicographic()), True, "jax"
+    outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties))
+    n = result.tree.num_leaves
+    name = getattr(fun, "__name__", type(fun).__name__)
+    arguments = tree_leaves(primals)
+    pullback = Pullback.of(tape, arguments, in_tree, result.tree, tuple(map(jc.typeof, outs[:n])), name)
+    values = result.tree.unflatten(outs[:n]), pullback
+    return (*values, result.aux(outs[n:])) if has_aux else values
+
+
+def value_and_grad(
+    fun: Callable,
+    argnums=0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    nan_safe: bool = False,
+    ties: str = "jax",
+    memory_limit: int | float | str | None = None,
+) -> Callable:
+    r"""A function that returns (f(x), ∇f(x)) for a scalar f; the arguments are those of :func:`grad`.
+
+    >>> import admodes
+    >>> value, slope = admodes.value_and_grad(lambda x: x**2)(3.0)
+    >>> float(value), float(slope)
+    (9.0, 6.0)
+    """
+    lexicographic, limit = ties == "lexicographic", memory_bytes(memory_limit)
+    if lexicographic and limit:
+        raise ValueError(
+            "memory_limit has no schedule for ties='lexicographic', which decides as it goes: leave out one"
+        )
+    sweep = partial(vjp, nan_safe=nan_safe or lexicographic, ties="jax" if lexicographic else ties)
+    interpreter_for(nan_safe, "jax" if lexicographic else ties)  # an unknown policy is an error before any call
+    approach = limited(limit) if limit else approached if lexicographic else None
+    return differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach)
+
+
+def differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach) -> Callable:
+    """x ↦ (f(x), ∇f(x)), by ``sweep``, a vjp; ``approach`` may put another function in its place."""
+    jc.check_callable(fun)
+    argnums = checks.ensure_index(argnums)
+
+    @wraps(fun, "Value and gradient")
+    @jc.api_boundary
+    def value_and_grad_fun(*args, **kwargs):
+        checks.positional(argnums, args)
+        partial_fun, dyn_args = select_arguments(fun, argnums, args, kwargs)
+        for x in tree_leaves(dyn_args):
+            checks.reverse_input("grad", holomorphic, allow_int, x)
+
+        def both(function):
+            value, pullback, *aux = sweep(function, *dyn_args, has_aux=has_aux)
+            checks.scalar(value)
+            tree_map(partial(checks.reverse_output, "grad", holomorphic), value)
+            return value, pullback(jc.one(value)), *aux
+
+        value, gradient, *aux = approach(both, partial_fun, dyn_args) if approach else both(partial_fun)
+        gradient = gradient[0] if isinstance(argnums, int) else gradient
+        return ((value, *aux) if has_aux else value), gradient
+
+    return value_and_grad_fun
+
+
+def grad(
+    fun: Callable,
+    argnums=0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    nan_safe: bool = False,
+    ties: str = "jax",
+    memory_limit: int | float | str | None = None,
+) -> Callable:
+    r"""The gradient ∇f of a scalar function, in one sweep back along the tape whatever the number of inputs.
+
+    Args:
+      fun: a function that returns a scalar (an array of shape ``()``).
+      argnums: which positional arguments to differentiate, an int or a sequence of ints.
+      has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+      holomorphic: whether ``fun`` is holomorphic; inputs and outputs must then be complex.
+      allow_int: whether integer inputs are allowed; their gradient has dtype ``float0``.
+      nan_safe: strong zeros: a cotangent that is zero stays zero, even if the slope that it meets is infinite or NaN
+        (and a slope that is zero makes zero of any cotangent), in each elementwise partial derivative.
+      ties: what happens at kinks: "jax" as JAX chooses, "first", "average" (see ``rules/kinks.py``), or
+        "lexicographic", as :func:`admodes.subgradient`.
+      memory_limit: bytes, or a text such as "200MiB", that the compiled gradient may need beside its arguments and
+        results. Where keeping everything needs more, the schedule with the least to compute again that fits is found
+        by compiling a few candidates, once for each program; ``fun`` is traced, so that it cannot branch on values.
+
+    Returns:
+      A function of the arguments of ``fun`` that returns the gradient, or (gradient, aux) with ``has_aux``. The
+      gradient has the structure of the argument (a tuple of such if ``argnums`` is a sequence).
+
+    Raises:
+      TypeError: the output is not a real scalar, or an input is an integer without ``allow_int``.
+      admodes.errors.PlanningError: with ``memory_limit``, the function branches on values.
+      admodes.errors.MemoryLimitError: (when it is called) nothing fits ``memory_limit``; it names the least that does.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> admodes.grad(lambda x: jnp.sum(x**2))(jnp.array([1.0, 2.0])).tolist()
+    [2.0, 4.0]
+    """
+    both = value_and_grad(
+        fun, argnums, has_aux, holomorphic, allow_int, nan_safe=nan_safe, ties=ties, memory_limit=memory_limit
+    )
+
+    @wraps(fun, "Gradient")
+    @jc.api_boundary
+    def grad_fun(*args, **kwargs):
+        value, gradient = both(*args, **kwargs)
+        return (gradient, value[1]) if has_aux else gradient
+
+    return grad_fun
+
+
+def jacrev(
+    fun: Callable,
+    argnums=0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    nan_safe: bool = False,
+) -> Callable:
+    r"""Jacobian by reverse mode: one sweep back per output, all in one batch.
+
+    Shapes and arguments are those of :func:`admodes.jacfwd`; the cost is about m evaluations of f for m outputs.
+
+    >>> import admodes, jax.numpy as jnp
+    >>> admodes.jacrev(lambda x: x**2)(jnp.array([1.0, 2.0])).tolist()
+    [[2.0, 0.0], [0.0, 4.0]]
+    """
+    jc.check_callable(fun)
+    argnums = checks.ensure_index(argnums)
+
+    @wraps(fun, "Jacobian (reverse mode)")
+    @jc.api_boundary
+    def jacfun(*args, **kwargs):
+        checks.positional(argnums, args)
+        partial_fun, dyn_args = select_arguments(fun, argnums, args, kwargs)
+        for x in tree_leaves(dyn_args):
+            checks.reverse_input("jacrev", holomorphic, allow_int, x)
+        y, pullback, *aux = vjp(partial_fun, *dyn_args, has_aux=has_aux, nan_safe=nan_safe)
+        tree_map(partial(checks.reverse_output, "jacrev", holomorphic), y)
+        jac = jax.vmap(pullback)(std_basis(y))
+        jac, example = (jac[0], dyn_args[0]) if isinstance(argnums, int) else (jac, dyn_args)
+        rows = tree_map(lambda x, block: _unravel_rows(y, x, block), example, jac)
+        result = tree_transpose(tree_structure(example), tree_structure(y), rows)
+        return (result, *aux) if has_aux else result
+
+    return jacfun
+
+
+def _unravel_rows(example, x, rows):
+    """Split the first axis of the Jacobian with respect to one input into the leaves of ``example``."""
+    leaves, tree = tree_flatten(example)
+    sizes = np.cumsum([np.size(y) for y in leaves])[:-1]
+    parts = jax.numpy.split(rows, sizes, axis=0) if leaves else []
+    shapes = [np.shape(y) + np.shape(x) for y in leaves]
+    shaped = [jc.convert_like(part.reshape(shape), jc.typeof(x)) for part, shape in zip(parts, shapes, strict=True)]
+    return tree_unflatten(tree, shaped)
