@@ -210,8 +210,11 @@ def test_a_reference_is_neither_result_nor_argument():
     with pytest.raises(UnsupportedPrimitiveError, match="returned"):
         admodes.jvp(jax.new_ref, (2.0,), (1.0,))
     ref = jax.new_ref(jnp.ones(()))
+    for derive in (admodes.grad, admodes.jacrev):
+        with pytest.raises(TypeError, match=r"cannot differentiate with respect to a Ref.* with_refs"):
+            derive(lambda ref: ref[...] ** 2)(ref)
     with pytest.raises(ValueError, match="reference"):
-        admodes.grad(lambda ref: ref[...] ** 2)(ref)
+        admodes.linearize(lambda ref: ref[...] ** 2, ref)
     assert admodes.grad(lambda x, ref: ref[...] * x)(2.0, ref) == 1
 
 
@@ -387,3 +390,64 @@ def test_policies_where_references_are_created(function, policy):
     jacobian = jax.jacrev(function)(x)
     found = admodes.jacrev(jax.checkpoint(function, policy=policy))(x)
     jax.tree.map(np.testing.assert_allclose, found, jacobian)
+
+
+def squared(ref, x):
+    return ref[...] ** 2 * x
+
+
+def replaced(ref, x):
+    out = jnp.sin(ref[...]) * x
+    ref[...] = out
+    return 2 * out
+
+
+def multiplied(ref, x):
+    ref[...] *= x
+    ref[...] += jnp.sin(x)
+    return ref[...] ** 2
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("function", [squared, replaced, multiplied])
+def test_arguments_that_are_references(function, transform):
+    """The reference for the gradient holds the cotangent of the final content before, of the first one after."""
+
+    def of_content(r, x):
+        ref = jax.new_ref(r)
+        out = function(ref, x)
+        return out, ref[...]
+
+    (y, final), pull = jax.vjp(of_content, 1.5, 0.4)
+    expected = pull((jnp.float64(1.1), jnp.float64(0.7)))
+    ref, gradient = jax.new_ref(jnp.float64(1.5)), jax.new_ref(jnp.float64(0.7))
+    value, pullback = admodes.vjp(transform(function), ref, 0.4)
+    np.testing.assert_allclose(value, y)
+    np.testing.assert_allclose(ref[...], final)
+    found = pullback.with_refs(gradient, jax.ad.GradValue())(1.1)
+    assert isinstance(found[0], jax.ad.GradRef)
+    np.testing.assert_allclose((gradient[...], found[1]), expected)
+
+
+def test_what_is_not_done_with_the_gradient_of_a_reference():
+    ref = jax.new_ref(jnp.float64(2.0))
+    y, pullback, aux = admodes.vjp(lambda ref: (ref[...] ** 2, "aux"), ref, has_aux=True)
+    assert (y, aux) == (4, "aux")
+    assert isinstance(pullback.with_refs(jax.ad.DontWant())(1.0)[0], jax.ad.DidntWant)
+    with pytest.raises(ValueError, match=r"args\[0\].*with_refs"):
+        pullback(1.0)
+    with pytest.raises(ValueError, match="can't be returned as a value"):
+        pullback.with_refs(jax.ad.GradValue())
+    with pytest.raises(ValueError, match=r"only one reference.* args\[0\] and args\[1\]"):
+        admodes.vjp(lambda a, b: a[...] * b[...], ref, ref)
+    # references that are not of floats, or without derivative, are plumbing
+    count, state = jax.new_ref(jnp.array(3)), jax.new_ref(jnp.float64(5.0), kind="no_grad_no_remat")
+
+    def plumbing(x, count, state):
+        count[...] += 1
+        state[...] = x
+        return x * count[...] * state[...]
+
+    _, pullback = admodes.vjp(plumbing, 2.0, count, state)
+    assert pullback.with_refs(jax.ad.GradValue(), jax.ad.DontWant(), jax.ad.DontWant())(1.0)[0] == 8
+    assert (count[...], state[...]) == (4, 2)
