@@ -58,6 +58,6 @@ def _barred(arrays: Sequence) -> list:
 
 
 def _chosen(holds, x):
-    if jc.is_extended(jc.dtype_of(x)) or jc.dtype_of(x) == jc.float0:
+    if jc.is_reference(jc.typeof(x)) or jc.is_extended(jc.dtype_of(x)) or jc.dtype_of(x) == jc.float0:
         return x
     return lax.select(lax.broadcast(holds, np.shape(x)), x, lax.full_like(x, 0))

@@ -12,6 +12,7 @@ import numpy as np
 from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, tree_unflatten
 
 from admodes.modes import checks
+from admodes.modes.flags import flags_of_leaves, mirrored
 from admodes.modes.flat import flat_function, select_arguments, std_basis, wraps
 from admodes.modes.interpreter import INTERPRETER, Interpreter, interpreter_for
 from admodes.modes.tape import Tape
@@ -82,6 +83,11 @@ class Pushforward:
     out_tree: Any
     out_avals: tuple
 
+    @property
+    def out_nzs(self):
+        """Where the result is not zero by its structure: bools in the place of its leaves."""
+        return mirrored([s is not None for s in self.tape.outputs], self.out_tree)
+
     def __call__(self, *tangents):
         flat, tree = tree_flatten(tangents)
         if tree != self.in_tree:
@@ -100,8 +106,15 @@ class Pushforward:
 
 
 @jc.api_boundary
-def linearize(fun: Callable, *primals, has_aux: bool = False):
+def linearize(fun: Callable, *primals, has_aux: bool = False, in_nzs: Any = None):
     r"""Value at x and the linear map ẋ ↦ f'(x) ẋ, so that many directions cost one evaluation.
+
+    Args:
+      fun: a function of pytrees of arrays that returns a pytree of arrays.
+      primals: the arguments x.
+      has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+      in_nzs: a bool for each argument (or a tree of them for its parts): False says that its tangents are zero, and
+        they are taken to be. The map's ``out_nzs`` tell, in the structure of the output, where its results are not.
 
     >>> import admodes, jax.numpy as jnp
     >>> y, push = admodes.linearize(jnp.sin, 0.0)
@@ -109,7 +122,7 @@ def linearize(fun: Callable, *primals, has_aux: bool = False):
     2.0
     """
     jc.check_callable(fun)
-    outs, tape, in_tree, result = record(fun, primals, has_aux)
+    outs, tape, in_tree, result = record(fun, primals, has_aux, in_nzs=in_nzs)
     avals = tuple(map(jc.typeof, outs[: result.tree.num_leaves]))
     push = Pushforward(tape, in_tree, result.tree, avals)
     n, outs = result.tree.num_leaves, list(map(jc.untyped, outs))
@@ -117,14 +130,18 @@ def linearize(fun: Callable, *primals, has_aux: bool = False):
     return (*values, result.aux(outs[n:])) if has_aux else values
 
 
-def record(fun, primals, has_aux, interpreter: Interpreter = INTERPRETER):
-    """Record ``fun`` at ``primals``: (flat outputs, tape to the outputs that are not auxiliary, in_tree, result)."""
+def record(fun, primals, has_aux, interpreter: Interpreter = INTERPRETER, in_nzs=None):
+    """Record ``fun`` at ``primals``: (flat outputs, tape to the outputs that are not auxiliary, in_tree, result).
+
+    ``in_nzs`` are flags, by default True: which arguments have a derivative, if they are differentiable.
+    """
     flat, in_tree = tree_flatten(primals)
     flat = list(map(jc.canonicalize, flat))
     for x in flat:
         jc.check_arg(x)
         checks.not_a_reference(x)
-    active = [jc.is_differentiable(jc.typeof(x)) for x in flat]
+    wanted = flags_of_leaves(True if in_nzs is None else in_nzs, in_tree, "in_nzs")
+    active = [on and jc.is_differentiable(jc.typeof(x)) for x, on in zip(flat, wanted, strict=True)]
     flat_fun, result = flat_function(fun, in_tree, has_aux)
     outs, tape = interpreter.record_function(flat_fun, flat, active, lambda: result.tree.num_leaves)
     return outs, tape, in_tree, result

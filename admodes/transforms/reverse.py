@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +12,8 @@ from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, t
 
 from admodes.memory.limit import limited
 from admodes.modes import checks
+from admodes.modes.contents import on_contents, references_in
+from admodes.modes.flags import flags_of_leaves
 from admodes.modes.flat import select_arguments, std_basis, wraps
 from admodes.modes.interpreter import interpreter_for
 from admodes.modes.pullback import Pullback
@@ -22,13 +25,26 @@ from admodes.transforms.forward import record
 
 
 @jc.api_boundary
-def vjp(fun: Callable, *primals, has_aux: bool = False, nan_safe: bool = False, ties: str = "jax"):
+def vjp(
+    fun: Callable,
+    *primals,
+    has_aux: bool = False,
+    saveable_args: Any = True,
+    in_nzs: Any = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
+):
     r"""Value at x and the pullback g ↦ gᵀ f'(x), by a tape.
 
     Args:
       fun: a function of pytrees of arrays that returns a pytree of arrays.
-      primals: the arguments x.
+      primals: the arguments x. One may be a mutable reference: what is differentiated is what it holds, and the
+        gradient is added to a reference (``pullback.with_refs``).
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+      saveable_args: a bool for each argument (or a tree of them for its parts): False says that the pullback must not
+        keep it, and that you put it back into ``pullback.args_res`` before the call.
+      in_nzs: the same for whether its cotangent is wanted: False makes it a constant, with cotangent zero.
+        ``pullback.out_nzs`` tell, in the structure of y, where y depends on the others.
       nan_safe, ties: what happens at infinite slopes and at kinks (see :func:`grad`).
 
     Returns:
@@ -44,14 +60,23 @@ def vjp(fun: Callable, *primals, has_aux: bool = False, nan_safe: bool = False, 
     Reference: Griewank and Walther, *Evaluating Derivatives*, section 3.2.
     """
     jc.check_callable(fun)
+    name = getattr(fun, "__name__", type(fun).__name__)
+    references = references_in(primals, name)
+    if references:
+        fun, primals = on_contents(fun, primals, references, has_aux)
     if ties == "lexicographic":
         fun, nan_safe, ties = beside(fun, directions_for(primals), Lexicographic()), True, "jax"
-    outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties))
-    n = result.tree.num_leaves
-    name = getattr(fun, "__name__", type(fun).__name__)
-    arguments = tree_leaves(primals)
-    pullback = Pullback.of(tape, arguments, in_tree, result.tree, tuple(map(jc.typeof, outs[:n])), name)
-    values = result.tree.unflatten(outs[:n]), pullback
+    outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties), in_nzs)
+    arguments, saveable = tree_leaves(primals), flags_of_leaves(saveable_args, in_tree, "saveable_args")
+    out_tree, n = result.tree, result.tree.num_leaves
+    if references:
+        out_tree = out_tree.children()[0]
+        for (i, reference), content in zip(references.items(), outs[out_tree.num_leaves : n], strict=True):
+            if content is not arguments[i]:
+                reference[...] = content
+    out_avals = tuple(map(jc.typeof, outs[: out_tree.num_leaves]))
+    pullback = Pullback.of(tape, arguments, saveable, tuple(references), in_tree, out_tree, out_avals, name)
+    values = out_tree.unflatten(outs[: out_tree.num_leaves]), pullback
     return (*values, result.aux(outs[n:])) if has_aux else values
 
 
