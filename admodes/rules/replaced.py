@@ -33,7 +33,7 @@ _RULES: dict[str, LocalRule] = {}
 
 def replacement(params) -> LocalRule | None:
     """The rule that takes the place of a custom_jvp function's, if there is one."""
-    return _RULES.get(jc.source_of_custom(params))
+    return _RULES.get(jc.source_of_custom(params) or "")
 
 
 def _share(x, y):
