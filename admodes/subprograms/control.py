@@ -82,7 +82,7 @@ class CallRule(HigherOrderRule):
         self.body = body
 
     def _callee(self, params):
-        return jc.constrained(jc.close_jaxpr(params[self.body]), jc.shardings_of(params))
+        return jc.constrained(jc.substituted(jc.close_jaxpr(params[self.body])), jc.shardings_of(params))
 
     def push(self, interpreter, primitive, primals, tangents, params):
         closed = self._callee(params)
