@@ -61,15 +61,25 @@ def _rem_divisor(out, x, y):
     return lax.neg(lax.mul(lax.sign(ratio), lax.floor(lax.abs(ratio))))
 
 
-elementwise(lax.add_p, ONE, ONE)
-elementwise(jc.add_any_p, ONE, ONE)
-elementwise(lax.sub_p, ONE, MINUS_ONE)
-elementwise(lax.neg_p, MINUS_ONE)
-elementwise(lax.mul_p, lambda out, x, y, **_: y, lambda out, x, y, **_: x)
-elementwise(lax.div_p, lambda out, x, y: Over(y), lambda out, x, y: lax.neg(lax.mul(x, lax.integer_pow(y, -2))))
-elementwise(lax.rem_p, ONE, _rem_divisor)
-elementwise(lax.pow_p, _pow_base, lambda out, x, y: lax.mul(lax.log(_without_zeros(x)), out))  # log x xʸ
-elementwise(lax.integer_pow_p, _integer_pow)
+elementwise(lax.add_p, ONE, ONE, text="+", commutative=True)
+elementwise(jc.add_any_p, ONE, ONE, text="+", commutative=True)
+elementwise(lax.sub_p, ONE, MINUS_ONE, text="-")
+elementwise(lax.neg_p, MINUS_ONE, text="-")
+elementwise(lax.mul_p, lambda out, x, y, **_: y, lambda out, x, y, **_: x, text="*", commutative=True)
+elementwise(
+    lax.div_p,
+    lambda out, x, y: Over(y),
+    lambda out, x, y: lax.neg(lax.mul(x, lax.integer_pow(y, -2))),
+    text="/",
+)
+elementwise(lax.rem_p, ONE, _rem_divisor, text="%")
+elementwise(
+    lax.pow_p,
+    _pow_base,
+    lambda out, x, y: lax.mul(lax.log(_without_zeros(x)), out),  # log x xʸ
+    text="**",
+)
+elementwise(lax.integer_pow_p, _integer_pow, text=lambda operands, *, y: f"{operands[0]} ** {y}")
 elementwise(lax.square_p, lambda out, x: lax.mul(c(2, x), x))
 elementwise(lax.sqrt_p, lambda out, x, **_: lax.div(c(0.5, x), out))  # 1 / 2√x
 elementwise(lax.rsqrt_p, lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)))  # -x^(-3/2) / 2
@@ -212,7 +222,13 @@ linear(lax.conj_p, _pull_conj, pattern=_pattern)
 # -- piecewise constant functions ----------------------------------------------------------------
 
 zero(lax.floor_p, lax.ceil_p, lax.round_p, lax.is_finite_p, lax.argmax_p, lax.argmin_p)
-zero(lax.eq_p, lax.ne_p, lax.ge_p, lax.gt_p, lax.le_p, lax.lt_p, lax.eq_to_p, lax.le_to_p, lax.lt_to_p)
+zero(lax.eq_p, text="==")
+zero(lax.ne_p, text="!=")
+zero(lax.lt_p, text="<")
+zero(lax.le_p, text="<=")
+zero(lax.gt_p, text=">")
+zero(lax.ge_p, text=">=")
+zero(lax.eq_to_p, lax.le_to_p, lax.lt_to_p)
 zero(lax.not_p, lax.and_p, lax.or_p, lax.xor_p, lax.reduce_and_p, lax.reduce_or_p, lax.reduce_xor_p)
 zero(lax.shift_left_p, lax.shift_right_arithmetic_p, lax.shift_right_logical_p, lax.bitcast_convert_type_p)
 zero(lax.mulhi_p, lax.clz_p, lax.population_count_p, *jc.random_bits_primitives)

@@ -143,8 +143,8 @@ def _turn(outs, primals, tangents):
     return (lax.mul(s, lax.complex(lax.full_like(angle, 0), angle)),)
 
 
-register(lax.max_p, KinkRule(_extreme_slopes))
-register(lax.min_p, KinkRule(_extreme_slopes))
+register(lax.max_p, KinkRule(_extreme_slopes), commutative=True)
+register(lax.min_p, KinkRule(_extreme_slopes), commutative=True)
 register(lax.clamp_p, KinkRule(_clamp_slopes))
 register(lax.abs_p, AbsRule(_abs_slopes))
 register(lax.sign_p, SignRule())

@@ -65,7 +65,15 @@ def _pull_slice(g, x, *, start_indices, limit_indices, strides):
     return lax.pad(g, g.dtype.type(0), margins)
 
 
-linear(lax.slice_p, _pull_slice, pattern=pattern_by_push)
+def _text_of_slice(operands, *, start_indices, limit_indices, strides):
+    """The slice in brackets, where it takes all entries between its ends."""
+    if set(strides or ()) <= {1}:
+        spans = zip(start_indices, limit_indices, strict=True)
+        return f"{operands[0]}[{', '.join(f'{start}:{limit}' for start, limit in spans)}]"
+    return None
+
+
+linear(lax.slice_p, _pull_slice, pattern=pattern_by_push, text=_text_of_slice)
 
 
 class ConversionRule(LinearRule):

@@ -1,0 +1,49 @@
+r"""Traits of primitives: what there is to know of a primitive beside its derivative.
+
+The rule table fills them, an entry at a time and in the line of the formula
+(``elementwise(lax.log_p, slope, cost="transcendental")``); whoever counts, prints, folds or decides looks them up. So a
+primitive that is entered by a user is known everywhere at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from admodes.program import jax_compat as jc
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is said of a primitive; what is not said is the default.
+
+    ``text``: its sign in formulas, before one operand or between two; or a function (operands in words, params) -> text.
+    ``commutative``: two operands may be exchanged.
+    ``host``: the same in numpy, (*operands, **params) -> results, or None where numpy does not agree to the last bit.
+    """
+
+    text: str | Callable | None = None
+    commutative: bool = False
+    host: Callable | None = None
+
+
+_TRAITS: dict[Any, Traits] = {}
+UNKNOWN = Traits()
+
+
+def traits(primitive) -> Traits:
+    """What was said of ``primitive``; an object has the traits of its class, or of one that this inherits from."""
+    if isinstance(primitive, jc.HiPrimitive):
+        return next((_TRAITS[kind] for kind in primitive.kinds if kind in _TRAITS), UNKNOWN)
+    return _TRAITS.get(primitive, UNKNOWN)
+
+
+def describe(*primitives, **said) -> None:
+    """Say something of primitives, in the words of :class:`Traits`; what was said before and is not said again stays.
+
+    A primitive that is None is one that the installed version of JAX does not have.
+    """
+    for primitive in primitives:
+        if primitive is not None:
+            _TRAITS[primitive] = replace(_TRAITS.get(primitive, UNKNOWN), **said)
