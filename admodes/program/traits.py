@@ -18,14 +18,16 @@ from admodes.program import jax_compat as jc
 class Traits:
     """What is said of a primitive; what is not said is the default.
 
-    ``text``: its sign in formulas, before one operand or between two; or a function (operands in words, params) -> text.
+    ``text``: its sign in formulas, before one operand or between two; or a function (words, **params) -> text or None.
     ``commutative``: two operands may be exchanged.
     ``host``: the same in numpy, (*operands, **params) -> results, or None where numpy does not agree to the last bit.
+    ``calls_out``: it calls a function of the user's when the program runs.
     """
 
     text: str | Callable | None = None
     commutative: bool = False
     host: Callable | None = None
+    calls_out: bool = False
 
 
 _TRAITS: dict[Any, Traits] = {}

@@ -11,6 +11,7 @@ from jax import numpy as jnp
 
 from admodes.linear.maps import MINUS_ONE, ONE, Elementwise, Over, collapse
 from admodes.program import jax_compat as jc
+from admodes.rules import host
 from admodes.rules.table import ElementwiseRule, elementwise, linear, register, zero
 
 EXACT = lax.AccuracyMode.HIGHEST
@@ -61,11 +62,18 @@ def _rem_divisor(out, x, y):
     return lax.neg(lax.mul(lax.sign(ratio), lax.floor(lax.abs(ratio))))
 
 
-elementwise(lax.add_p, ONE, ONE, text="+", commutative=True)
+elementwise(lax.add_p, ONE, ONE, text="+", commutative=True, host=host.exact(np.add))
 elementwise(jc.add_any_p, ONE, ONE, text="+", commutative=True)
-elementwise(lax.sub_p, ONE, MINUS_ONE, text="-")
+elementwise(lax.sub_p, ONE, MINUS_ONE, text="-", host=host.exact(np.subtract))
 elementwise(lax.neg_p, MINUS_ONE, text="-")
-elementwise(lax.mul_p, lambda out, x, y, **_: y, lambda out, x, y, **_: x, text="*", commutative=True)
+elementwise(
+    lax.mul_p,
+    lambda out, x, y, **_: y,
+    lambda out, x, y, **_: x,
+    text="*",
+    commutative=True,
+    host=host.exact(np.multiply),
+)
 elementwise(
     lax.div_p,
     lambda out, x, y: Over(y),
@@ -222,13 +230,17 @@ linear(lax.conj_p, _pull_conj, pattern=_pattern)
 # -- piecewise constant functions ----------------------------------------------------------------
 
 zero(lax.floor_p, lax.ceil_p, lax.round_p, lax.is_finite_p, lax.argmax_p, lax.argmin_p)
-zero(lax.eq_p, text="==")
-zero(lax.ne_p, text="!=")
-zero(lax.lt_p, text="<")
-zero(lax.le_p, text="<=")
-zero(lax.gt_p, text=">")
-zero(lax.ge_p, text=">=")
+zero(lax.eq_p, text="==", host=host.exact(np.equal))
+zero(lax.ne_p, text="!=", host=host.exact(np.not_equal))
+zero(lax.lt_p, text="<", host=host.exact(np.less))
+zero(lax.le_p, text="<=", host=host.exact(np.less_equal))
+zero(lax.gt_p, text=">", host=host.exact(np.greater))
+zero(lax.ge_p, text=">=", host=host.exact(np.greater_equal))
 zero(lax.eq_to_p, lax.le_to_p, lax.lt_to_p)
-zero(lax.not_p, lax.and_p, lax.or_p, lax.xor_p, lax.reduce_and_p, lax.reduce_or_p, lax.reduce_xor_p)
+zero(lax.not_p, host=host.exact(np.invert))
+zero(lax.and_p, host=host.exact(np.bitwise_and))
+zero(lax.or_p, host=host.exact(np.bitwise_or))
+zero(lax.xor_p, host=host.exact(np.bitwise_xor))
+zero(lax.reduce_and_p, lax.reduce_or_p, lax.reduce_xor_p)
 zero(lax.shift_left_p, lax.shift_right_arithmetic_p, lax.shift_right_logical_p, lax.bitcast_convert_type_p)
 zero(lax.mulhi_p, lax.clz_p, lax.population_count_p, *jc.random_bits_primitives)

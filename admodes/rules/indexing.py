@@ -11,6 +11,7 @@ import math
 from jax import lax
 
 from admodes.program import jax_compat as jc
+from admodes.rules import host
 from admodes.rules.index_patterns import (
     pattern_of_dynamic_slice,
     pattern_of_dynamic_update_slice,
@@ -27,6 +28,7 @@ linear(
     lax.dynamic_slice_p,
     lambda g, x, *starts, slice_sizes: lax.dynamic_update_slice_p.bind(zeros_like(x), g, *starts),
     pattern=pattern_of_dynamic_slice,
+    host=host.dynamic_slice,
 )
 
 

@@ -15,6 +15,7 @@ from jax import lax
 
 from admodes.linear.maps import Compose, Elementwise, Linear
 from admodes.program import jax_compat as jc
+from admodes.rules import host
 from admodes.rules.kinks import first_along
 from admodes.rules.patterns import pattern_of_prefixes, pattern_of_sums
 from admodes.rules.table import LinearRule, LocalRule, ProgramRule, higher_order, linear, program, register, zero
@@ -25,7 +26,7 @@ def _pull_reduce_sum(g, x, *, axes, out_sharding=None):
     return lax.broadcast_in_dim(g, x.shape, kept, out_sharding=x.sharding)
 
 
-linear(lax.reduce_sum_p, _pull_reduce_sum, pattern=pattern_of_sums)
+linear(lax.reduce_sum_p, _pull_reduce_sum, pattern=pattern_of_sums, host=host.reduce_sum)
 _SUM = LinearRule(_pull_reduce_sum, (0,), pattern_of_sums)
 
 

@@ -49,8 +49,9 @@ register(
         "Pure callbacks do not support JVP. Please use `jax.custom_jvp` to use callbacks while taking gradients.",
         "Pure callbacks",
     ),
+    calls_out=True,
 )
-register(jc.io_callback_p, Refused("IO callbacks do not support JVP.", "IO callbacks"))
+register(jc.io_callback_p, Refused("IO callbacks do not support JVP.", "IO callbacks"), calls_out=True)
 register(
     jc.ffi_call_p,
     Refused(
@@ -58,6 +59,7 @@ register(
         "You can use `jax.custom_jvp` or `jax.custom_vjp` to add support.",
         "FFI calls",
     ),
+    calls_out=True,
 )
 register(
     jc.composite_p,
