@@ -1,8 +1,7 @@
 """Evaluating equations on known values at once, on the host: what a compiler would fold away.
 
-Common primitives are a line of numpy, their trait ``host`` (a compilation for each shape would take longer than the whole
-analysis);
-the others are evaluated by JAX.
+Common primitives are a line of numpy, which is their trait ``host``: a compilation for each shape would take longer
+than the whole analysis. The others are evaluated by JAX.
 """
 
 from __future__ import annotations

@@ -62,10 +62,10 @@ def _rem_divisor(out, x, y):
     return lax.neg(lax.mul(lax.sign(ratio), lax.floor(lax.abs(ratio))))
 
 
-elementwise(lax.add_p, ONE, ONE, text="+", commutative=True, host=host.exact(np.add))
-elementwise(jc.add_any_p, ONE, ONE, text="+", commutative=True)
-elementwise(lax.sub_p, ONE, MINUS_ONE, text="-", host=host.exact(np.subtract))
-elementwise(lax.neg_p, MINUS_ONE, text="-")
+elementwise(lax.add_p, ONE, ONE, text="+", commutative=True, host=host.exact(np.add), cost="arithmetic")
+elementwise(jc.add_any_p, ONE, ONE, text="+", commutative=True, cost="arithmetic")
+elementwise(lax.sub_p, ONE, MINUS_ONE, text="-", host=host.exact(np.subtract), cost="arithmetic")
+elementwise(lax.neg_p, MINUS_ONE, text="-", cost="arithmetic")
 elementwise(
     lax.mul_p,
     lambda out, x, y, **_: y,
@@ -73,27 +73,36 @@ elementwise(
     text="*",
     commutative=True,
     host=host.exact(np.multiply),
+    cost="arithmetic",
+    multiplies=True,
 )
 elementwise(
     lax.div_p,
     lambda out, x, y: Over(y),
     lambda out, x, y: lax.neg(lax.mul(x, lax.integer_pow(y, -2))),
     text="/",
+    cost="elementwise",
+    multiplies=True,
 )
-elementwise(lax.rem_p, ONE, _rem_divisor, text="%")
+elementwise(lax.rem_p, ONE, _rem_divisor, text="%", cost="transcendental")
 elementwise(
     lax.pow_p,
     _pow_base,
     lambda out, x, y: lax.mul(lax.log(_without_zeros(x)), out),  # log x xʸ
     text="**",
+    cost="transcendental",
 )
-elementwise(lax.integer_pow_p, _integer_pow, text=lambda operands, *, y: f"{operands[0]} ** {y}")
-elementwise(lax.square_p, lambda out, x: lax.mul(c(2, x), x))
-elementwise(lax.sqrt_p, lambda out, x, **_: lax.div(c(0.5, x), out))  # 1 / 2√x
-elementwise(lax.rsqrt_p, lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)))  # -x^(-3/2) / 2
-elementwise(lax.cbrt_p, lambda out, x, **_: lax.mul(c(1 / 3, x), lax.integer_pow(out, -2)))  # x^(-2/3) / 3
-elementwise(lax.nextafter_p, ONE, None)  # x plus or minus one unit in the last place
-elementwise(jc.one_minus_square_p, lambda out, x: lax.mul(c(-2, x), x))
+elementwise(lax.integer_pow_p, _integer_pow, text=lambda operands, *, y: f"{operands[0]} ** {y}", cost="arithmetic")
+elementwise(lax.square_p, lambda out, x: lax.mul(c(2, x), x), cost="arithmetic")
+elementwise(lax.sqrt_p, lambda out, x, **_: lax.div(c(0.5, x), out), cost="transcendental")  # 1 / 2√x
+elementwise(
+    lax.rsqrt_p, lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)), cost="transcendental"
+)  # -x^(-3/2) / 2
+elementwise(
+    lax.cbrt_p, lambda out, x, **_: lax.mul(c(1 / 3, x), lax.integer_pow(out, -2)), cost="transcendental"
+)  # x^(-2/3) / 3
+elementwise(lax.nextafter_p, ONE, None, cost="elementwise")  # x plus or minus one unit in the last place
+elementwise(jc.one_minus_square_p, lambda out, x: lax.mul(c(-2, x), x), cost="arithmetic")
 
 
 def _polynomial(n_operands: int) -> tuple:
@@ -107,7 +116,7 @@ def _polynomial(n_operands: int) -> tuple:
     return of_x, ONE, *powers
 
 
-register(jc.polynomial_p, ElementwiseRule(_polynomial))
+register(jc.polynomial_p, ElementwiseRule(_polynomial), cost="transcendental")
 
 # -- exponentials and logarithms -----------------------------------------------------------------
 
@@ -122,13 +131,13 @@ def _logistic(out, x, *, accuracy):
     return lax.mul(out, lax.logistic(lax.neg(x)) if accuracy is EXACT else lax.sub(weak(1, out), out))
 
 
-elementwise(lax.exp_p, lambda out, x, **_: out)
-elementwise(lax.exp2_p, lambda out, x, **_: lax.mul(c(np.log(2), x), out))
-elementwise(lax.expm1_p, _expm1)
-elementwise(lax.log_p, lambda out, x, **_: Over(x))
-elementwise(jc.log2_p, lambda out, x, **_: Over(lax.mul(x, c(np.log(2), x))))
-elementwise(lax.log1p_p, lambda out, x, **_: Over(lax.add(x, weak(1, x))))
-elementwise(lax.logistic_p, _logistic)
+elementwise(lax.exp_p, lambda out, x, **_: out, cost="transcendental")
+elementwise(lax.exp2_p, lambda out, x, **_: lax.mul(c(np.log(2), x), out), cost="transcendental")
+elementwise(lax.expm1_p, _expm1, cost="transcendental")
+elementwise(lax.log_p, lambda out, x, **_: Over(x), cost="transcendental")
+elementwise(jc.log2_p, lambda out, x, **_: Over(lax.mul(x, c(np.log(2), x))), cost="transcendental")
+elementwise(lax.log1p_p, lambda out, x, **_: Over(lax.add(x, weak(1, x))), cost="transcendental")
+elementwise(lax.logistic_p, _logistic, cost="transcendental")
 
 # -- trigonometric and hyperbolic functions ------------------------------------------------------
 
@@ -186,23 +195,24 @@ def _square_of_radius(x, y):
     return lax.add(lax.square(x), lax.square(y))
 
 
-elementwise(lax.sin_p, lambda out, x, *, accuracy: lax.cos(x, accuracy=accuracy))
-elementwise(lax.cos_p, lambda out, x, *, accuracy: lax.neg(lax.sin(x, accuracy=accuracy)))
-elementwise(lax.tan_p, lambda out, x, **_: _one_plus_square(out))
-elementwise(lax.asin_p, _arcus)
-elementwise(lax.acos_p, lambda out, x: lax.neg(_arcus(out, x)))
-elementwise(lax.atan_p, lambda out, x: Over(_one_plus_square(x)))
+elementwise(lax.sin_p, lambda out, x, *, accuracy: lax.cos(x, accuracy=accuracy), cost="transcendental")
+elementwise(lax.cos_p, lambda out, x, *, accuracy: lax.neg(lax.sin(x, accuracy=accuracy)), cost="transcendental")
+elementwise(lax.tan_p, lambda out, x, **_: _one_plus_square(out), cost="transcendental")
+elementwise(lax.asin_p, _arcus, cost="transcendental")
+elementwise(lax.acos_p, lambda out, x: lax.neg(_arcus(out, x)), cost="transcendental")
+elementwise(lax.atan_p, lambda out, x: Over(_one_plus_square(x)), cost="transcendental")
 elementwise(
     lax.atan2_p,
     lambda out, x, y: lax.div(y, _square_of_radius(x, y)),
     lambda out, x, y: lax.div(lax.neg(x), _square_of_radius(x, y)),
+    cost="transcendental",
 )
-elementwise(lax.sinh_p, lambda out, x: lax.cosh(x))
-elementwise(lax.cosh_p, lambda out, x: lax.sinh(x))
-elementwise(lax.tanh_p, _tanh)
-elementwise(lax.asinh_p, _asinh)
-elementwise(lax.acosh_p, _acosh)
-elementwise(lax.atanh_p, _atanh)
+elementwise(lax.sinh_p, lambda out, x: lax.cosh(x), cost="transcendental")
+elementwise(lax.cosh_p, lambda out, x: lax.sinh(x), cost="transcendental")
+elementwise(lax.tanh_p, _tanh, cost="transcendental")
+elementwise(lax.asinh_p, _asinh, cost="transcendental")
+elementwise(lax.acosh_p, _acosh, cost="transcendental")
+elementwise(lax.atanh_p, _atanh, cost="transcendental")
 
 # -- complex numbers: linear over the reals only; transposes, not adjoints -------------------------
 
@@ -222,25 +232,26 @@ def _pull_conj(g, x, *, input_dtype):
     return lax.conj(g) if np.issubdtype(input_dtype, np.complexfloating) else lax.real(g)
 
 
-linear(lax.real_p, lambda g, z: lax.complex(g, np.zeros((), g.dtype)), pattern=_pattern)
-linear(lax.imag_p, lambda g, z: lax.complex(np.zeros((), g.dtype), lax.neg(g)), pattern=_pattern)
-linear(lax.complex_p, _pull_complex, places=None, pattern=_pattern)
-linear(lax.conj_p, _pull_conj, pattern=_pattern)
+linear(lax.real_p, lambda g, z: lax.complex(g, np.zeros((), g.dtype)), pattern=_pattern, cost="arithmetic")
+linear(lax.imag_p, lambda g, z: lax.complex(np.zeros((), g.dtype), lax.neg(g)), pattern=_pattern, cost="arithmetic")
+linear(lax.complex_p, _pull_complex, places=None, pattern=_pattern, cost="arithmetic")
+linear(lax.conj_p, _pull_conj, pattern=_pattern, cost="arithmetic")
 
 # -- piecewise constant functions ----------------------------------------------------------------
 
-zero(lax.floor_p, lax.ceil_p, lax.round_p, lax.is_finite_p, lax.argmax_p, lax.argmin_p)
-zero(lax.eq_p, text="==", host=host.exact(np.equal))
-zero(lax.ne_p, text="!=", host=host.exact(np.not_equal))
-zero(lax.lt_p, text="<", host=host.exact(np.less))
-zero(lax.le_p, text="<=", host=host.exact(np.less_equal))
-zero(lax.gt_p, text=">", host=host.exact(np.greater))
-zero(lax.ge_p, text=">=", host=host.exact(np.greater_equal))
+zero(lax.floor_p, lax.ceil_p, lax.round_p, lax.is_finite_p)
+zero(lax.eq_p, text="==", host=host.exact(np.equal), cost="arithmetic")
+zero(lax.ne_p, text="!=", host=host.exact(np.not_equal), cost="arithmetic")
+zero(lax.lt_p, text="<", host=host.exact(np.less), cost="arithmetic")
+zero(lax.le_p, text="<=", host=host.exact(np.less_equal), cost="arithmetic")
+zero(lax.gt_p, text=">", host=host.exact(np.greater), cost="arithmetic")
+zero(lax.ge_p, text=">=", host=host.exact(np.greater_equal), cost="arithmetic")
 zero(lax.eq_to_p, lax.le_to_p, lax.lt_to_p)
-zero(lax.not_p, host=host.exact(np.invert))
-zero(lax.and_p, host=host.exact(np.bitwise_and))
-zero(lax.or_p, host=host.exact(np.bitwise_or))
-zero(lax.xor_p, host=host.exact(np.bitwise_xor))
-zero(lax.reduce_and_p, lax.reduce_or_p, lax.reduce_xor_p)
-zero(lax.shift_left_p, lax.shift_right_arithmetic_p, lax.shift_right_logical_p, lax.bitcast_convert_type_p)
-zero(lax.mulhi_p, lax.clz_p, lax.population_count_p, *jc.random_bits_primitives)
+zero(lax.not_p, host=host.exact(np.invert), cost="arithmetic")
+zero(lax.and_p, host=host.exact(np.bitwise_and), cost="arithmetic")
+zero(lax.or_p, host=host.exact(np.bitwise_or), cost="arithmetic")
+zero(lax.xor_p, host=host.exact(np.bitwise_xor), cost="arithmetic")
+zero(lax.reduce_and_p, lax.reduce_or_p, lax.reduce_xor_p, cost="reducing")
+zero(lax.shift_left_p, lax.shift_right_arithmetic_p, lax.shift_right_logical_p)
+zero(lax.mulhi_p, lax.clz_p, lax.population_count_p)
+zero(*jc.random_bits_primitives, cost="transcendental")

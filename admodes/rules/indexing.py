@@ -20,11 +20,11 @@ from admodes.rules.index_patterns import (
     pattern_of_scatter_add,
 )
 from admodes.rules.structural import zeros_like
-from admodes.rules.table import FunctionRule, LinearRule, LocalRule, function, linear, register
+from admodes.rules.table import FunctionRule, LinearRule, LocalRule, function, linear, register, structural
 
 # -- slices -------------------------------------------------------------------------------------------
 
-linear(
+structural(
     lax.dynamic_slice_p,
     lambda g, x, *starts, slice_sizes: lax.dynamic_update_slice_p.bind(zeros_like(x), g, *starts),
     pattern=pattern_of_dynamic_slice,
@@ -39,7 +39,9 @@ def _pull_dynamic_update_slice(g, x, update, *starts):
     )
 
 
-linear(lax.dynamic_update_slice_p, _pull_dynamic_update_slice, places=(0, 1), pattern=pattern_of_dynamic_update_slice)
+structural(
+    lax.dynamic_update_slice_p, _pull_dynamic_update_slice, places=(0, 1), pattern=pattern_of_dynamic_update_slice
+)
 
 # -- gather -------------------------------------------------------------------------------------------
 
@@ -64,7 +66,7 @@ def _pull_gather(g, x, indices, *, dimension_numbers, slice_sizes, fill_value, *
     return lax.scatter_add(zeros_like(x), indices, g, numbers, **how)
 
 
-register(lax.gather_p, GatherRule(_pull_gather, (0,), pattern_of_gather))
+register(lax.gather_p, GatherRule(_pull_gather, (0,), pattern_of_gather), cost="gathering", moves=True)
 
 
 def gather_back(x, indices, updates, numbers, mode=None):
@@ -107,8 +109,8 @@ def _pull_scatter(g, x, indices, updates, *, dimension_numbers, mode, **params):
     return of_operand, lambda: gather_back(g, indices, updates, dimension_numbers, mode)
 
 
-linear(lax.scatter_add_p, _pull_scatter_add, places=(0, 2), pattern=pattern_of_scatter_add)
-linear(lax.scatter_sub_p, _pull_scatter_sub, places=(0, 2), pattern=pattern_of_scatter_add)
+structural(lax.scatter_add_p, _pull_scatter_add, places=(0, 2), pattern=pattern_of_scatter_add, cost="scattering")
+linear(lax.scatter_sub_p, _pull_scatter_sub, places=(0, 2), pattern=pattern_of_scatter_add, cost="scattering")
 
 # -- scatter: overwriting ---------------------------------------------------------------------------------
 
@@ -174,7 +176,7 @@ class ScatterRule(LocalRule):
         return rule.jacobian(interpreter, primitive, outs, primals, active, params)
 
 
-register(lax.scatter_p, ScatterRule())
+register(lax.scatter_p, ScatterRule(), cost="scattering", moves=True)
 
 # -- scatter: products and extremes -----------------------------------------------------------------------
 
@@ -195,7 +197,7 @@ def _push_scatter_mul(outs, primals, tangents, **params):
     return (total,)
 
 
-function(lax.scatter_mul_p, _push_scatter_mul)
+function(lax.scatter_mul_p, _push_scatter_mul, cost="scattering")
 
 
 def _shares(outs, primals, *, dimension_numbers, mode, **_):
@@ -245,4 +247,4 @@ def _push_scatter_extreme(
 
 
 for _extreme in (lax.scatter_min_p, lax.scatter_max_p):
-    function(_extreme, _push_scatter_extreme, residuals=_shares)
+    function(_extreme, _push_scatter_extreme, residuals=_shares, cost="scattering")

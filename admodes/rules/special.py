@@ -19,9 +19,11 @@ def _gauss(scale):
     return lambda out, x, **_: lax.mul(c(scale, x), lax.exp(lax.neg(lax.square(x))))
 
 
-elementwise(lax.erf_p, _gauss(2 / np.sqrt(np.pi)))
-elementwise(lax.erfc_p, _gauss(-2 / np.sqrt(np.pi)))
-elementwise(lax.erf_inv_p, lambda out, x: lax.mul(c(np.sqrt(np.pi) / 2, x), lax.exp(lax.square(out))))
+elementwise(lax.erf_p, _gauss(2 / np.sqrt(np.pi)), cost="transcendental")
+elementwise(lax.erfc_p, _gauss(-2 / np.sqrt(np.pi)), cost="transcendental")
+elementwise(
+    lax.erf_inv_p, lambda out, x: lax.mul(c(np.sqrt(np.pi) / 2, x), lax.exp(lax.square(out))), cost="transcendental"
+)
 
 # -- gamma and its logarithmic derivatives ---------------------------------------------------------
 
@@ -33,17 +35,19 @@ def _not_differentiable(message):
     return partial
 
 
-elementwise(lax.lgamma_p, lambda out, x: lax.digamma(x))
-elementwise(lax.digamma_p, lambda out, x: lax.polygamma(c(1, x), x))
+elementwise(lax.lgamma_p, lambda out, x: lax.digamma(x), cost="transcendental")
+elementwise(lax.digamma_p, lambda out, x: lax.polygamma(c(1, x), x), cost="transcendental")
 elementwise(
     lax.polygamma_p,
     _not_differentiable("polygamma(m, x) has no derivative in m: it is defined for whole m only."),
     lambda out, m, x: lax.polygamma(lax.add(m, c(1, m)), x),
+    cost="series",
 )
 elementwise(
     lax.zeta_p,
     _not_differentiable("the derivative of zeta(x, q) in its exponent x is not supported; that in q is."),
     lambda out, x, q: lax.neg(lax.mul(x, lax.zeta(lax.add(x, c(1, x)), q))),  # ∂ζ(s, q)/∂q = -s ζ(s + 1, q)
+    cost="series",
 )
 
 # -- incomplete gamma functions: P(a, x) = ∫₀ˣ p(t; a) dt, p(t; a) = tᵃ⁻¹ e⁻ᵗ / Γ(a), and Q = 1 - P -------
@@ -98,16 +102,19 @@ elementwise(
     lax.igamma_p,
     lambda out, a, x: lax.igamma_grad_a(a, x),
     lambda out, a, x: _density(a, x),
+    cost="iterated",
 )
 elementwise(
     lax.igammac_p,
     lambda out, a, x: lax.neg(lax.igamma_grad_a(a, x)),
     lambda out, a, x: lax.neg(_density(a, x)),
+    cost="iterated",
 )
 elementwise(
     lax.igamma_grad_a_p,
     _igamma_curvature,
     lambda out, a, x: lax.mul(_density(a, x), lax.sub(lax.log(x), lax.digamma(a))),  # p s
+    cost="iterated",
 )
 
 
@@ -120,7 +127,7 @@ def _gamma_sample(out, key, a, *, log_space):
     return lax.div(lax.random_gamma_grad(a, z), z)
 
 
-elementwise(jc.random_gamma_p, None, _gamma_sample)
+elementwise(jc.random_gamma_p, None, _gamma_sample, cost="iterated")
 
 # -- incomplete beta: Iₓ(a, b), whose density in x is xᵃ⁻¹ (1 - x)ᵇ⁻¹ / B(a, b) -----------------------
 
@@ -134,7 +141,7 @@ def _beta_density(out, a, b, x):
 
 
 _beta_shape = _not_differentiable("betainc(a, b, x) is differentiated in x only, not in its shapes a and b.")
-elementwise(lax.regularized_incomplete_beta_p, _beta_shape, _beta_shape, _beta_density)
+elementwise(lax.regularized_incomplete_beta_p, _beta_shape, _beta_shape, _beta_density, cost="series")
 
 # -- exponentially scaled Bessel functions ---------------------------------------------------------
 
@@ -148,5 +155,7 @@ def _bessel_i1e(out, x):
     return lax.select(large, slope, lax.full_like(x, 0.5))
 
 
-elementwise(lax.bessel_i0e_p, lambda out, x: lax.sub(lax.bessel_i1e(x), lax.mul(lax.sign(x), out)))
-elementwise(lax.bessel_i1e_p, _bessel_i1e)
+elementwise(
+    lax.bessel_i0e_p, lambda out, x: lax.sub(lax.bessel_i1e(x), lax.mul(lax.sign(x), out)), cost="transcendental"
+)
+elementwise(lax.bessel_i1e_p, _bessel_i1e, cost="transcendental")

@@ -7,6 +7,7 @@ add one entry with the function that fits it:
 ================  ==================================================================================
 ``elementwise``   out[k] depends on operand[k] only: one partial derivative per operand
 ``linear``        linear in some operands jointly: the transpose (and how the pattern is found)
+``structural``    linear, and entries are only moved, repeated and added
 ``bilinear``      linear in each of two operands separately: a transpose for each
 ``zero``          the derivative is zero wherever it exists
 ``function``      a function (residuals, tangents) -> tangents of the results, linear in the tangents
@@ -76,6 +77,12 @@ def unregister(primitive) -> None:
     del _RULES[primitive]
 
 
+def entries() -> list:
+    """The primitives that have an entry of their own, by name."""
+    _load_late()
+    return sorted(_RULES, key=lambda primitive: primitive.name)
+
+
 def supported() -> dict[str, str]:
     """The table: the name of each primitive that has a rule, and the kind of its rule.
 
@@ -83,8 +90,7 @@ def supported() -> dict[str, str]:
     >>> admodes.rules.supported()["tanh"]
     'elementwise'
     """
-    _load_late()
-    return {p.name: rule.kind for p, rule in sorted(_RULES.items(), key=lambda item: item[0].name)}
+    return {primitive.name: _RULES[primitive].kind for primitive in entries()}
 
 
 class LocalRule:
@@ -200,6 +206,11 @@ def linear(primitive, pull, *, places: tuple | None = (0,), pattern: Callable | 
     register(primitive, LinearRule(pull, places, pattern), **traits)
 
 
+def structural(primitive, pull, *, pattern: Callable, places: tuple | None = (0,), cost="moving", **traits) -> None:
+    """Register a primitive as :func:`linear` does, which moves, repeats and adds entries: all nonzeros are 1."""
+    linear(primitive, pull, places=places, pattern=pattern, cost=cost, moves=True, **traits)
+
+
 @dataclass(frozen=True)
 class BilinearRule(LocalRule):
     """Linear in operand 0 and in operand 1 separately: J = J₀ + J₁."""
@@ -244,10 +255,10 @@ class ZeroRule(LocalRule):
         return True
 
 
-def zero(*primitives, **traits) -> None:
+def zero(*primitives, cost="elementwise", **traits) -> None:
     """Register primitives that are piecewise constant, or through which no derivative flows."""
     for primitive in primitives:
-        register(primitive, ZeroRule(), **traits)
+        register(primitive, ZeroRule(), cost=cost, **traits)
 
 
 @dataclass(frozen=True)
@@ -306,9 +317,9 @@ class HigherOrderRule:
     kind = "higher order"
 
 
-def higher_order(primitive, rule: HigherOrderRule, **traits) -> None:
+def higher_order(primitive, rule: HigherOrderRule, *, cost="calling", **traits) -> None:
     """Register a primitive with sub-programs, or one whose derivative takes more than a local Jacobian."""
-    register(primitive, rule, **traits)
+    register(primitive, rule, cost=cost, **traits)
 
 
 @dataclass(frozen=True)
