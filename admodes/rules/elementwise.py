@@ -13,6 +13,7 @@ from jax import numpy as jnp
 
 from admodes.linear.maps import MINUS_ONE, ONE, Elementwise, Over, collapse, expand
 from admodes.program import jax_compat as jc
+from admodes.rules import host
 from admodes.rules.table import ElementwiseRule, elementwise, linear, register, zero
 
 
@@ -64,21 +65,47 @@ def _rem_divisor(out, x, y):
     return lax.neg(lax.mul(lax.sign(ratio), lax.floor(lax.abs(ratio))))
 
 
-elementwise(lax.add_p, ONE, ONE)
-elementwise(jc.add_any_p, ONE, ONE)
-elementwise(lax.sub_p, ONE, MINUS_ONE)
-elementwise(lax.neg_p, MINUS_ONE)
-elementwise(lax.mul_p, lambda out, x, y, **_: y, lambda out, x, y, **_: x)
-elementwise(lax.div_p, lambda out, x, y: Over(y), lambda out, x, y: lax.neg(lax.div(out, y)))  # -x y⁻² may overflow
-elementwise(lax.rem_p, ONE, _rem_divisor)
-elementwise(lax.pow_p, _pow_base, lambda out, x, y: lax.mul(lax.log(_without_zeros(x)), out))  # log x xʸ
-elementwise(lax.integer_pow_p, _integer_pow)
-elementwise(lax.square_p, lambda out, x: lax.mul(c(2, x), x))
-elementwise(lax.sqrt_p, lambda out, x, **_: lax.div(c(0.5, x), out))  # 1 / 2√x
-elementwise(lax.rsqrt_p, lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)))  # -x^(-3/2) / 2
-elementwise(lax.cbrt_p, lambda out, x, **_: lax.mul(c(1 / 3, x), lax.integer_pow(out, -2)))  # x^(-2/3) / 3
-elementwise(lax.nextafter_p, ONE, None)  # x plus or minus one unit in the last place
-elementwise(jc.one_minus_square_p, lambda out, x: lax.mul(c(-2, x), x))
+elementwise(lax.add_p, ONE, ONE, text="+", commutative=True, host=host.exact(np.add), cost="arithmetic")
+elementwise(jc.add_any_p, ONE, ONE, text="+", commutative=True, cost="arithmetic")
+elementwise(lax.sub_p, ONE, MINUS_ONE, text="-", host=host.exact(np.subtract), cost="arithmetic")
+elementwise(lax.neg_p, MINUS_ONE, text="-", cost="arithmetic")
+elementwise(
+    lax.mul_p,
+    lambda out, x, y, **_: y,
+    lambda out, x, y, **_: x,
+    text="*",
+    commutative=True,
+    host=host.exact(np.multiply),
+    cost="arithmetic",
+    multiplies=True,
+)
+elementwise(
+    lax.div_p,
+    lambda out, x, y: Over(y),
+    lambda out, x, y: lax.neg(lax.div(out, y)),  # -x y⁻² may overflow
+    text="/",
+    cost="elementwise",
+    multiplies=True,
+)
+elementwise(lax.rem_p, ONE, _rem_divisor, text="%", cost="transcendental")
+elementwise(
+    lax.pow_p,
+    _pow_base,
+    lambda out, x, y: lax.mul(lax.log(_without_zeros(x)), out),  # log x xʸ
+    text="**",
+    cost="transcendental",
+)
+elementwise(lax.integer_pow_p, _integer_pow, text=lambda operands, *, y: f"{operands[0]} ** {y}", cost="arithmetic")
+elementwise(lax.square_p, lambda out, x: lax.mul(c(2, x), x), cost="arithmetic")
+elementwise(lax.sqrt_p, lambda out, x, **_: lax.div(c(0.5, x), out), cost="transcendental")  # 1 / 2√x
+elementwise(
+    lax.rsqrt_p, lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)), cost="transcendental"
+)  # -x^(-3/2) / 2
+elementwise(
+    lax.cbrt_p, lambda out, x, **_: lax.mul(c(1 / 3, x), lax.integer_pow(out, -2)), cost="transcendental"
+)  # x^(-2/3) / 3
+elementwise(lax.nextafter_p, ONE, None, cost="elementwise")  # x plus or minus one unit in the last place
+elementwise(jc.one_minus_square_p, lambda out, x: lax.mul(c(-2, x), x), cost="arithmetic")
 
 
 def _polynomial(n_operands: int) -> tuple:
@@ -92,7 +119,7 @@ def _polynomial(n_operands: int) -> tuple:
     return of_x, ONE, *powers
 
 
-register(jc.polynomial_p, ElementwiseRule(_polynomial))
+register(jc.polynomial_p, ElementwiseRule(_polynomial), cost="transcendental")
 
 # -- exponentials and logarithms -----------------------------------------------------------------
 
@@ -122,13 +149,13 @@ def _logistic(out, x, *, accuracy):
     return lax.mul(c(0.25, x), _sech_squared(lax.tanh(half), half, accuracy))
 
 
-elementwise(lax.exp_p, lambda out, x, **_: out)
-elementwise(lax.exp2_p, lambda out, x, **_: lax.mul(c(np.log(2), x), out))
-elementwise(lax.expm1_p, lambda out, x, *, accuracy: lax.exp(x, accuracy=accuracy))
-elementwise(lax.log_p, lambda out, x, **_: Over(x))
-elementwise(jc.log2_p, lambda out, x, **_: lax.div(c(1 / np.log(2), x), x))
-elementwise(lax.log1p_p, lambda out, x, **_: Over(lax.add(x, weak(1, x))))
-elementwise(lax.logistic_p, _logistic)
+elementwise(lax.exp_p, lambda out, x, **_: out, cost="transcendental")
+elementwise(lax.exp2_p, lambda out, x, **_: lax.mul(c(np.log(2), x), out), cost="transcendental")
+elementwise(lax.expm1_p, lambda out, x, *, accuracy: lax.exp(x, accuracy=accuracy), cost="transcendental")
+elementwise(lax.log_p, lambda out, x, **_: Over(x), cost="transcendental")
+elementwise(jc.log2_p, lambda out, x, **_: lax.div(c(1 / np.log(2), x), x), cost="transcendental")
+elementwise(lax.log1p_p, lambda out, x, **_: Over(lax.add(x, weak(1, x))), cost="transcendental")
+elementwise(lax.logistic_p, _logistic, cost="transcendental")
 
 # -- trigonometric and hyperbolic functions ------------------------------------------------------
 
@@ -202,23 +229,24 @@ def _over_square_of_radius(z, x, y):
     return lax.div(lax.div(z, lax.add(lax.square(x), lax.square(y))), scale)
 
 
-elementwise(lax.sin_p, lambda out, x, *, accuracy: lax.cos(x, accuracy=accuracy))
-elementwise(lax.cos_p, lambda out, x, *, accuracy: lax.neg(lax.sin(x, accuracy=accuracy)))
-elementwise(lax.tan_p, lambda out, x, **_: _one_plus_square(out))
-elementwise(lax.asin_p, _arcus)
-elementwise(lax.acos_p, lambda out, x: lax.neg(_arcus(out, x)))
-elementwise(lax.atan_p, _atan)
+elementwise(lax.sin_p, lambda out, x, *, accuracy: lax.cos(x, accuracy=accuracy), cost="transcendental")
+elementwise(lax.cos_p, lambda out, x, *, accuracy: lax.neg(lax.sin(x, accuracy=accuracy)), cost="transcendental")
+elementwise(lax.tan_p, lambda out, x, **_: _one_plus_square(out), cost="transcendental")
+elementwise(lax.asin_p, _arcus, cost="transcendental")
+elementwise(lax.acos_p, lambda out, x: lax.neg(_arcus(out, x)), cost="transcendental")
+elementwise(lax.atan_p, _atan, cost="transcendental")
 elementwise(
     lax.atan2_p,
     lambda out, x, y: _over_square_of_radius(y, x, y),
     lambda out, x, y: lax.neg(_over_square_of_radius(x, x, y)),
+    cost="transcendental",
 )
-elementwise(lax.sinh_p, lambda out, x: lax.cosh(x))
-elementwise(lax.cosh_p, lambda out, x: lax.sinh(x))
-elementwise(lax.tanh_p, _tanh)
-elementwise(lax.asinh_p, _asinh)
-elementwise(lax.acosh_p, _acosh)
-elementwise(lax.atanh_p, _atanh)
+elementwise(lax.sinh_p, lambda out, x: lax.cosh(x), cost="transcendental")
+elementwise(lax.cosh_p, lambda out, x: lax.sinh(x), cost="transcendental")
+elementwise(lax.tanh_p, _tanh, cost="transcendental")
+elementwise(lax.asinh_p, _asinh, cost="transcendental")
+elementwise(lax.acosh_p, _acosh, cost="transcendental")
+elementwise(lax.atanh_p, _atanh, cost="transcendental")
 
 # -- complex numbers: linear over the reals only; transposes, not adjoints -------------------------
 
@@ -238,15 +266,26 @@ def _pull_conj(g, x, *, input_dtype):
     return lax.conj(g) if np.issubdtype(input_dtype, np.complexfloating) else lax.real(g)
 
 
-linear(lax.real_p, lambda g, z: lax.complex(g, np.zeros((), g.dtype)), pattern=_pattern)
-linear(lax.imag_p, lambda g, z: lax.complex(np.zeros((), g.dtype), lax.neg(g)), pattern=_pattern)
-linear(lax.complex_p, _pull_complex, places=None, pattern=_pattern)
-linear(lax.conj_p, _pull_conj, pattern=_pattern)
+linear(lax.real_p, lambda g, z: lax.complex(g, np.zeros((), g.dtype)), pattern=_pattern, cost="arithmetic")
+linear(lax.imag_p, lambda g, z: lax.complex(np.zeros((), g.dtype), lax.neg(g)), pattern=_pattern, cost="arithmetic")
+linear(lax.complex_p, _pull_complex, places=None, pattern=_pattern, cost="arithmetic")
+linear(lax.conj_p, _pull_conj, pattern=_pattern, cost="arithmetic")
 
 # -- piecewise constant functions ----------------------------------------------------------------
 
-zero(lax.floor_p, lax.ceil_p, lax.round_p, lax.is_finite_p, lax.argmax_p, lax.argmin_p)
-zero(lax.eq_p, lax.ne_p, lax.ge_p, lax.gt_p, lax.le_p, lax.lt_p, lax.eq_to_p, lax.le_to_p, lax.lt_to_p)
-zero(lax.not_p, lax.and_p, lax.or_p, lax.xor_p, lax.reduce_and_p, lax.reduce_or_p, lax.reduce_xor_p)
-zero(lax.shift_left_p, lax.shift_right_arithmetic_p, lax.shift_right_logical_p, lax.bitcast_convert_type_p)
-zero(lax.mulhi_p, lax.clz_p, lax.population_count_p, *jc.random_bits_primitives)
+zero(lax.floor_p, lax.ceil_p, lax.round_p, lax.is_finite_p)
+zero(lax.eq_p, text="==", host=host.exact(np.equal), cost="arithmetic")
+zero(lax.ne_p, text="!=", host=host.exact(np.not_equal), cost="arithmetic")
+zero(lax.lt_p, text="<", host=host.exact(np.less), cost="arithmetic")
+zero(lax.le_p, text="<=", host=host.exact(np.less_equal), cost="arithmetic")
+zero(lax.gt_p, text=">", host=host.exact(np.greater), cost="arithmetic")
+zero(lax.ge_p, text=">=", host=host.exact(np.greater_equal), cost="arithmetic")
+zero(lax.eq_to_p, lax.le_to_p, lax.lt_to_p)
+zero(lax.not_p, host=host.exact(np.invert), cost="arithmetic")
+zero(lax.and_p, host=host.exact(np.bitwise_and), cost="arithmetic")
+zero(lax.or_p, host=host.exact(np.bitwise_or), cost="arithmetic")
+zero(lax.xor_p, host=host.exact(np.bitwise_xor), cost="arithmetic")
+zero(lax.reduce_and_p, lax.reduce_or_p, lax.reduce_xor_p, cost="reducing")
+zero(lax.shift_left_p, lax.shift_right_arithmetic_p, lax.shift_right_logical_p)
+zero(lax.mulhi_p, lax.clz_p, lax.population_count_p)
+zero(*jc.random_bits_primitives, cost="transcendental")

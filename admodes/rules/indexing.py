@@ -13,6 +13,7 @@ from jax import lax
 
 from admodes.linear.maps import Elementwise
 from admodes.program import jax_compat as jc
+from admodes.rules import host
 from admodes.rules.index_patterns import (
     pattern_of_dynamic_slice,
     pattern_of_dynamic_update_slice,
@@ -23,14 +24,15 @@ from admodes.rules.index_patterns import (
 from admodes.rules.reductions import batched
 from admodes.rules.repeated import apply_times, products_of_others
 from admodes.rules.structural import zeros_like
-from admodes.rules.table import FunctionRule, LinearRule, LocalRule, function, linear, register
+from admodes.rules.table import FunctionRule, LinearRule, LocalRule, function, linear, register, structural
 
 # -- slices -------------------------------------------------------------------------------------------
 
-linear(
+structural(
     lax.dynamic_slice_p,
     lambda g, x, *starts, slice_sizes: lax.dynamic_update_slice_p.bind(zeros_like(x), g, *starts),
     pattern=pattern_of_dynamic_slice,
+    host=host.dynamic_slice,
 )
 
 
@@ -41,7 +43,9 @@ def _pull_dynamic_update_slice(g, x, update, *starts):
     )
 
 
-linear(lax.dynamic_update_slice_p, _pull_dynamic_update_slice, places=(0, 1), pattern=pattern_of_dynamic_update_slice)
+structural(
+    lax.dynamic_update_slice_p, _pull_dynamic_update_slice, places=(0, 1), pattern=pattern_of_dynamic_update_slice
+)
 
 # -- gather -------------------------------------------------------------------------------------------
 
@@ -66,7 +70,7 @@ def _pull_gather(g, x, indices, *, dimension_numbers, slice_sizes, fill_value, *
     return lax.scatter_add(zeros_like(x), indices, g, numbers, **how)
 
 
-register(lax.gather_p, GatherRule(_pull_gather, (0,), pattern_of_gather))
+register(lax.gather_p, GatherRule(_pull_gather, (0,), pattern_of_gather), cost="gathering", moves=True)
 
 
 def gather_back(x, indices, updates, numbers, mode=None):
@@ -109,8 +113,8 @@ def _pull_scatter(g, x, indices, updates, *, dimension_numbers, mode, **params):
     return of_operand, lambda: gather_back(g, indices, updates, dimension_numbers, mode)
 
 
-linear(lax.scatter_add_p, _pull_scatter_add, places=(0, 2), pattern=pattern_of_scatter_add)
-linear(lax.scatter_sub_p, _pull_scatter_sub, places=(0, 2), pattern=pattern_of_scatter_add)
+structural(lax.scatter_add_p, _pull_scatter_add, places=(0, 2), pattern=pattern_of_scatter_add, cost="scattering")
+linear(lax.scatter_sub_p, _pull_scatter_sub, places=(0, 2), pattern=pattern_of_scatter_add, cost="scattering")
 
 # -- scatter: overwriting ---------------------------------------------------------------------------------
 
@@ -198,7 +202,7 @@ class ScatterRule(LocalRule):
         return Elementwise.build((diagonal, None, None), tuple(map(jc.typeof, primals)), tuple(map(jc.typeof, outs)))
 
 
-register(lax.scatter_p, ScatterRule())
+register(lax.scatter_p, ScatterRule(), cost="scattering", moves=True)
 
 # -- scatter: products and extremes -----------------------------------------------------------------------
 
@@ -223,7 +227,7 @@ def _push_scatter_mul(outs, primals, tangents, **params):
     return (total,)
 
 
-function(lax.scatter_mul_p, _push_scatter_mul)
+function(lax.scatter_mul_p, _push_scatter_mul, cost="scattering")
 
 
 def _shares(outs, primals, *, dimension_numbers, mode, **_):
@@ -273,4 +277,4 @@ def _push_scatter_extreme(
 
 
 for _extreme in (lax.scatter_min_p, lax.scatter_max_p):
-    function(_extreme, _push_scatter_extreme, residuals=_shares)
+    function(_extreme, _push_scatter_extreme, residuals=_shares, cost="scattering")

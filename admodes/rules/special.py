@@ -37,9 +37,11 @@ def _gauss(scale):
     return lambda out, x, **_: lax.mul(c(scale, x), _exp_of_minus_square(x))
 
 
-elementwise(lax.erf_p, _gauss(2 / np.sqrt(np.pi)))
-elementwise(lax.erfc_p, _gauss(-2 / np.sqrt(np.pi)))
-elementwise(lax.erf_inv_p, lambda out, x: lax.mul(c(np.sqrt(np.pi) / 2, x), lax.exp(lax.square(out))))
+elementwise(lax.erf_p, _gauss(2 / np.sqrt(np.pi)), cost="transcendental")
+elementwise(lax.erfc_p, _gauss(-2 / np.sqrt(np.pi)), cost="transcendental")
+elementwise(
+    lax.erf_inv_p, lambda out, x: lax.mul(c(np.sqrt(np.pi) / 2, x), lax.exp(lax.square(out))), cost="transcendental"
+)
 
 # -- gamma and its logarithmic derivatives ---------------------------------------------------------
 
@@ -62,17 +64,19 @@ def _trigamma(out, x):
     return lax.select(left, lax.sub(reflected, series), series)
 
 
-elementwise(lax.lgamma_p, lambda out, x: lax.digamma(x))
-elementwise(lax.digamma_p, _trigamma)
+elementwise(lax.lgamma_p, lambda out, x: lax.digamma(x), cost="transcendental")
+elementwise(lax.digamma_p, _trigamma, cost="transcendental")
 elementwise(
     lax.polygamma_p,
     _not_differentiable("polygamma(m, x) has no derivative in m: it is defined for whole m only."),
     lambda out, m, x: lax.polygamma(lax.add(m, c(1, m)), x),
+    cost="series",
 )
 elementwise(
     lax.zeta_p,
     _not_differentiable("the derivative of zeta(x, q) in its exponent x is not supported; that in q is."),
     lambda out, x, q: lax.neg(lax.mul(x, lax.zeta(lax.add(x, c(1, x)), q))),  # ∂ζ(s, q)/∂q = -s ζ(s + 1, q)
+    cost="series",
 )
 
 # -- incomplete gamma functions: P(a, x) = ∫₀ˣ p(t; a) dt, p(t; a) = tᵃ⁻¹ e⁻ᵗ / Γ(a), and Q = 1 - P -------
@@ -127,16 +131,19 @@ elementwise(
     lax.igamma_p,
     lambda out, a, x: lax.igamma_grad_a(a, x),
     lambda out, a, x: _density(a, x),
+    cost="iterated",
 )
 elementwise(
     lax.igammac_p,
     lambda out, a, x: lax.neg(lax.igamma_grad_a(a, x)),
     lambda out, a, x: lax.neg(_density(a, x)),
+    cost="iterated",
 )
 elementwise(
     lax.igamma_grad_a_p,
     _igamma_curvature,
     lambda out, a, x: lax.mul(_density(a, x), lax.sub(lax.log(x), lax.digamma(a))),  # p s
+    cost="iterated",
 )
 
 
@@ -149,7 +156,7 @@ def _gamma_sample(out, key, a, *, log_space):
     return lax.div(lax.random_gamma_grad(a, z), z)
 
 
-elementwise(jc.random_gamma_p, None, _gamma_sample)
+elementwise(jc.random_gamma_p, None, _gamma_sample, cost="iterated")
 
 # -- incomplete beta: Iₓ(a, b), whose density in x is xᵃ⁻¹ (1 - x)ᵇ⁻¹ / B(a, b) -----------------------
 
@@ -201,7 +208,7 @@ def _beta_shape_slope(place):
     return slope
 
 
-elementwise(lax.regularized_incomplete_beta_p, _beta_shape_slope(0), _beta_shape_slope(1), _beta_density)
+elementwise(lax.regularized_incomplete_beta_p, _beta_shape_slope(0), _beta_shape_slope(1), _beta_density, cost="series")
 
 # -- exponentially scaled Bessel functions ---------------------------------------------------------
 
@@ -263,5 +270,5 @@ def _bessel_i1e(ties, out, x):
     return (lambda: lax.sub(_difference(x, side), _i1e_over_x(x, side)),)
 
 
-register(lax.bessel_i0e_p, KinkRule(_bessel_i0e))
-register(lax.bessel_i1e_p, KinkRule(_bessel_i1e))
+register(lax.bessel_i0e_p, KinkRule(_bessel_i0e), cost="transcendental")
+register(lax.bessel_i1e_p, KinkRule(_bessel_i1e), cost="transcendental")

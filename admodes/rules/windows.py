@@ -16,7 +16,7 @@ from admodes.program.derived import instantiate, keep, merge, pushed
 from admodes.rules.moved_alike import Step, StepsRule
 from admodes.rules.patterns import pattern_of_windows
 from admodes.rules.reductions import batched, reduce_by_tree
-from admodes.rules.table import HigherOrderRule, higher_order, linear
+from admodes.rules.table import HigherOrderRule, higher_order, linear, structural
 
 # -- sums -------------------------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ def _pull_reduce_window_sum(g, x, *, window_dimensions, window_strides, padding,
     )
 
 
-linear(lax.reduce_window_sum_p, _pull_reduce_window_sum, pattern=pattern_of_windows)
+structural(lax.reduce_window_sum_p, _pull_reduce_window_sum, pattern=pattern_of_windows, cost="reducing")
 
 # -- extremes ---------------------------------------------------------------------------------------------
 
@@ -55,8 +55,8 @@ def _choose(select_prim, primitive, primals, params):
     ]
 
 
-higher_order(lax.reduce_window_max_p, StepsRule(partial(_choose, lax.ge_p)))
-higher_order(lax.reduce_window_min_p, StepsRule(partial(_choose, lax.le_p)))
+higher_order(lax.reduce_window_max_p, StepsRule(partial(_choose, lax.ge_p)), cost="reducing")
+higher_order(lax.reduce_window_min_p, StepsRule(partial(_choose, lax.le_p)), cost="reducing")
 
 
 def _pull_select_and_gather_add(
@@ -111,8 +111,8 @@ def _pull_select_and_scatter_add(g, source, x, **params):
     return lax.select_and_gather_add_p.bind(g, x, base_dilation=ones, window_dilation=ones, **params)
 
 
-linear(lax.select_and_gather_add_p, _pull_select_and_gather_add, pattern=pattern_of_windows)
-linear(lax.select_and_scatter_add_p, _pull_select_and_scatter_add)
+linear(lax.select_and_gather_add_p, _pull_select_and_gather_add, pattern=pattern_of_windows, cost="reducing")
+linear(lax.select_and_scatter_add_p, _pull_select_and_scatter_add, cost="scattering")
 
 # -- any operation ----------------------------------------------------------------------------------------
 
@@ -183,4 +183,4 @@ def _reduce_windows(params, *args):
     return reduce_by_tree(lambda left, right: scalar(*left, *right), stacks, None, (0,))
 
 
-higher_order(lax.reduce_window_p, ReduceWindowRule())
+higher_order(lax.reduce_window_p, ReduceWindowRule(), cost="reducing")

@@ -242,4 +242,4 @@ for _call in (jc.jit_p, jc.compute_on_p, jc.xla_metadata_call_p):
     higher_order(_call, CallRule("jaxpr"))
 higher_order(jc.eval_jaxpr_p, CallRule(jc.EVALUATED))
 higher_order(jc.program_order_p, CallRule("call_jaxpr"))
-higher_order(jc.cond_p, CondRule())
+higher_order(jc.cond_p, CondRule(), cost="branches")

@@ -18,7 +18,6 @@ from jax.custom_batching import custom_vmap
 
 from admodes.compilers.recompute import stored
 from admodes.compilers.workarounds import FEW_ROWS, SMALL_PRODUCTS, STORED_VALUES, TRANSPOSED_COLUMNS
-from admodes.planner.cost.work import KIND
 from admodes.planner.sweeps.small_products import small_products_added_up
 from admodes.planner.sweeps.stored_values import is_kernel, recomputed
 from admodes.program import jax_compat as jc
@@ -26,6 +25,7 @@ from admodes.program.dependence import carried, dependent
 from admodes.program.derived import keep
 from admodes.program.evaluate import bind, run
 from admodes.program.ir import Const, Program, from_jaxpr
+from admodes.program.traits import traits
 
 MANY = 4000  # values that are added up: fewer are computed as fast as they are stored
 FEWER = 4  # entries to a sum, at least: longer results are as good as what they come from
@@ -146,5 +146,5 @@ class _Sweep:
             return False
         if not is_kernel(equation):
             self.near.update(equation.outputs)
-        size = operands[0].size if KIND.get(equation.primitive.name) == "reducing" else 0
+        size = operands[0].size if traits(equation.primitive).cost == "reducing" else 0
         return (self.count - 1) * size >= MANY and FEWER * results[0].size <= size
