@@ -30,7 +30,7 @@ from admodes.linear.logs import page
 from admodes.linear.pattern import SparsityPattern
 from admodes.program import jax_compat as jc
 
-Arrays = tuple  # of jax.Array or None
+Arrays = tuple[Any, ...]  # of jax.Array or None
 
 
 def static(**kwargs) -> Any:

@@ -38,18 +38,20 @@ class Pullback:
     others. Both lists may be written to: an argument that was not stored, say, may be put back before the call.
     """
 
-    args_res: list
-    opaque_residuals: list
-    sources: tuple
+    args_res: list[Any]
+    opaque_residuals: list[Any]
+    sources: tuple[tuple[bool, int], ...]
     tape_tree: Any
     in_tree: Any
     out_tree: Any
-    out_avals: tuple
+    out_avals: tuple[Any, ...]
     name: str
     want_logs: bool = False
 
     @staticmethod
-    def of(tape: Tape, arguments: Sequence, in_tree, out_tree, out_avals: tuple, name: str) -> Pullback:
+    def of(
+        tape: Tape, arguments: Sequence[Any], in_tree: Any, out_tree: Any, out_avals: tuple[Any, ...], name: str
+    ) -> Pullback:
         """The pullback along a tape; ``arguments`` are the leaves of the arguments."""
         residuals, tape_tree = tree_flatten(tape)
         places = {id(x): i for i, x in reversed(list(enumerate(arguments))) if not jc.is_number(x)}
@@ -74,7 +76,7 @@ class Pullback:
         )
 
     @property
-    def jaxpr(self):
+    def jaxpr(self) -> Any:
         """The linearised program ẋ ↦ f'(x) ẋ (of the leaves, where these carry derivatives) as a jaxpr.
 
         Its constants are the residuals.
@@ -90,7 +92,7 @@ class Pullback:
         avals = [jc.tangent_aval(a) for a, active in zip(tape.domain, on, strict=True) if active]
         return jc.trace_flat(push, avals, self.name).jaxpr
 
-    def __call__(self, *cotangents):
+    def __call__(self, *cotangents: Any) -> Any:
         if len(cotangents) != 1:
             raise TypeError(
                 f"the function returned by admodes.vjp applied to {self.name} takes one argument, a cotangent with the "
@@ -113,7 +115,7 @@ class Pullback:
         found = tree_unflatten(self.in_tree, cts)
         return (found, logs) if self.want_logs else found
 
-    def with_refs(self, *refs):
+    def with_refs(self, *refs: Any) -> Partial:
         """The pullback that adds gradients to mutable references.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import numpy as np
@@ -18,8 +18,37 @@ from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
 
 
+@overload
+def jvp(
+    fun: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    has_aux: Literal[False] = False,
+    *,
+    nan_safe: bool = False,
+) -> tuple[Any, Any]: ...
+
+
+@overload
+def jvp(
+    fun: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    has_aux: bool,
+    *,
+    nan_safe: bool = False,
+) -> tuple[Any, ...]: ...
+
+
 @jc.api_boundary
-def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = False, *, nan_safe: bool = False):
+def jvp(
+    fun: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    has_aux: bool = False,
+    *,
+    nan_safe: bool = False,
+) -> tuple[Any, ...]:
     r"""Value and directional derivative: (f(x), f'(x) ẋ), by dual numbers.
 
     Args:
@@ -80,9 +109,9 @@ class Pushforward:
     tape: Tape
     in_tree: Any
     out_tree: Any
-    out_avals: tuple
+    out_avals: tuple[Any, ...]
 
-    def __call__(self, *tangents):
+    def __call__(self, *tangents: Any) -> Any:
         flat, tree = tree_flatten(tangents)
         if tree != self.in_tree:
             raise TypeError(f"expected {self.in_tree}, got {tree}")
@@ -99,8 +128,20 @@ class Pushforward:
         return tree_unflatten(self.out_tree, dense)
 
 
+@overload
+def linearize(fun: Callable[..., Any], *primals: Any, has_aux: Literal[False] = False) -> tuple[Any, Pushforward]: ...
+
+
+@overload
+def linearize(fun: Callable[..., Any], *primals: Any, has_aux: Literal[True]) -> tuple[Any, Pushforward, Any]: ...
+
+
+@overload
+def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool) -> tuple[Any, ...]: ...
+
+
 @jc.api_boundary
-def linearize(fun: Callable, *primals, has_aux: bool = False):
+def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
     r"""Value at x and the linear map ẋ ↦ f'(x) ẋ, so that many directions cost one evaluation.
 
     >>> import admodes, jax.numpy as jnp
@@ -130,7 +171,9 @@ def record(fun, primals, has_aux, interpreter: Interpreter = INTERPRETER):
     return outs, tape, in_tree, result
 
 
-def jacfwd(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False) -> Callable:
+def jacfwd(
+    fun: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, holomorphic: bool = False
+) -> Callable[..., Any]:
     r"""Jacobian by forward mode: one pass per input, all in one batch.
 
     The result J has the structure ``tree_map(outputs) of tree_map(inputs)``, the leaf for an output of shape s and an
@@ -159,7 +202,7 @@ def jacfwd(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = 
         partial_fun, dyn_args = select_arguments(fun, argnums, args, kwargs)
         for x in tree_leaves(dyn_args):
             checks.forward_input("jacfwd", holomorphic, x)
-        push = partial(jvp, partial_fun, dyn_args, has_aux=has_aux)
+        push: Callable[..., Any] = partial(jvp, partial_fun, dyn_args, has_aux=has_aux)
         batched = jax.vmap(push, out_axes=(None, -1, None) if has_aux else (None, -1))
         y, jac, *aux = batched(std_basis(dyn_args))
         tree_map(partial(checks.forward_output, "jacfwd", holomorphic), y)

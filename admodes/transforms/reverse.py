@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, Literal, overload
 
 import jax
 import numpy as np
@@ -21,8 +22,28 @@ from admodes.text_tables import memory_bytes
 from admodes.transforms.forward import record
 
 
+@overload
+def vjp(
+    fun: Callable[..., Any], *primals: Any, has_aux: Literal[False] = False, nan_safe: bool = False, ties: str = "jax"
+) -> tuple[Any, Pullback]: ...
+
+
+@overload
+def vjp(
+    fun: Callable[..., Any], *primals: Any, has_aux: Literal[True], nan_safe: bool = False, ties: str = "jax"
+) -> tuple[Any, Pullback, Any]: ...
+
+
+@overload
+def vjp(
+    fun: Callable[..., Any], *primals: Any, has_aux: bool, nan_safe: bool = False, ties: str = "jax"
+) -> tuple[Any, ...]: ...
+
+
 @jc.api_boundary
-def vjp(fun: Callable, *primals, has_aux: bool = False, nan_safe: bool = False, ties: str = "jax"):
+def vjp(
+    fun: Callable[..., Any], *primals: Any, has_aux: bool = False, nan_safe: bool = False, ties: str = "jax"
+) -> tuple[Any, ...]:
     r"""Value at x and the pullback g ↦ gᵀ f'(x), by a tape.
 
     Args:
@@ -56,8 +77,8 @@ def vjp(fun: Callable, *primals, has_aux: bool = False, nan_safe: bool = False, 
 
 
 def value_and_grad(
-    fun: Callable,
-    argnums=0,
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
@@ -65,7 +86,7 @@ def value_and_grad(
     nan_safe: bool = False,
     ties: str = "jax",
     memory_limit: int | float | str | None = None,
-) -> Callable:
+) -> Callable[..., tuple[Any, Any]]:
     r"""A function that returns (f(x), ∇f(x)) for a scalar f; the arguments are those of :func:`grad`.
 
     >>> import admodes
@@ -111,8 +132,8 @@ def differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approac
 
 
 def grad(
-    fun: Callable,
-    argnums=0,
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
@@ -120,7 +141,7 @@ def grad(
     nan_safe: bool = False,
     ties: str = "jax",
     memory_limit: int | float | str | None = None,
-) -> Callable:
+) -> Callable[..., Any]:
     r"""The gradient ∇f of a scalar function, in one sweep back along the tape whatever the number of inputs.
 
     Args:
@@ -164,14 +185,14 @@ def grad(
 
 
 def jacrev(
-    fun: Callable,
-    argnums=0,
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
     *,
     nan_safe: bool = False,
-) -> Callable:
+) -> Callable[..., Any]:
     r"""Jacobian by reverse mode: one sweep back per output, all in one batch.
 
     Shapes and arguments are those of :func:`admodes.jacfwd`; the cost is about m evaluations of f for m outputs.

@@ -309,14 +309,14 @@ class CompressedJacobian:
     rows: Any
     coloring: Coloring
 
-    def values(self):
+    def values(self) -> jax.Array:
         """The nonzeros, in the order of ``coloring.pattern``."""
         return decompression(self.coloring)(self.columns, self.rows)
 
-    def tree_flatten(self):
+    def tree_flatten(self) -> tuple[tuple[Any, Any], Coloring]:
         return (self.columns, self.rows), self.coloring
 
     @classmethod
-    def tree_unflatten(cls, coloring, products):
+    def tree_unflatten(cls, coloring: Coloring, products: tuple[Any, Any]) -> CompressedJacobian:
         columns, rows = products
         return cls(columns, rows, coloring)
