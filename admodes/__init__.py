@@ -8,6 +8,7 @@ from admodes import checkpointing, errors, rules, subprograms  # noqa: F401 (the
 from admodes.compare import compare
 from admodes.draw import draw
 from admodes.explain import explain
+from admodes.linear.maps import LinearMap
 from admodes.program import jax_compat as _jc
 from admodes.transforms.forward import jacfwd, jvp, linearize
 from admodes.transforms.reverse import grad, jacrev, value_and_grad, vjp
@@ -86,6 +87,7 @@ def __dir__() -> list[str]:
 __version__ = "0.1.0"
 
 __all__ = [
+    "LinearMap",
     "as_jax",
     "block_jacobian",
     "checkpoint",

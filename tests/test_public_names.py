@@ -19,6 +19,7 @@ CLASSES = (
     public_calls.Verification,
     public_calls.Report,
     public_calls.Explanation,
+    public_calls.LinearMap,
     public_calls.SparsityPattern,
     public_calls.Coloring,
     public_calls.MemoryProfile,
@@ -61,7 +62,9 @@ def test_the_calls_for_type_checkers_have_every_public_name():
     assert {f"admodes.{name}" for name in admodes.__all__} <= used
 
 
-@pytest.mark.parametrize("name", ["modes", "planned", "sparse", "kinks", "seen", "collected", "in_place_of_jax"])
+@pytest.mark.parametrize(
+    "name", ["modes", "composed", "planned", "sparse", "kinks", "seen", "collected", "in_place_of_jax"]
+)
 def test_the_calls_for_type_checkers_run(name, tmp_path):
     call = getattr(public_calls, name)
     given = {"x": jnp.arange(1.0, 5.0), "folder": tmp_path}

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax.tree_util import Partial, tree_flatten, tree_leaves, tree_unflatten
 
+from admodes.linear.algebra import LinearMap, structured
 from admodes.linear.logs import page
 from admodes.modes import checks
 from admodes.modes.tape import Tape
@@ -29,7 +30,7 @@ class NotNeeded:
     data_fields=["args_res", "opaque_residuals"],
     meta_fields=["sources", "tape_tree", "in_tree", "out_tree", "out_avals", "name", "want_logs"],
 )
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Pullback:
     """g ↦ gᵀ f'(x) at a fixed x, walking a tape backwards; a pytree, so that it can be returned from ``jit``.
 
@@ -74,6 +75,14 @@ class Pullback:
         return tree_unflatten(
             self.tape_tree, [(arguments if own else self.opaque_residuals)[i] for own, i in self.sources]
         )
+
+    @property
+    def map(self) -> LinearMap:
+        """f'(x) as a linear map, of which this is the transpose; of several arguments it takes a tuple."""
+        return structured(self.tape, self.in_tree, self.out_tree)
+
+    def __repr__(self) -> str:
+        return f"Pullback({self.name}, {self.map.T.types})"
 
     @property
     def jaxpr(self) -> Any:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, tree_unflatten
 
+from admodes.linear.algebra import LinearMap, structured
 from admodes.modes import checks
 from admodes.modes.flat import flat_function, select_arguments, std_basis, wraps
 from admodes.modes.interpreter import INTERPRETER, Interpreter, interpreter_for
@@ -102,14 +103,22 @@ def jvp(
     data_fields=["tape"],
     meta_fields=["in_tree", "out_tree", "out_avals"],
 )
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pushforward:
-    """ẋ ↦ f'(x) ẋ at a fixed x, along a tape; a pytree."""
+    """ẋ ↦ f'(x) ẋ at a fixed x, along a tape; a pytree. ``map`` is the same as a linear map that can be composed."""
 
     tape: Tape
     in_tree: Any
     out_tree: Any
     out_avals: tuple[Any, ...]
+
+    @property
+    def map(self) -> LinearMap:
+        """f'(x) as a linear map, to be composed with others; of several arguments it takes a tuple."""
+        return structured(self.tape, self.in_tree, self.out_tree)
+
+    def __repr__(self) -> str:
+        return f"Pushforward({self.map.types})"
 
     def __call__(self, *tangents: Any) -> Any:
         flat, tree = tree_flatten(tangents)
@@ -143,6 +152,10 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool) -> tuple[An
 @jc.api_boundary
 def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
     r"""Value at x and the linear map ẋ ↦ f'(x) ẋ, so that many directions cost one evaluation.
+
+    Returns:
+      ``(y, push)`` or ``(y, push, aux)``. ``push(ẋ)`` takes a tangent for each argument, ``push.map`` is the
+      :class:`admodes.LinearMap`.
 
     >>> import admodes, jax.numpy as jnp
     >>> y, push = admodes.linearize(jnp.sin, 0.0)

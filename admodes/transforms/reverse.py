@@ -55,7 +55,8 @@ def vjp(
     Returns:
       ``(y, pullback)`` or ``(y, pullback, aux)``. ``pullback(g)``, with g of the structure, shapes and dtypes of y,
       returns a tuple with a cotangent for each argument (dtype ``float0`` for integer arguments). For complex
-      values it is the transpose, not the conjugate transpose, as in JAX.
+      values it is the transpose, not the conjugate transpose, as in JAX. ``pullback.map`` is f'(x) as an
+      :class:`admodes.LinearMap`, of which the pullback is the transpose.
 
     >>> import admodes, jax.numpy as jnp
     >>> y, pullback = admodes.vjp(lambda a, b: a * b, 2.0, 3.0)

@@ -18,6 +18,7 @@ from admodes.compare import Comparison, Row
 from admodes.compare.verify import Verification
 from admodes.diagnosis.report import Report
 from admodes.explain import Explanation
+from admodes.linear.algebra import LinearMap
 from admodes.linear.pattern import SparsityPattern
 from admodes.memory.profile import MemoryProfile
 from admodes.modes.pullback import Pullback
@@ -58,6 +59,20 @@ def modes(x: jax.Array) -> None:
     assert_type(admodes.jacrev(neighbours)(x), Any)
     assert_type(admodes.hvp(energy, x, x), Any)
     assert_type(admodes.checkpoint(energy, "sqrt")(x), jax.Array)
+
+
+def composed(x: jax.Array) -> None:
+    linear = admodes.linearize(neighbours, x)[1].map
+    assert_type(linear, LinearMap)
+    assert_type(admodes.vjp(neighbours, x)[1].map, admodes.LinearMap)
+    assert_type(linear.T, LinearMap)
+    assert_type(linear.T @ linear, LinearMap)
+    assert_type(2.0 * linear + linear - linear, LinearMap)
+    assert_type(-linear, LinearMap)
+    assert_type(linear @ x, Any)
+    assert_type(linear.materialise(), jax.Array)
+    assert_type(linear.shape, tuple[int, int])
+    assert_type(linear.types, str)
 
 
 def planned(x: jax.Array, folder: Path) -> None:
