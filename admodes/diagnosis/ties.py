@@ -20,7 +20,7 @@ class Kink:
 
     primitive: str
     source: str
-    path: tuple
+    path: tuple[str, ...]
     what: str
     count: int
     jump: bool = False
@@ -32,7 +32,7 @@ class Loss:
 
     primitive: str
     source: str
-    path: tuple
+    path: tuple[str, ...]
     digits: float
     operands: tuple[float, float]
     result: float

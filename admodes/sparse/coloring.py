@@ -79,7 +79,7 @@ def coloring(
     *,
     order: str | Sequence[str] | None = None,
     budget: float = 0.5,
-    shapes: Sequence[tuple] = (),
+    shapes: Sequence[tuple[int, ...]] = (),
     structure: str = "star",
 ) -> Coloring:
     r"""Color a sparsity pattern, so that few products determine all nonzeros of a matrix with that pattern.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,8 @@ from admodes.transforms.reverse import grad, jacrev
 
 
 def jacobian(
-    fun: Callable,
-    argnums=0,
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
@@ -39,7 +39,7 @@ def jacobian(
     measure: bool = False,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
-) -> Callable:
+) -> Callable[..., Any]:
     r"""The Jacobian ∂f/∂x, by whichever way is the cheapest for this function and these shapes.
 
     The first call for each structure, shape and dtype of the arguments makes a plan (:func:`admodes.plan`), compiles it
@@ -96,8 +96,19 @@ def jacobian(
 
 
 def value_and_jacobian(
-    fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, allow_int: bool = False, **options
-) -> Callable:
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    format: str = "dense",
+    objective: str = "time",
+    memory_limit: int | float | str | None = None,
+    measure: bool = False,
+    chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Callable[..., tuple[Any, Any]]:
     r"""A function that returns (f(x), ∂f/∂x), or ((f(x), aux), ∂f/∂x); the arguments are those of :func:`jacobian`.
 
     >>> import admodes, jax.numpy as jnp
@@ -106,7 +117,7 @@ def value_and_jacobian(
     ([1.0, 4.0], [[2.0, 0.0], [0.0, 4.0]])
     """
     asked = request("value_and_jacobian", fun, argnums, has_aux, holomorphic, allow_int=allow_int)
-    planned = Planned(asked, settings(**options))
+    planned = Planned(asked, settings(format, objective, memory_limit, measure, chunk_size, mesh))
 
     @wraps(fun, "Value and Jacobian")
     @jc.api_boundary
@@ -117,7 +128,19 @@ def value_and_jacobian(
     return value_and_jacfun
 
 
-def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, **options) -> Callable:
+def hessian(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    *,
+    format: str = "dense",
+    objective: str = "time",
+    memory_limit: int | float | str | None = None,
+    measure: bool = False,
+    chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Callable[..., Any]:
     r"""The Hessian ∇²f: the Jacobian of the gradient, planned as :func:`jacobian` is, its symmetry being used.
 
     For a vector-valued f it holds one Hessian for each output, as JAX's. The options are those of :func:`jacobian`;
@@ -141,7 +164,8 @@ def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool =
         scalar = shape == ()
         return (grad if scalar else jacrev)(fun, argnums, has_aux, holomorphic)(*args, **kwargs)
 
-    planned = Planned(request("hessian", gradient, argnums, has_aux, holomorphic, symmetric=True), settings(**options))
+    asked = request("hessian", gradient, argnums, has_aux, holomorphic, symmetric=True)
+    planned = Planned(asked, settings(format, objective, memory_limit, measure, chunk_size, mesh))
 
     @wraps(fun, "Hessian")
     @jc.api_boundary
@@ -153,7 +177,12 @@ def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool =
 
 
 def settings(
-    format="dense", objective="time", memory_limit=None, measure=False, chunk_size=None, mesh=None
+    format: str = "dense",
+    objective: str = "time",
+    memory_limit: int | float | str | None = None,
+    measure: bool = False,
+    chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Settings:
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, got {format!r}")
@@ -280,14 +309,14 @@ class CompressedJacobian:
     rows: Any
     coloring: Coloring
 
-    def values(self):
+    def values(self) -> jax.Array:
         """The nonzeros, in the order of ``coloring.pattern``."""
         return decompression(self.coloring)(self.columns, self.rows)
 
-    def tree_flatten(self):
+    def tree_flatten(self) -> tuple[tuple[Any, Any], Coloring]:
         return (self.columns, self.rows), self.coloring
 
     @classmethod
-    def tree_unflatten(cls, coloring, products):
+    def tree_unflatten(cls, coloring: Coloring, products: tuple[Any, Any]) -> CompressedJacobian:
         columns, rows = products
         return cls(columns, rows, coloring)

@@ -26,14 +26,14 @@ class Request:
     """
 
     name: str
-    fun: Callable
+    fun: Callable[..., Any]
     argnums: int | tuple[int, ...] = 0
     has_aux: bool = False
     holomorphic: bool = False
     symmetric: bool = False
     allow_int: bool = False
 
-    def call(self, args: Sequence, kwargs: dict) -> Call:
+    def call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
         """The function at these arguments. Numbers, strings and so on that are not differentiated are fixed."""
         checks.positional(self.argnums, args)
         numbers = [self.argnums] if isinstance(self.argnums, int) else list(self.argnums)

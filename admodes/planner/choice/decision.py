@@ -56,13 +56,13 @@ class Settings:
         if self.objective not in tuple(OBJECTIVES):
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
 
-    def at(self, leaves: Sequence | None) -> Settings:
+    def at(self, leaves: Sequence[Any] | None) -> Settings:
         """For these arguments: if they are spread over the devices of a mesh, seeds are split over these."""
         mesh = None if self.mesh is not None or not leaves or jax.device_count() == 1 else _mesh_of(leaves)
         return self if mesh is None else dataclasses.replace(self, mesh=mesh)
 
     @property
-    def options(self) -> dict:
+    def options(self) -> dict[str, Any]:
         """What the methods that take seeds are made with."""
         return {"chunk": self.chunk_size, "mesh": self.mesh}
 

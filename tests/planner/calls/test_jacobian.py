@@ -1,6 +1,7 @@
 """``jacobian``, ``value_and_jacobian`` and ``hessian`` against JAX, whatever the plan behind them."""
 
 import contextlib
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -283,6 +284,16 @@ def test_memory_limits_under_transformations():
 def test_chunk_sizes_are_whole_numbers(transform, size):
     with pytest.raises(ValueError, match="chunk_size must be a whole number"):
         transform(jnp.sin, chunk_size=size)
+
+
+def test_signatures_spell_out_the_same_options():
+    def options(transform):
+        parameters = inspect.signature(transform).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+    planned = admodes.jacobian, admodes.value_and_jacobian, admodes.hessian
+    assert {"format", "objective", "memory_limit", "measure", "chunk_size", "mesh"} <= set(options(admodes.jacobian))
+    assert all(options(transform) == options(admodes.jacobian) for transform in planned)
 
 
 def test_options_of_other_types():
