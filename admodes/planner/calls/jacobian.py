@@ -19,6 +19,7 @@ from admodes.planner.choice.decision import MOST_PLANS, Run, Settings, compiled,
 from admodes.planner.matrices import FORMATS, blocks
 from admodes.planner.task import Task
 from admodes.program import jax_compat as jc
+from admodes.program.kept import Kept
 from admodes.program.trace import UNTRACEABLE
 from admodes.sparse.coloring import Coloring
 from admodes.sparse.compress import decompression
@@ -44,9 +45,12 @@ def jacobian(
 
     The first call for each structure, shape and dtype of the arguments makes a plan (:func:`admodes.plan`), compiles it
     and keeps it. As under ``jax.jit``, ``fun`` must be pure: what it reads from outside of its arguments is read when
-    it is traced. Python integers, booleans and strings among the arguments that are not differentiated are fixed: each
-    new value is a new plan. A function that decides on values in Python (``if x[0] > 0:``) is no one program; without
-    options it is run on the values, in the mode that :func:`admodes.choose_mode` says.
+    it is traced. What is no array among the arguments that are not differentiated (integers, strings, objects) is
+    fixed, as are static arguments there: each new value is a new plan, and an object that is changed in place, but
+    equal to what it was, is not read again. Nor are the rules of custom functions and what callbacks close over.
+    Settings that ``jax.jit`` traces anew for make a new plan. A function that decides on values in Python
+    (``if x[0] > 0:``) is no one program; without options it is run on the values, in the mode that
+    :func:`admodes.choose_mode` says.
 
     Args:
       fun: a function of pytrees of arrays that returns a pytree of arrays.
@@ -165,7 +169,8 @@ def settings(
     return Settings(objective, memory_bytes(memory_limit), measure, size, mesh, format)
 
 
-_RUNS: dict = {}  # (finished plan, its method) of recent tasks, for Jacobians that are made anew in each step of a loop
+# (finished plan, its method) of recent tasks, for Jacobians that are made anew in each step of a loop
+_RUNS: Kept[tuple[Finished, Any]] = Kept(MOST_PLANS)
 
 
 class Planned:
@@ -207,11 +212,8 @@ class Planned:
         structure = call.in_tree, call.result.tree, call.result.aux_tree, tuple(call.domain), call.key[-1]
         # (methods are told apart by identity: those of equal tasks come from one decision)
         key = (task.key, id(chosen.method), self.settings.form, structure, value, self.request.symmetric)
-        if key not in _RUNS:
-            while len(_RUNS) >= MOST_PLANS:
-                _RUNS.pop(next(iter(_RUNS)))
-            _RUNS[key] = finished(task, chosen, self.settings.form, call.without_leaves(), value), chosen.method
-        return _RUNS[key][0]
+        kind, form = call.without_leaves(), self.settings.form
+        return _RUNS.get(key, lambda: (finished(task, chosen, form, kind, value), chosen.method))[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,9 +71,8 @@ class Request:
     @staticmethod
     def _context(dynamic: Sequence) -> tuple:
         """The other things that a trace depends on: settings of JAX, and the meshes of types."""
-        names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion")
         meshes = jax.sharding.get_abstract_mesh(), *(jc.mesh_of(jc.typeof(x)) for x in dynamic)
-        return *(getattr(jax.config, name) for name in names), *meshes
+        return jc.trace_context(), *meshes
 
 
 @dataclass(frozen=True, eq=False)
