@@ -58,6 +58,11 @@ def has_rules(program: Program) -> bool:
     return any(jc.has_own_rule(e.primitive) or jc.mentions(e.params, jc.has_own_rule) for e in program.equations)
 
 
+def has_rules_of_users(program: Program) -> bool:
+    """True if the program holds rules that need not be derivatives: those of JAX's own functions are."""
+    return any(jc.holds_rule_of_user(e.primitive, e.params) for e in program.equations)
+
+
 def _is_callback(x) -> bool:
     return hasattr(x, "callback_func")
 

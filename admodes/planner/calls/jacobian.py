@@ -61,8 +61,9 @@ def jacobian(
         matrices have no columns for them.
       format: ``"dense"``: for each leaf of the output the structure of the input, leaves of shape
         ``output.shape + input.shape``, as JAX; otherwise one matrix of shape (m, n), rows and columns being the entries
-        of the outputs and inputs, leaf by leaf: ``"bcoo"`` (:class:`jax.experimental.sparse.BCOO`), ``"scipy"`` (CSR,
-        not under jit), or ``"compressed"`` (:class:`CompressedJacobian`, the products that a coloring asks for).
+        of the outputs and inputs, leaf by leaf: ``"bcoo"`` (:class:`jax.experimental.sparse.BCOO`), ``"scipy"`` (a
+        ``scipy.sparse.csr_array``, whose arrays are the caller's own; not under jit), or ``"compressed"``
+        (:class:`CompressedJacobian`, the products that a coloring asks for).
       objective: what is made small: ``"time"``, ``"flops"``, ``"memory"`` or ``"multiplications"``.
       memory_limit: temporary memory that must not be exceeded, in bytes or as ``"200MiB"``; seeds are then chunked.
         Under ``jit`` and ``vmap`` it holds for the Jacobian as a program of its own, at a single point.
@@ -124,6 +125,7 @@ def value_and_jacobian(
 def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, **options) -> Callable:
     r"""The Hessian ∇²f: the Jacobian of the gradient, planned as :func:`jacobian` is, its symmetry being used.
 
+    (Not if the function has derivative rules of a user's, custom_jvp or custom_vjp, which need not be derivatives.)
     For a vector-valued f it holds one Hessian for each output, as JAX's. The options are those of :func:`jacobian`;
     the matrix of the formats other than ``"dense"`` has a row and a column for each entry of x.
 
@@ -145,7 +147,7 @@ def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool =
         scalar = shape == ()
         return (grad if scalar else jacrev)(fun, argnums, has_aux, holomorphic)(*args, **kwargs)
 
-    planned = Planned(request("hessian", gradient, argnums, has_aux, holomorphic, symmetric=True), settings(**options))
+    planned = Planned(request("hessian", gradient, argnums, has_aux, holomorphic, fun), settings(**options))
 
     @wraps(fun, "Hessian")
     @jc.api_boundary
@@ -211,7 +213,7 @@ class Planned:
             return finished(task, chosen, self.settings.form, call, value)
         structure = call.in_tree, call.result.tree, call.result.aux_tree, tuple(call.domain), call.key[-1]
         # (methods are told apart by identity: those of equal tasks come from one decision)
-        key = (task.key, id(chosen.method), self.settings.form, structure, value, self.request.symmetric)
+        key = (task.key, id(chosen.method), self.settings.form, structure, value, self.request.gradient_of is not None)
         kind, form = call.without_leaves(), self.settings.form
         return _RUNS.get(key, lambda: (finished(task, chosen, form, kind, value), chosen.method))[0]
 
@@ -232,7 +234,7 @@ def finished(task, chosen, form: str, call: Call, value: bool) -> Finished:
     def finish(outs, entries):
         outputs, aux = call.outputs(outs)
         if form == "dense":
-            pulled = not call.request.symmetric
+            pulled = call.request.gradient_of is None
             entries = blocks(entries, task.out_avals, domain, call.result.tree, call.in_tree, pulled)
         return (outputs if value else None), entries, aux
 
@@ -258,10 +260,11 @@ def matrix(entries, run: Run, form: str, method) -> Any:
                 "format='scipy' gives a matrix on the host, which a function that is traced (jit, vmap, grad) cannot "
                 "return; use format='bcoo' there."
             )
-        from scipy.sparse import csr_matrix
+        from scipy.sparse import csr_array
 
         pattern = run.pattern.matrix
-        return csr_matrix((np.asarray(entries), pattern.indices, pattern.indptr), shape=shape)
+        arrays = np.array(entries), pattern.indices.copy(), pattern.indptr.copy()  # the user's own, to be written to
+        return csr_array(arrays, shape=shape)
     from jax.experimental.sparse import BCOO
 
     return BCOO((entries, run.indices), shape=shape, indices_sorted=True, unique_indices=True)

@@ -17,7 +17,11 @@ from jax._src import config, core, util
 from jax._src import linear_util as lu
 
 from admodes.program.jax_compat.contacts import contact
-from admodes.program.jax_compat.registered import registered_rules
+from admodes.program.jax_compat.hijax import object_parts, stand_in
+from admodes.program.jax_compat.jaxprs import is_users
+from admodes.program.jax_compat.primitives import custom_jvp_call_p, custom_vjp_call_p, linear_call_p
+from admodes.program.jax_compat.registered import has_own_rule, registered_rules
+from admodes.program.jax_compat.values import weak_cache
 
 ClosedJaxpr, HiPrim = contact("ClosedJaxpr"), contact("HiPrim")
 # what belongs to the trace, not to the function: where results are left, marks, names for messages
@@ -28,6 +32,24 @@ PLAIN = (type(None), bool, int, float, complex, str, bytes, np.dtype, np.generic
 def trace_context() -> tuple:
     """The settings of JAX that a trace depends on: what ``jax.jit`` traces anew for when it changes."""
     return config.trace_context()
+
+
+def holds_rule_of_user(primitive, params) -> bool:
+    """True if an equation, or one of its sub-programs, has a rule that JAX does not vouch for: it may be any function.
+
+    (Told by the function that has the rule: the rule itself may be JAX's, around the user's.)
+    """
+    if primitive in (custom_jvp_call_p, custom_vjp_call_p):
+        if is_users(params["call_jaxpr"]):
+            return True
+    elif has_own_rule(primitive) or primitive is linear_call_p:
+        return True
+    return any(map(_holds_rule_of_user, core.jaxprs_in_params(dict(enumerate(object_parts(params))))))
+
+
+@weak_cache
+def _holds_rule_of_user(jaxpr) -> bool:
+    return any(holds_rule_of_user(stand_in(eqn), eqn.params) for eqn in jaxpr.eqns)
 
 
 class Same:

@@ -1,5 +1,6 @@
 """What is kept from one call to the next serves only those for whom it is right, from any thread, and not for ever."""
 
+import contextlib
 import gc
 import itertools
 import threading
@@ -9,6 +10,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from jax import lax
 from jax import numpy as jnp
 from jax.extend.core import Primitive
@@ -245,3 +247,32 @@ def test_two_thousand_closures_leave_nothing_behind():
     assert next(total) == 2000
     assert len(alive) <= module.MOST_PLANS
     assert len(module._RUNS.entries) <= module.MOST_PLANS
+
+
+# -- results are the user's ----------------------------------------------------------------------------------
+
+
+def test_a_result_may_be_changed_in_place():
+    f = lambda x: jnp.stack([x[0] * x[1], x[1] * x[2], x[2] ** 2])
+    ours, at, zero = admodes.jacobian(f, format="scipy"), jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 0.0, 3.0])
+    changed = ours(zero)
+    assert isinstance(changed, sp.csr_array)
+    for array in (changed.data, changed.indices, changed.indptr):
+        assert array.flags.writeable
+    changed.eliminate_zeros()
+    changed.indices[:] = 0
+    changed.data[:] = 7
+    np.testing.assert_allclose(ours(at).toarray(), jax.jacobian(f)(at))
+    plan = admodes.plan(f, at, format="scipy")
+    for array in (plan.pattern.cols, plan.pattern.to_scipy().indices):
+        with contextlib.suppress(ValueError):
+            array[:] = 0
+    np.testing.assert_allclose(plan.jacobian(at).toarray(), jax.jacobian(f)(at))
+    np.testing.assert_allclose(ours(at).toarray(), jax.jacobian(f)(at))
+
+
+def test_colors_of_a_compressed_result_cannot_be_changed():
+    chain = lambda x: x[1:] * x[:-1]
+    found = admodes.jacobian(chain, format="compressed")(X)
+    with pytest.raises(ValueError, match="read-only"):
+        found.coloring.columns[:] = 0
