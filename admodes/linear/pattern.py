@@ -127,7 +127,9 @@ class SparsityPattern:
 
     @property
     def cols(self) -> np.ndarray:
-        return self.matrix.indices
+        columns = self.matrix.indices.view()
+        columns.setflags(write=False)  # they are those of the pattern itself
+        return columns
 
     @property
     def is_full(self) -> bool:

@@ -50,6 +50,11 @@ class Coloring:
     lower_bound: int
     substitution: bool = False
 
+    def __post_init__(self):
+        for colors in (self.columns, self.rows):
+            if colors is not None:
+                colors.setflags(write=False)  # a plan keeps them, and its results show them
+
     @property
     def column_number(self) -> int:
         """How many products J s."""

@@ -19,6 +19,7 @@ from admodes.planner.choice.decision import MOST_PLANS, Run, Settings, compiled,
 from admodes.planner.matrices import FORMATS, blocks
 from admodes.planner.task import Task
 from admodes.program import jax_compat as jc
+from admodes.program.kept import Kept
 from admodes.program.trace import UNTRACEABLE
 from admodes.sparse.coloring import Coloring
 from admodes.sparse.compress import decompression
@@ -44,9 +45,12 @@ def jacobian(
 
     The first call for each structure, shape and dtype of the arguments makes a plan (:func:`admodes.plan`), compiles it
     and keeps it. As under ``jax.jit``, ``fun`` must be pure: what it reads from outside of its arguments is read when
-    it is traced. Python integers, booleans and strings among the arguments that are not differentiated are fixed: each
-    new value is a new plan. A function that decides on values in Python (``if x[0] > 0:``) is no one program; without
-    options it is run on the values, in the mode that :func:`admodes.choose_mode` says.
+    it is traced. What is no array among the arguments that are not differentiated (integers, strings, objects) is
+    fixed, as are static arguments there: each new value is a new plan, and an object that is changed in place, but
+    equal to what it was, is not read again. Nor are the rules of custom functions and what callbacks close over.
+    Settings that ``jax.jit`` traces anew for make a new plan. A function that decides on values in Python
+    (``if x[0] > 0:``) is no one program; without options it is run on the values, in the mode that
+    :func:`admodes.choose_mode` says.
 
     Args:
       fun: a function of pytrees of arrays that returns a pytree of arrays.
@@ -57,8 +61,9 @@ def jacobian(
         matrices have no columns for them.
       format: ``"dense"``: for each leaf of the output the structure of the input, leaves of shape
         ``output.shape + input.shape``, as JAX; otherwise one matrix of shape (m, n), rows and columns being the entries
-        of the outputs and inputs, leaf by leaf: ``"bcoo"`` (:class:`jax.experimental.sparse.BCOO`), ``"scipy"`` (CSR,
-        not under jit), or ``"compressed"`` (:class:`CompressedJacobian`, the products that a coloring asks for).
+        of the outputs and inputs, leaf by leaf: ``"bcoo"`` (:class:`jax.experimental.sparse.BCOO`), ``"scipy"`` (a
+        ``scipy.sparse.csr_array``, whose arrays are the caller's own; not under jit), or ``"compressed"``
+        (:class:`CompressedJacobian`, the products that a coloring asks for).
       objective: what is made small: ``"time"``, ``"flops"``, ``"memory"`` or ``"multiplications"``.
       memory_limit: temporary memory that must not be exceeded, in bytes or as ``"200MiB"``; seeds are then chunked.
         Under ``jit`` and ``vmap`` it holds for the Jacobian as a program of its own, at a single point.
@@ -143,6 +148,7 @@ def hessian(
 ) -> Callable[..., Any]:
     r"""The Hessian ∇²f: the Jacobian of the gradient, planned as :func:`jacobian` is, its symmetry being used.
 
+    (Not if the function has derivative rules of a user's, custom_jvp or custom_vjp, which need not be derivatives.)
     For a vector-valued f it holds one Hessian for each output, as JAX's. The options are those of :func:`jacobian`;
     the matrix of the formats other than ``"dense"`` has a row and a column for each entry of x.
 
@@ -164,7 +170,7 @@ def hessian(
         scalar = shape == ()
         return (grad if scalar else jacrev)(fun, argnums, has_aux, holomorphic)(*args, **kwargs)
 
-    asked = request("hessian", gradient, argnums, has_aux, holomorphic, symmetric=True)
+    asked = request("hessian", gradient, argnums, has_aux, holomorphic, fun)
     planned = Planned(asked, settings(format, objective, memory_limit, measure, chunk_size, mesh))
 
     @wraps(fun, "Hessian")
@@ -194,7 +200,8 @@ def settings(
     return Settings(objective, memory_bytes(memory_limit), measure, size, mesh, format)
 
 
-_RUNS: dict = {}  # (finished plan, its method) of recent tasks, for Jacobians that are made anew in each step of a loop
+# (finished plan, its method) of recent tasks, for Jacobians that are made anew in each step of a loop
+_RUNS: Kept[tuple[Finished, Any]] = Kept(MOST_PLANS)
 
 
 class Planned:
@@ -235,12 +242,9 @@ class Planned:
             return finished(task, chosen, self.settings.form, call, value)
         structure = call.in_tree, call.result.tree, call.result.aux_tree, tuple(call.domain), call.key[-1]
         # (methods are told apart by identity: those of equal tasks come from one decision)
-        key = (task.key, id(chosen.method), self.settings.form, structure, value, self.request.symmetric)
-        if key not in _RUNS:
-            while len(_RUNS) >= MOST_PLANS:
-                _RUNS.pop(next(iter(_RUNS)))
-            _RUNS[key] = finished(task, chosen, self.settings.form, call.without_leaves(), value), chosen.method
-        return _RUNS[key][0]
+        key = (task.key, id(chosen.method), self.settings.form, structure, value, self.request.gradient_of is not None)
+        kind, form = call.without_leaves(), self.settings.form
+        return _RUNS.get(key, lambda: (finished(task, chosen, form, kind, value), chosen.method))[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,7 +263,7 @@ def finished(task, chosen, form: str, call: Call, value: bool) -> Finished:
     def finish(outs, entries):
         outputs, aux = call.outputs(outs)
         if form == "dense":
-            pulled = not call.request.symmetric
+            pulled = call.request.gradient_of is None
             entries = blocks(entries, task.out_avals, domain, call.result.tree, call.in_tree, pulled)
         return (outputs if value else None), entries, aux
 
@@ -285,10 +289,11 @@ def matrix(entries, run: Run, form: str, method) -> Any:
                 "format='scipy' gives a matrix on the host, which a function that is traced (jit, vmap, grad) cannot "
                 "return; use format='bcoo' there."
             )
-        from scipy.sparse import csr_matrix
+        from scipy.sparse import csr_array
 
         pattern = run.pattern.matrix
-        return csr_matrix((np.asarray(entries), pattern.indices, pattern.indptr), shape=shape)
+        arrays = np.array(entries), pattern.indices.copy(), pattern.indptr.copy()  # the user's own, to be written to
+        return csr_array(arrays, shape=shape)
     from jax.experimental.sparse import BCOO
 
     return BCOO((entries, run.indices), shape=shape, indices_sorted=True, unique_indices=True)

@@ -23,6 +23,7 @@ from admodes.planner.calls.report import describe, otherwise, why
 from admodes.planner.calls.request import Call, Request, request
 from admodes.planner.choice.candidates import Candidate, candidate
 from admodes.planner.choice.decision import Decision, decide
+from admodes.planner.cost import cache_folder
 from admodes.planner.cost.machine import machine
 from admodes.planner.task import Task
 from admodes.planner.ways.checkpointed import Checkpointed, restored
@@ -32,7 +33,7 @@ from admodes.sparse.coloring import Coloring, check_pattern
 
 VERSION = 2
 # what reading a damaged archive may raise
-DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (*cache_folder.DAMAGED, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,7 +337,7 @@ def load_plan(file: str | Path, fun: Callable[..., Any], *args: Any, **kwargs: A
             best = found[0]
         else:
             best = candidate(_compressed(task, header, arrays, chosen), task, machine(), chosen.form)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (*cache_folder.DAMAGED, IndexError) as error:
         if isinstance(error, StalePlanError):
             raise
         raise StalePlanError(f"the plan in {file} does not fit this function: {error}") from error
