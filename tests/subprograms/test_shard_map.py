@@ -8,6 +8,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 import admodes
+from admodes.program import jax_compat as jc
 
 X, W = jnp.arange(8.0) / 4 + 0.5, jnp.float64(1.3)
 
@@ -164,3 +165,26 @@ def test_arguments_from_outside_that_are_not_used(mesh, check_vma):
     value, gradient = update(on_mesh, on_mesh)
     assert value == 32
     np.testing.assert_array_equal(gradient, np.zeros((4, 8)))
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize(
+    ("local", "out_spec", "n_residuals"),
+    [
+        (jnp.exp, P("i"), 0),  # keeps its result
+        (lambda x: x * x * x, P("i"), 1),  # its operand, and its square
+        (jnp.sin, P("i"), 1),
+        (lambda x: jnp.exp(lax.psum(jnp.sum(x), "i")), P(), None),  # a result with copies
+    ],
+    ids=["result", "operand", "other", "copies"],
+)
+def test_operands_and_results_are_not_kept_twice(mesh, local, out_spec, n_residuals, check_vma):
+    sharded = jax.shard_map(local, mesh=mesh, in_specs=P("i"), out_specs=out_spec, check_vma=check_vma)
+    forward, *_ = (
+        e for e in jax.make_jaxpr(lambda x: admodes.vjp(sharded, x))(X).eqns if e.primitive is jc.shard_map_p
+    )
+    if n_residuals is None:  # only where it is known that the copies are the same
+        n_residuals = 0 if check_vma else 1
+    assert len(forward.outvars) == 1 + n_residuals
+    gradient = lambda lib: lib.grad(lambda x: jnp.sum(sharded(x) ** 2))(X)
+    np.testing.assert_allclose(gradient(admodes), gradient(jax), rtol=1e-12)

@@ -79,6 +79,10 @@ class ShardMap:
         """The mesh axes along which a value with this spec is replicated."""
         return tuple(shard_map._unmentioned2(self.mesh, spec, self.newly_manual_axes))
 
+    def is_tracked(self, spec) -> bool:
+        """True if copies of a value with this spec are known to be the same (or there are none)."""
+        return self.check_vma or not self._copies(spec)
+
     def divide_by_copies(self, g, spec):
         """Without replication tracking, each copy of a replicated result gets its share of the cotangent."""
         copies = math.prod(self.mesh.shape[name] for name in self._copies(spec))
