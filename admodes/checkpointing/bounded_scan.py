@@ -19,7 +19,7 @@ from admodes.errors import SideEffectError
 from admodes.linear import logs
 from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
-from admodes.program.derived import fixed_point, instantiate, keep, merge, present, recorded
+from admodes.program.derived import fixed_point, instantiate_cotangents, keep, merge, present, recorded
 from admodes.rules.table import higher_order
 from admodes.subprograms.control import keep_slots
 from admodes.subprograms.scan import ScanRule, split_at
@@ -49,7 +49,7 @@ class BoundedScan(LinearMap):
         const_on, carry_on, x_on = loop.split(self.active)
         consts, _, xs = loop.split(self.primals)
         carry_ct, ys_ct = cotangents[: loop.n_carry], cotangents[loop.n_carry :]
-        cts = keep(carry_on, instantiate(carry_ct, self.codomain[: loop.n_carry], carry_on))
+        cts = keep(carry_on, instantiate_cotangents(carry_ct, self.codomain[: loop.n_carry], carry_on))
         args = [*consts, *xs, *self.trail[:3], *self.trail.states, *cts, *keep(present(ys_ct), ys_ct)]
         within = _within(self.interpreter)
         key = within, loop, self.width, self.active, self.linear, present(ys_ct), tuple(map(jc.typeof, args))

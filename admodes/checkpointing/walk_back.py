@@ -18,7 +18,7 @@ from admodes.linear import logs
 from admodes.linear.maps import add
 from admodes.program import jax_compat as jc
 from admodes.program.blocks import aval_bytes
-from admodes.program.derived import instantiate, keep, merge
+from admodes.program.derived import instantiate_cotangents, keep, merge
 from admodes.program.evaluate import evaluate
 from admodes.program.ir import from_jaxpr
 from admodes.subprograms.scan import record_body, split_at
@@ -79,8 +79,8 @@ def walk_back(
         consts, xs, placed, states, carry_ct, ys_ct = split_at(args, *sizes)
         trail = Trail._make((*placed, states))
         invariant = evaluate(from_jaxpr(prepared.invariant), *consts)
-        sums = tuple(jc.zeros(jc.typeof(c)) for c in keep(const_on, consts))
-        x_sums = tuple(jc.zeros(jc.typeof(x)) for x in keep(x_on, xs))
+        sums = tuple(jc.cotangent_zeros(jc.typeof(c)) for c in keep(const_on, consts))
+        x_sums = tuple(jc.cotangent_zeros(jc.typeof(x)) for x in keep(x_on, xs))
 
         def step(k, carry):
             return steps.run(consts, carry, xs, k)[0]
@@ -97,7 +97,7 @@ def walk_back(
             of_consts, of_carry, of_x = loop.split(found)
             return (
                 tuple(map(add, sums, keep(const_on, of_consts))),
-                tuple(keep(carry_on, instantiate(of_carry, carry_avals, carry_on))),
+                tuple(keep(carry_on, instantiate_cotangents(of_carry, carry_avals, carry_on))),
                 tuple(steps.write(x_cts, keep(x_on, of_x), k)),
             )
 

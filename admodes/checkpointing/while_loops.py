@@ -19,6 +19,7 @@ from admodes.program import jax_compat as jc
 from admodes.program.derived import (
     fixed_point,
     instantiate,
+    instantiate_cotangents,
     keep,
     merge,
     present,
@@ -56,7 +57,7 @@ class While(LinearMap):
         loop = jc.while_parts(dict(self.params))
         _, const_on, carry_on = loop.split(self.active)
         _, consts, _ = loop.split(self.primals)
-        cts = keep(carry_on, instantiate(cotangents, self.codomain, carry_on))
+        cts = keep(carry_on, instantiate_cotangents(cotangents, self.codomain, carry_on))
         args = [*consts, *self.trail[:3], *self.trail.states, *cts]
         key = loop.steps, self.width, const_on + carry_on, self.linear, ()
         program = walk_back(loop.body, self.interpreter, *key, tuple(map(jc.typeof, args)), logs.wanted())

@@ -135,7 +135,8 @@ class Linear(LinearMap):
     r"""A primitive that is linear in some of its operands, by itself its Jacobian with respect to them.
 
     ``operands`` holds the values at the other places (indices, the other factor ...), ``None`` where it is linear;
-    ``rule`` knows the transpose and the pattern (:class:`admodes.rules.table.LinearRule`).
+    ``rule`` knows the transpose and the pattern (:class:`admodes.rules.table.LinearRule`). The transpose is given the
+    types of the cotangents at these places.
     """
 
     operands: tuple
@@ -161,7 +162,10 @@ class Linear(LinearMap):
     def pull(self, cotangents):
         if all(g is None for g in cotangents):
             return (None,) * len(self.domain)
-        operands = tuple(aval if x is None else x for x, aval in zip(self.operands, self.domain, strict=True))
+        operands = tuple(
+            x if x is not None else jc.cotangent_aval(aval) if jc.is_differentiable(aval) else aval
+            for x, aval in zip(self.operands, self.domain, strict=True)
+        )
         if self.primitive.multiple_results:
             g = tuple(cotangents)
         else:

@@ -227,7 +227,7 @@ def tangent(primal, t) -> None:
 
 def cotangent(aval, g) -> None:
     """Raise ValueError unless ``g`` is a cotangent of an output of type ``aval``; for an integer any dtype will do."""
-    expected, given = jc.tangent_aval(aval), jc.typeof(g)
+    expected, given = jc.cotangent_aval(aval), jc.typeof(g)
     if jc.same_type(given, expected):
         return
     if getattr(expected, "dtype", None) != jc.float0 or given.shape != expected.shape:

@@ -201,7 +201,7 @@ class Pullback:
                 f"{differences}"
             )
         for i, (ref, aval) in enumerate(zip(flat, self._structure.domain, strict=True)):
-            self._check_ref(i, ref, jc.tangent_aval(aval))
+            self._check_ref(i, ref, jc.cotangent_aval(aval))
         return Partial(_accumulate, self, flat)
 
     def _check_ref(self, i: int, ref, expected) -> None:
@@ -246,7 +246,7 @@ class Pullback:
         tape = self.tape
         with page({} if self.want_logs else None) as logs:
             cts = tape.pull((*gs, *contents))
-        return [jc.zeros(a) if ct is None else ct for a, ct in zip(tape.domain, cts, strict=True)], logs or {}
+        return [jc.cotangent_zeros(a) if ct is None else ct for a, ct in zip(tape.domain, cts, strict=True)], logs or {}
 
 
 def _accumulate(pullback: Pullback, refs: Sequence, cotangent):

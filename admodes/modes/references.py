@@ -8,6 +8,10 @@ its new content as a further result. References from outside are JAX's, and a ma
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import jax
+
 from admodes.errors import UnsupportedPrimitiveError
 from admodes.program import jax_compat as jc
 from admodes.rules.references import check_references
@@ -50,6 +54,10 @@ class ReferenceTrace(jc.DerivativeTrace):
             return []
         avals = [jc.typeof(x) for x in args]
         ours = [self.holds(x) for x in args]
+        if primitive is jc.custom_vjp_call_p and self.only_reads(params["subfuns"][0], avals):
+            return self.process_primitive(
+                primitive, [self.copy(x) if own else x for x, own in zip(args, ours, strict=True)], params
+            )
         pure = jc.discharged(primitive, ours, avals, params)
         if pure is None or any(jc.is_reference(a) and not own for a, own in zip(avals, ours, strict=True)):
             raise UnsupportedPrimitiveError(primitive.name, jc.current_place(), "cannot be applied to this reference")
@@ -59,6 +67,27 @@ class ReferenceTrace(jc.DerivativeTrace):
             if content is not None:
                 x.content = content
         return results
+
+    def only_reads(self, fun, avals) -> bool:
+        """True if a function writes to none of its arguments that are references."""
+        with jc.set_current_trace(self.parent_trace):
+            closed = jc.trace_flat(fun.call_wrapped, avals, "custom_vjp")
+        jc.forget_call(fun)
+        return not any(jc.touched_references(closed)[1])
+
+    def copy(self, reference: Reference):
+        """A reference of JAX's to what one of ours holds, for a rule that reads it; its derivative is the content's."""
+        content = self.unpack(reference.content)
+        with jc.set_current_trace(self.parent_trace):
+            return self.pack(replace(content, primal=jax.new_ref(content.primal)))
+
+    def unpack(self, value):
+        """The dual, or the recorded value, that a tracer carries."""
+        raise NotImplementedError
+
+    def pack(self, value):
+        """Its inverse."""
+        raise NotImplementedError
 
     def returned(self, outputs):
         """The outputs of the function, none of which may be a reference."""

@@ -30,13 +30,22 @@ def present(values) -> tuple[bool, ...]:
     return tuple(v is not None for v in values)
 
 
-def instantiate(values, avals, wanted: Sequence[bool]) -> list:
-    """Replace None by zeros where a value is wanted, and drop values where none is."""
-    return [(jc.zeros(a) if v is None else v) if w else None for v, a, w in zip(values, avals, wanted, strict=True)]
+def instantiate(values, avals, wanted: Sequence[bool], zeros=jc.zeros) -> list:
+    """Replace None by zeros where a tangent is wanted, and drop those that are not."""
+    return [(zeros(a) if v is None else v) if w else None for v, a, w in zip(values, avals, wanted, strict=True)]
+
+
+def instantiate_cotangents(values, avals, wanted: Sequence[bool]) -> list:
+    """The same for cotangents."""
+    return instantiate(values, avals, wanted, jc.cotangent_zeros)
 
 
 def tangent_avals(active, avals) -> list:
     return [jc.tangent_aval(a) for a in keep(active, avals)]
+
+
+def cotangent_avals(active, avals) -> list:
+    return [jc.cotangent_aval(a) for a in keep(active, avals)]
 
 
 def fixed_point(active: tuple, step) -> tuple:

@@ -16,6 +16,7 @@ from admodes.program import jax_compat as jc
 from admodes.program.derived import (
     Recording,
     instantiate,
+    instantiate_cotangents,
     keep,
     merge,
     present,
@@ -161,7 +162,8 @@ def _walk_branch(recording, slots, direction, given, wanted, tree, avals, with_l
         tape = recording.tape(inputs, outputs, [residuals[s] for s in slots])
         result_avals = tape.codomain if direction == "push" else tape.domain
         results = logs.refusing(getattr(tape, direction), "a branch of cond", with_logs)(merge(given, seeds))
-        return keep(wanted, instantiate(results, result_avals, wanted))
+        fill = instantiate if direction == "push" else instantiate_cotangents
+        return keep(wanted, fill(results, result_avals, wanted))
 
     return jc.trace_flat(walk, avals, direction)
 

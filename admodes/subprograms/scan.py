@@ -18,8 +18,10 @@ from admodes.linear.maps import LinearMap, add, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.derived import (
     Recording,
+    cotangent_avals,
     fixed_point,
     instantiate,
+    instantiate_cotangents,
     keep,
     merge,
     present,
@@ -152,8 +154,8 @@ class Scan(LinearMap):
         const_on, carry_on, _ = self.loop.split(self.active)
         consts, carry, _ = self.loop.split(self.domain)
         carry_ct, ys_ct = cotangents[: self.loop.n_carry], cotangents[self.loop.n_carry :]
-        sums = [jc.zeros(a) for a in keep(const_on, consts)]
-        carry_ct = keep(carry_on, instantiate(carry_ct, carry, carry_on))
+        sums = [jc.cotangent_zeros(a) for a in keep(const_on, consts)]
+        carry_ct = keep(carry_on, instantiate_cotangents(carry_ct, carry, carry_on))
         fixed, varying, tree, avals = self._flatten()
         program = _pull_body(self.recorded, self.loop, self.active, present(ys_ct), tree, avals, logs.wanted())
         flat, stacked = self.loop.bind(
@@ -236,10 +238,10 @@ def _pull_body(recorded, loop, active, ys_on, tree, avals, with_logs) -> _Body:
     of_logs: list = []
     types = [
         *avals[0],
-        *tangent_avals(const_on, consts),
-        *tangent_avals(carry_on, carry),
+        *cotangent_avals(const_on, consts),
+        *cotangent_avals(carry_on, carry),
         *avals[1],
-        *tangent_avals(ys_on, ys),
+        *cotangent_avals(ys_on, ys),
     ]
     found: list = []
 
@@ -253,7 +255,7 @@ def _pull_body(recorded, loop, active, ys_on, tree, avals, with_logs) -> _Body:
         found[:] = [on and ct is not None for on, ct in zip(x_on, x_cts, strict=True)]
         return [
             *map(add, sums, keep(const_on, const_cts)),
-            *keep(carry_on, instantiate(new_carry, carry, carry_on)),
+            *keep(carry_on, instantiate_cotangents(new_carry, carry, carry_on)),
             *keep(found, x_cts),
             *flat,
         ]

@@ -41,19 +41,31 @@ class ShardMapRule(HigherOrderRule):
 
         def local(*args):
             outs, tape = interpreter.record_function(fun, args, active, linear=recorder.linear)
-            residuals, tree = jax.tree_util.tree_flatten(tape)
-            specs, scalars = [mesh.per_device_spec(r) for r in residuals], [jc.typeof(r).ndim == 0 for r in residuals]
-            found.update(tree=tree, specs=specs, scalars=scalars, active=present(tape.outputs))
-            lifted = [lax.broadcast(r, (1,)) if scalar else r for r, scalar in zip(residuals, scalars, strict=True)]
+            leaves, tree = jax.tree_util.tree_flatten(tape)
+            places = {id(x): ("output", j) for j, x in enumerate(outs) if mesh.is_tracked(fun.out_specs[j])}
+            places |= {id(x): ("input", i) for i, x in enumerate(args)}
+            own: list = []
+            for x in leaves:
+                if id(x) not in places:
+                    places[id(x)] = ("own", len(own))
+                    own.append(x)
+            specs, scalars = [mesh.per_device_spec(x) for x in own], [jc.typeof(x).ndim == 0 for x in own]
+            sources = [places[id(x)] for x in leaves]
+            found.update(tree=tree, sources=sources, specs=specs, scalars=scalars, active=present(tape.outputs))
+            lifted = [lax.broadcast(x, (1,)) if scalar else x for x, scalar in zip(own, scalars, strict=True)]
             return [*outs, *lifted], [*fun.out_specs, *specs]
 
         flat = mesh.bind(local, primals, mesh.in_specs)
-        outs, residuals = flat[: len(found["active"])], flat[len(found["active"]) :]
+        outs, own = flat[: len(found["active"])], flat[len(found["active"]) :]
+        values = {"input": primals, "output": outs, "own": own}
+        specs = {"input": mesh.in_specs, "output": fun.out_specs, "own": found["specs"]}
+        kept = list(dict.fromkeys(found["sources"]))
         linear = ShardMapped(
-            tuple(residuals),
+            tuple(values[kind][k] for kind, k in kept),
             found["tree"],
-            tuple(found["specs"]),
-            tuple(found["scalars"]),
+            tuple(map(kept.index, found["sources"])),
+            tuple(specs[kind][k] for kind, k in kept),
+            tuple(kind == "own" and found["scalars"][k] for kind, k in kept),
             mesh,
             tuple(fun.out_specs),
             active,
@@ -65,10 +77,15 @@ class ShardMapRule(HigherOrderRule):
 
 @linear_map
 class ShardMapped(LinearMap):
-    """The Jacobian of a shard_map: one tape per device."""
+    """The Jacobian of a shard_map: one tape per device.
+
+    A residual that is an operand or a result of the shard_map is not kept a second time; ``places`` says which of the
+    ``residuals`` each leaf of the tape is.
+    """
 
     residuals: tuple
     tree: Any = static()
+    places: tuple = static()
     specs: tuple = static()
     scalars: tuple = static()
     mesh: Any = static()
@@ -99,7 +116,7 @@ class ShardMapped(LinearMap):
             residuals = [
                 lax.squeeze(r, (0,)) if scalar else r for r, scalar in zip(args[:n], self.scalars, strict=True)
             ]
-            tape = jax.tree_util.tree_unflatten(self.tree, residuals)
+            tape = jax.tree_util.tree_unflatten(self.tree, [residuals[k] for k in self.places])
             walk = logs.refusing(getattr(tape, direction), "shard_map", logs.wanted())
             results = walk(merge(given, args[n:]))
             if direction == "pull":

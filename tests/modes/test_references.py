@@ -451,3 +451,42 @@ def test_what_is_not_done_with_the_gradient_of_a_reference():
     _, pullback = admodes.vjp(plumbing, 2.0, count, state)
     assert pullback.with_refs(jax.ad.GradValue(), jax.ad.DontWant(), jax.ad.DontWant())(1.0)[0] == 8
     assert (count[...], state[...]) == (4, 2)
+
+
+@jax.custom_vjp
+def read_by_rule(ref, x):
+    return ref[...] ** 2 * x
+
+
+def _read_fwd(ref, x):
+    return read_by_rule(ref, x), (ref[...], x)
+
+
+read_by_rule.defvjp(_read_fwd, lambda kept, g: (7 * kept[1] * g, 5 * kept[0] * g))
+
+
+@jax.custom_vjp
+def write_by_rule(ref, x):
+    ref[...] = x
+    return x
+
+
+write_by_rule.defvjp(lambda ref, x: (x, None), lambda _, g: (g, g))
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_rules_that_read_references_created_within(transform):
+    """The cotangent that the rule gives for a reference is that of what it holds."""
+
+    @transform
+    def fun(x):
+        ref = jax.new_ref(jnp.sin(x))
+        out = read_by_rule(ref, x)
+        ref[...] = ref[...] * x  # holds what it held, also after the call
+        return out + ref[...]
+
+    slope = 7 * 1.1 * np.cos(1.1) + 5 * np.sin(1.1) + np.sin(1.1) + 1.1 * np.cos(1.1)
+    np.testing.assert_allclose(admodes.grad(fun)(1.1), slope)
+    np.testing.assert_allclose(admodes.jvp(fun, (1.1,), (1.0,))[1], slope)
+    with pytest.raises(UnsupportedPrimitiveError, match="cannot be applied to this reference"):
+        admodes.grad(transform(lambda x: write_by_rule(jax.new_ref(x), x)))(1.1)

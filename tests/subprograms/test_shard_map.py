@@ -8,6 +8,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 import admodes
+from admodes.program import jax_compat as jc
 
 X, W = jnp.arange(8.0) / 4 + 0.5, jnp.float64(1.3)
 
@@ -122,3 +123,68 @@ def test_output_that_is_too_small_for_its_spec(mesh):
     shard = jax.shard_map(jnp.sum, mesh=mesh, in_specs=P("i"), out_specs=P("i"))
     with pytest.raises(ValueError, match="has rank 0"):
         admodes.grad(lambda x: jnp.sum(shard(x)))(X)
+
+
+def gathered_as_copies(x):
+    return jax.shard_map(lambda x: lax.all_gather(x, "i", tiled=True, to="reduced"), out_specs=P(reduced={"i"}))(x)
+
+
+AFTERWARDS = {
+    "sum": jnp.sum,
+    "nothing_else": lambda y: jax.shard_map(jnp.sum, out_specs=P(reduced={"i"}))(y),
+    "reshape": lambda y: jnp.sum(jnp.sin(jnp.reshape(y, (2, 4)))),
+    "scan": lambda y: jnp.sum(lax.scan(lambda c, _: (c * y, None), y, length=2)[0]),
+    "cond": lambda y: jnp.sum(lax.cond(True, lambda y: y * y, lambda y: 2 * y, y)),
+}
+
+
+@pytest.mark.parametrize("loss", AFTERWARDS.values(), ids=AFTERWARDS)
+def test_the_cotangent_of_copies_is_a_sum_over_devices(loss):
+    """An array that is known to be the same on all devices ("reduced") has a cotangent of summands ("unreduced")."""
+    with jax.set_mesh(jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Explicit,))):
+        x = jax.device_put(X, P("i"))
+        copies = jax.device_put(X, P(reduced={"i"}))
+        for fun, at in ((lambda x: loss(gathered_as_copies(x)), x), (loss, copies)):
+            ours, theirs = (jax.jit(lib.grad(fun))(at) for lib in (admodes, jax))
+            assert ours.sharding == theirs.sharding
+            summed = [jax.reshard(g, P()) for g in (ours, theirs)]
+            np.testing.assert_allclose(*summed, rtol=1e-12)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_arguments_from_outside_that_are_not_used(mesh, check_vma):
+    """Their zero cotangents are made where the mesh axis is manual."""
+
+    @jax.jit
+    def update(params, batch):
+        derive = lambda lib: lib.value_and_grad(lambda params, batch: lax.psum(jnp.sum(batch), "i"))(params, batch[0])
+        local = lambda batch: derive(admodes)
+        return jax.shard_map(local, mesh=mesh, in_specs=P("i"), out_specs=P(), check_vma=check_vma)(batch)
+
+    on_mesh = jax.device_put(jnp.ones((4, 8)), jax.sharding.NamedSharding(mesh, P()))
+    value, gradient = update(on_mesh, on_mesh)
+    assert value == 32
+    np.testing.assert_array_equal(gradient, np.zeros((4, 8)))
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize(
+    ("local", "out_spec", "n_residuals"),
+    [
+        (jnp.exp, P("i"), 0),  # keeps its result
+        (lambda x: x * x * x, P("i"), 1),  # its operand, and its square
+        (jnp.sin, P("i"), 1),
+        (lambda x: jnp.exp(lax.psum(jnp.sum(x), "i")), P(), None),  # a result with copies
+    ],
+    ids=["result", "operand", "other", "copies"],
+)
+def test_operands_and_results_are_not_kept_twice(mesh, local, out_spec, n_residuals, check_vma):
+    sharded = jax.shard_map(local, mesh=mesh, in_specs=P("i"), out_specs=out_spec, check_vma=check_vma)
+    forward, *_ = (
+        e for e in jax.make_jaxpr(lambda x: admodes.vjp(sharded, x))(X).eqns if e.primitive is jc.shard_map_p
+    )
+    if n_residuals is None:  # only where it is known that the copies are the same
+        n_residuals = 0 if check_vma else 1
+    assert len(forward.outvars) == 1 + n_residuals
+    gradient = lambda lib: lib.grad(lambda x: jnp.sum(sharded(x) ** 2))(X)
+    np.testing.assert_allclose(gradient(admodes), gradient(jax), rtol=1e-12)

@@ -79,12 +79,17 @@ class ShardMap:
         """The mesh axes along which a value with this spec is replicated."""
         return tuple(shard_map._unmentioned2(self.mesh, spec, self.newly_manual_axes))
 
+    def is_tracked(self, spec) -> bool:
+        """True if copies of a value with this spec are known to be the same (or there are none)."""
+        return self.check_vma or not self._copies(spec)
+
     def divide_by_copies(self, g, spec):
         """Without replication tracking, each copy of a replicated result gets its share of the cotangent."""
+        if self.is_tracked(spec):
+            return g
         copies = math.prod(self.mesh.shape[name] for name in self._copies(spec))
-        return g if self.check_vma or copies == 1 else lax.div(g, np.array(copies, g.dtype))
+        return lax.div(g, np.array(copies, g.dtype))
 
     def sum_over_copies(self, ct, spec):
         """Without replication tracking, the cotangent of a replicated operand is the sum over its copies."""
-        names = self._copies(spec)
-        return ct if self.check_vma or not names else lax.psum(ct, names)
+        return ct if self.is_tracked(spec) else lax.psum(ct, self._copies(spec))

@@ -83,7 +83,9 @@ def is_number(x) -> bool:
 
 def one(x):
     """The cotangent 1 of a scalar output."""
-    return lax.full_like(x, 1)
+    aval = core.typeof(x)
+    expected = cotangent_aval(aval)
+    return lax.full_like(x, 1, sharding=None if expected == tangent_aval(aval) else expected.sharding)
 
 
 def check_arg(x) -> None:
@@ -94,8 +96,13 @@ def check_arg(x) -> None:
 
 
 def tangent_aval(aval):
-    """The type of tangents (and cotangents) of a value of type ``aval``; dtype float0 for integers."""
+    """The type of tangents of a value of type ``aval``; dtype float0 for integers."""
     return aval.to_tangent_aval()
+
+
+def cotangent_aval(aval):
+    """The type of cotangents of a value of type ``aval``: what its devices hold copies of, they hold summands of."""
+    return aval.to_ct_aval()
 
 
 def is_differentiable(aval) -> bool:
@@ -140,9 +147,24 @@ def is_extended(dtype) -> bool:
     return dtypes.issubdtype(dtype, dtypes.extended)
 
 
+def _here(aval):
+    """A type in the present context: in a shard_map, that of an array from outside which is whole on every device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if not isinstance(aval, core.ShapedArray) or mesh.empty or is_laid_out(aval):
+        return aval
+    if aval.sharding.mesh.empty or aval.sharding.mesh == mesh:
+        return aval
+    return aval.update(sharding=core.get_cur_mesh_sharding(jax.sharding.PartitionSpec(*(None for _ in aval.shape))))
+
+
 def zeros(aval):
     """A zero tangent for a primal of type ``aval`` (a float0 array for integers)."""
-    return ad_util.zeros_like_aval(tangent_aval(aval))
+    return ad_util.zeros_like_aval(_here(tangent_aval(aval)))
+
+
+def cotangent_zeros(aval):
+    """A zero cotangent for a primal of type ``aval``."""
+    return ad_util.zeros_like_aval(_here(cotangent_aval(aval)))
 
 
 def tangent_point(aval):
@@ -173,7 +195,7 @@ def convert_like(x, aval):
 
 def batch_of(x, aval):
     """``x`` reshaped to a batch of arrays of type ``aval`` along a new leading axis, laid out as that says."""
-    axes = aval.sharding.spec
+    axes = aval.sharding.spec.partitions
     explicit = any(axis is not None for axis in axes)
     layout = aval.sharding.update(spec=jax.sharding.PartitionSpec(None, *axes)) if explicit else None
     batch = convert_like(lax.reshape(x, (len(x), *aval.shape), out_sharding=layout), aval)
@@ -182,7 +204,8 @@ def batch_of(x, aval):
 
 def is_laid_out(aval) -> bool:
     """True if the type of an array says how it is spread over devices (explicit shardings)."""
-    return any(axis is not None for axis in aval.sharding.spec)
+    spec = aval.sharding.spec
+    return bool(spec.unreduced or spec.reduced) or any(axis is not None for axis in spec.partitions)
 
 
 def is_varying(aval) -> bool:
