@@ -18,12 +18,13 @@ from admodes.compare.check import errors
 from admodes.compare.fallback import borrowing
 from admodes.compare.measure import Measurement, measure, paired_ratio
 from admodes.compare.pareto import curve, draw, front, points_of
+from admodes.text_tables import Brief, clipped, seconds
 from admodes.transforms.forward import jacfwd
 from admodes.transforms.reverse import jacrev
 
 
-@dataclass(frozen=True)
-class Strategy:
+@dataclass(frozen=True, repr=False)
+class Strategy(Brief):
     """A way to compute a Jacobian.
 
     ``jacobian(f, argnums=..., holomorphic=...)`` returns a function of the arguments of f, as :func:`admodes.jacfwd`
@@ -42,8 +43,8 @@ REVERSE = Strategy("reverse", jacrev, lambda n, m: m, jax_ad.jacrev)
 STRATEGIES = {strategy.name: strategy for strategy in (FORWARD, REVERSE)}
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, repr=False)
+class Row(Brief):
     """The cost of one mode. Times are medians in seconds; ``nan`` is what the backend does not tell.
 
     Attributes:
@@ -75,7 +76,7 @@ class Row:
     run_ratio: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What :func:`compare` found: a row per mode and a row per oracle. ``str()`` is a table."""
 
@@ -116,6 +117,11 @@ class Comparison:
     def to_json(self, indent: int | None = 2) -> str:
         """Everything, as JSON; numbers that JSON does not have (NaN, infinity) become null."""
         return json.dumps(finite(self.to_dict()), indent=indent)
+
+    def __repr__(self) -> str:
+        runs = ", ".join(f"{row.mode} {seconds(row.run_s)}" for row in (*self.rows, *self.oracle_rows))
+        head = f"Comparison({self.function}: {self.outputs} x {self.inputs}, on {self.device})"
+        return "\n".join(map(clipped, [head, f"  run: {runs}"]))
 
     def __str__(self) -> str:
         from admodes.compare.report import comparison_table, plain

@@ -15,6 +15,7 @@ from admodes.linear.logs import page
 from admodes.modes import checks
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
+from admodes.text_tables import clipped
 
 WANTED: Any = jax.ad  # JAX's words for what with_refs does with a cotangent
 
@@ -82,7 +83,7 @@ class Pullback:
         return structured(self.tape, self.in_tree, self.out_tree)
 
     def __repr__(self) -> str:
-        return f"Pullback({self.name}, {self.map.T.types})"
+        return clipped(f"Pullback({clipped(self.name, 20)}, {self.map.T.types})")
 
     @property
     def jaxpr(self) -> Any:
