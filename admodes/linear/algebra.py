@@ -14,13 +14,13 @@ differentiated has tangent ``None`` and its cotangent is ``None``. Maps are pytr
 the *residuals* and whose static part is their kind; that is what lets a tape be returned from
 ``jit``, stacked by ``scan`` or rebuilt by a checkpoint.
 
-Users write the same with operators: ``A @ B``, ``A + B``, ``c * A``, ``A.T``, ``A @ v``. None of these forms a
-matrix: what applies a product applies its factors, one after the other.
+Operators make maps of maps and form no matrix: what applies a product applies its factors, one after the other.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -33,9 +33,10 @@ from jax import lax
 from admodes.linear.materialise import materialise
 from admodes.linear.pattern import SparsityPattern
 from admodes.program import jax_compat as jc
+from admodes.text_tables import clipped
 
 Arrays = tuple[Any, ...]  # of jax.Array or None
-SHOWN = 4  # operands (results) of a map whose types its repr shows
+SHOWN = 20  # characters of the types of all operands, or results, that a repr shows: two sides fit a line
 
 
 def static(**kwargs) -> Any:
@@ -61,7 +62,6 @@ class LinearMap:
     ``A.materialise()``     the matrix, of shape ``A.shape``
     ======================  ==============================================================================
 
-    A map is a pytree of arrays: it may be an argument or the result of functions under ``jit``, ``vmap`` and ``scan``.
     :func:`admodes.linearize` and :func:`admodes.vjp` hand out that of a function at a point.
 
     >>> import admodes, jax.numpy as jnp
@@ -165,7 +165,9 @@ class LinearMap:
                 f"a map is multiplied by numbers, not by {factor!r}: A @ B is the product of maps, A @ v is A v"
             )
         factor = jax.numpy.asarray(factor)
-        if np.issubdtype(factor.dtype, np.complexfloating) and not all(map(_is_complex, self.codomain)):
+        if np.issubdtype(factor.dtype, np.complexfloating) and not all(
+            a.dtype.kind == "c" for a in self.codomain if jc.is_differentiable(a)
+        ):
             raise TypeError(f"{self!r} has real results: it cannot be multiplied by a complex number")
         return Scaled(factor, self)
 
@@ -177,7 +179,7 @@ class LinearMap:
         return f"{_types(self.domain)} -> {_types(self.codomain)}"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.types})"
+        return clipped(f"{type(self).__name__}({self.types})")
 
     def _apply(self, vector: Any) -> Any:
         given = [None if t is None else jc.canonicalize(t) for t in _leaves(self, vector)]
@@ -212,18 +214,16 @@ def _differ(first: Any, second: Any) -> bool:
     return first is not None and second is not None and first != second
 
 
-def _is_complex(aval) -> bool:
-    return np.issubdtype(aval.dtype, np.complexfloating)
-
-
 def _type(aval) -> str:
     return f"{aval.dtype}[{','.join(map(str, aval.shape))}]" if aval.shape else f"{aval.dtype}"
 
 
 def _types(avals: Sequence) -> str:
     """Such as ``float32[3], float32``; of many, the first few and how many more."""
-    shown = [_type(a) for a in avals[:SHOWN]]
-    more = [f"{len(avals) - SHOWN} more"] if len(avals) > SHOWN else []
+    names = [_type(a) for a in avals]
+    ends = itertools.accumulate(len(name) + 2 for name in names)
+    shown = names[: max(1, sum(end <= SHOWN for end in ends))]
+    more = [f"{len(names) - len(shown)} more"] if len(names) > len(shown) else []
     return ", ".join([*shown, *more]) or "()"
 
 

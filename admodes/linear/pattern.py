@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -154,9 +154,9 @@ class SparsityPattern:
     def to_dense(self) -> np.ndarray:
         return self.matrix.toarray()
 
-    def take_rows(self, rows: ArrayLike) -> SparsityPattern:
+    def take_rows(self, rows: np.ndarray | Sequence[int]) -> SparsityPattern:
         """The pattern of A[rows]."""
-        return SparsityPattern(self.table, self.row_labels[np.asarray(rows)])
+        return SparsityPattern(self.table, self.row_labels[rows])
 
     def equals(self, other: SparsityPattern) -> bool:
         """True if both have the same nonzeros."""

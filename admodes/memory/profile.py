@@ -16,11 +16,11 @@ from admodes.modes.tape import Recorder
 from admodes.program import jax_compat as jc
 from admodes.program.agreement import temporary_bytes
 from admodes.program.blocks import aval_bytes
-from admodes.text_tables import count, plain, table
+from admodes.text_tables import Brief, clipped, count, plain, plural, table
 
 
-@dataclass(frozen=True)
-class Residual:
+@dataclass(frozen=True, repr=False)
+class Residual(Brief):
     """A value that the tape keeps: its type, its size in bytes, and the equation that keeps it first."""
 
     aval: Any
@@ -37,7 +37,7 @@ class Residual:
         return self.aval.dtype
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MemoryProfile:
     """The residuals of a tape in the order of evaluation, each value once; arguments are not among them."""
 
@@ -59,6 +59,11 @@ class MemoryProfile:
             )
             for policy, s in policies
         }
+
+    def __repr__(self) -> str:
+        largest = sorted(self.residuals, key=lambda r: -r.bytes)[:3]
+        kept = ", ".join(f"{r.primitive} {count(r.bytes, 'B')}" for r in largest)
+        return clipped(f"MemoryProfile({count(self.bytes, 'B')} in {plural(len(self.residuals), 'value')}: {kept} ...)")
 
     def __str__(self) -> str:
         largest = sorted(self.residuals, key=lambda r: -r.bytes)

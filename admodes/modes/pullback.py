@@ -16,6 +16,7 @@ from admodes.modes import checks
 from admodes.modes.flags import mirrored
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
+from admodes.text_tables import clipped
 
 WANTED: Any = jax.ad  # JAX's words for what with_refs does with a cotangent
 
@@ -123,7 +124,7 @@ class Pullback:
         return structured(self.tape, self.in_tree, self.out_tree)
 
     def __repr__(self) -> str:
-        return f"Pullback({self.name}, {self.map.T.types})"
+        return clipped(f"Pullback({clipped(self.name, 20)}, {self.map.T.types})")
 
     @property
     def jaxpr(self) -> Any:

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from admodes.errors import UnknownProblemError
+from admodes.text_tables import Brief
 
 
-@dataclass(frozen=True)
-class Problem:
+@dataclass(frozen=True, repr=False)
+class Problem(Brief):
     """A function of some field, a point to differentiate it at, and what its Jacobian looks like.
 
     ``inputs`` and ``outputs`` count the scalars that are differentiated and that come out, at the default sizes.

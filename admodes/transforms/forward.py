@@ -18,6 +18,7 @@ from admodes.modes.flat import flat_function, select_arguments, std_basis, wraps
 from admodes.modes.interpreter import INTERPRETER, Interpreter, interpreter_for
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
+from admodes.text_tables import clipped
 
 
 @overload
@@ -124,7 +125,7 @@ class Pushforward:
         return structured(self.tape, self.in_tree, self.out_tree)
 
     def __repr__(self) -> str:
-        return f"Pushforward({self.map.types})"
+        return clipped(f"Pushforward({self.map.types})")
 
     def __call__(self, *tangents: Any) -> Any:
         flat, tree = tree_flatten(tangents)

@@ -23,7 +23,7 @@ from admodes.program.kept import Kept
 from admodes.program.trace import UNTRACEABLE
 from admodes.sparse.coloring import Coloring
 from admodes.sparse.compress import decompression
-from admodes.text_tables import memory_bytes, whole_number
+from admodes.text_tables import Brief, memory_bytes, whole_number
 from admodes.transforms.reverse import grad, jacrev
 
 
@@ -300,8 +300,8 @@ def matrix(entries, run: Run, form: str, method) -> Any:
 
 
 @jax.tree_util.register_pytree_node_class
-@dataclass(frozen=True)
-class CompressedJacobian:
+@dataclass(frozen=True, repr=False)
+class CompressedJacobian(Brief):
     """The products that a coloring asks for: ``columns`` are the rows (J s)ᵀ, ``rows`` the rows sᵀ J (or None).
 
     >>> import admodes, jax.numpy as jnp

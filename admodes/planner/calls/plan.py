@@ -30,13 +30,14 @@ from admodes.planner.ways.checkpointed import Checkpointed, restored
 from admodes.planner.ways.seeded import Seeded, compressed, reverse
 from admodes.program import jax_compat as jc
 from admodes.sparse.coloring import Coloring, check_pattern
+from admodes.text_tables import clipped
 
 VERSION = 2
 # what reading a damaged archive may raise
 DAMAGED = (*cache_folder.DAMAGED, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """How the Jacobian of a function is computed for arguments of certain shapes, and what the other ways would cost.
 
@@ -138,6 +139,11 @@ class Plan:
             "candidates": [c.to_dict() for c in d.candidates],
             "refused": {r.name: r.reason for r in d.refused},
         }
+
+    def __repr__(self) -> str:
+        others = ", ".join(c.name for c in self.candidates[1:]) or "nothing"
+        lines = [f"Plan({self.decision.heading})", f"  best: {self.best!r}", f"  others: {others}"]
+        return "\n".join(map(clipped, lines))
 
     def __str__(self) -> str:
         return describe(self.decision)

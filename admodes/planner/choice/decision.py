@@ -29,7 +29,7 @@ from admodes.planner.ways.seeded import Seeded
 from admodes.program import agreement
 from admodes.program import jax_compat as jc
 from admodes.program.kept import Kept
-from admodes.text_tables import count
+from admodes.text_tables import clipped, count, plural
 
 OBJECTIVES: dict[str, Callable[[Candidate], float]] = {
     "time": lambda c: c.seconds if math.isnan(c.measured_s) else c.measured_s,
@@ -68,7 +68,7 @@ class Settings:
         return {"chunk": self.chunk_size, "mesh": self.mesh}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Decision:
     """The candidates for a task, the best first, by the objective of ``settings``; ``pattern`` if one was needed.
 
@@ -87,6 +87,15 @@ class Decision:
     @property
     def best(self) -> Candidate:
         return self.candidates[0]
+
+    @property
+    def heading(self) -> str:
+        """The shape of the Jacobian, its nonzeros if they are known, and what was made small."""
+        filled = f", {self.pattern.nnz} nonzeros" if self.pattern is not None else ""
+        return f"{self.m} x {self.n}{filled}; objective: {self.settings.objective}"
+
+    def __repr__(self) -> str:
+        return clipped(f"Decision({self.heading}; {self.best.name} of {plural(len(self.candidates), 'candidate')})")
 
 
 def _mesh_of(leaves: Sequence) -> jax.sharding.Mesh | None:

@@ -33,7 +33,7 @@ from admodes.program.ir import Program, from_jaxpr
 from admodes.program.traits import traits
 from admodes.rules.contractions import dot_numbers
 from admodes.rules.convolution import convolution_products
-from admodes.sparse.coloring import color_columns
+from admodes.sparse.columns import color_columns
 from admodes.sparse.compress import seeds
 from admodes.sparse.detect import Detector, Value, identity_blocks
 
