@@ -13,6 +13,24 @@ from typing import Any
 
 from admodes.program import jax_compat as jc
 
+SMOOTH = "smooth"  # comparisons in the slope only guard it
+SLOPE = "slope"  # the slope is decided where it compares; the value is continuous
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The usual cure, in words, where a primitive has an infinite ``slope``, an ``overflow``, an operand outside of its
+    ``domain`` or at a ``pole`` (operand number ``pole_of`` is ± ``pole_at``), or the digits of its result are lost in a
+    difference (``loss``)."""
+
+    slope: str = ""
+    overflow: str = ""
+    domain: str = ""
+    pole: str = ""
+    pole_of: int = 0
+    pole_at: float = 0.0
+    loss: str = ""
+
 
 @dataclass(frozen=True)
 class Traits:
@@ -26,9 +44,18 @@ class Traits:
     ``moves``: it copies and adds entries, so that all nonzeros of its Jacobian are 1.
     ``part``: each entry of the result is another entry of the only operand, at a fixed place.
     ``in_order``: the entries keep their order, where there are as many as before.
+    ``reach``: the pattern of its map by the types of the operands, of a rule that computes with their values.
+    ``products``: the products that a bilinear primitive adds up, its map -> entries of the result and of both factors.
     ``text``: its sign in formulas, before one operand or between two; or a function (words, **params) -> text or None.
     ``commutative``: two operands may be exchanged.
     ``host``: the same in numpy, (*operands, **params) -> results, or None where numpy does not agree to the last bit.
+    ``kink``: what decides where it is not smooth. A function of other primitives that has the same value, with
+    comparisons; :data:`SLOPE`, the comparisons in its partial derivatives; one of the kinds of kink that
+    ``nonsmooth/decisions.py`` has code for; or :data:`SMOOTH`. If nothing is said of an elementwise primitive, its
+    slope is looked into.
+    ``tie``: in words, where an operand is that sits on the kink. ``jump``: there the value jumps, not only the slope.
+    ``rounds``: its results are rounded numbers; of which nothing is said, those of elementwise primitives are.
+    ``advice``: what to do where a value or a derivative is not finite.
     ``calls_out``: it calls a function of the user's when the program runs.
     """
 
@@ -37,9 +64,16 @@ class Traits:
     moves: bool = False
     part: bool = False
     in_order: bool = False
+    reach: Callable | None = None
+    products: Callable | None = None
     text: str | Callable | None = None
     commutative: bool = False
     host: Callable | None = None
+    kink: str | Callable | None = None
+    tie: str | None = None
+    jump: bool = False
+    rounds: bool | None = None
+    advice: Advice = Advice()
     calls_out: bool = False
 
     @property

@@ -8,6 +8,7 @@ from jax import numpy as jnp
 
 from admodes.linear.maps import expand
 from admodes.program import jax_compat as jc
+from admodes.program.traits import SLOPE, SMOOTH
 from admodes.rules.elementwise import c, weak
 from admodes.rules.table import elementwise
 
@@ -115,6 +116,7 @@ elementwise(
     _igamma_curvature,
     lambda out, a, x: lax.mul(_density(a, x), lax.sub(lax.log(x), lax.digamma(a))),  # p s
     cost="iterated",
+    kink=SMOOTH,
 )
 
 
@@ -127,7 +129,7 @@ def _gamma_sample(out, key, a, *, log_space):
     return lax.div(lax.random_gamma_grad(a, z), z)
 
 
-elementwise(jc.random_gamma_p, None, _gamma_sample, cost="iterated")
+elementwise(jc.random_gamma_p, None, _gamma_sample, cost="iterated", kink=SMOOTH)
 
 # -- incomplete beta: Iₓ(a, b), whose density in x is xᵃ⁻¹ (1 - x)ᵇ⁻¹ / B(a, b) -----------------------
 
@@ -156,6 +158,9 @@ def _bessel_i1e(out, x):
 
 
 elementwise(
-    lax.bessel_i0e_p, lambda out, x: lax.sub(lax.bessel_i1e(x), lax.mul(lax.sign(x), out)), cost="transcendental"
+    lax.bessel_i0e_p,
+    lambda out, x: lax.sub(lax.bessel_i1e(x), lax.mul(lax.sign(x), out)),
+    cost="transcendental",
+    kink=SLOPE,
 )
-elementwise(lax.bessel_i1e_p, _bessel_i1e, cost="transcendental")
+elementwise(lax.bessel_i1e_p, _bessel_i1e, cost="transcendental", kink=SMOOTH)

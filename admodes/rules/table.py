@@ -30,7 +30,7 @@ from typing import Any
 
 import jax
 
-from admodes.linear.maps import Elementwise, Function, Linear, LinearMap, Sum
+from admodes.linear.maps import MINUS_ONE, ONE, Elementwise, Function, Linear, LinearMap, Sum
 from admodes.program import jax_compat as jc
 from admodes.program.traits import describe
 
@@ -143,6 +143,13 @@ class ElementwiseRule(LocalRule):
 
     def is_linear(self, primitive, avals, active, params):
         return _partials_are_constant(self, primitive, avals, active, tuple(params.items()))
+
+    def adds_up(self, primitive, avals, active, params) -> bool:
+        """True if the result is a sum of multiples of the operands with ``active[i]`` alone, and of no difference."""
+        if callable(self.partials):
+            return False
+        alone = not any(d == MINUS_ONE or (d == ONE and not on) for d, on in zip(self.partials, active, strict=True))
+        return alone and self.is_linear(primitive, avals, active, params)
 
 
 @lru_cache(4096)
