@@ -13,12 +13,8 @@ from typing import Any
 from jax.tree_util import tree_flatten
 
 from admodes.program import jax_compat as jc
-from admodes.program.traits import SLOPE, SMOOTH, traits
+from admodes.program.traits import JUMPS, SLOPE, SMOOTH, traits
 from admodes.rules.table import ElementwiseRule, lookup
-
-JUMPS = frozenset(
-    {"greater", "less", "not less", "not greater", "equal", "unequal", "sign", "floor", "ceiling", "rounding", "rest"}
-)
 
 
 def kink_of(primitive, avals: tuple, active: tuple, params: dict) -> str | Callable | None:

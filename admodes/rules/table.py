@@ -68,8 +68,8 @@ def register(primitive, rule, **traits) -> None:
     A primitive that is None is one that the installed version of JAX does not have: its rule is left out.
     """
     if primitive is not None:
-        _RULES[primitive] = rule
         describe(primitive, **traits)
+        _RULES[primitive] = rule
 
 
 def unregister(primitive) -> None:

@@ -6,11 +6,17 @@ import jax
 import numpy as np
 import pytest
 from jax import lax
+from jax import numpy as jnp
+from jax.extend.core import Primitive
 
 from admodes.nonsmooth.decisions import DECISIONS
 from admodes.program import jax_compat as jc
-from admodes.program.traits import SLOPE, SMOOTH, traits
-from admodes.rules.table import ElementwiseRule, entries, lookup
+from admodes.program.common_subexpressions import merge_common
+from admodes.program.folding import evaluate_known
+from admodes.program.text import Names
+from admodes.program.trace import trace
+from admodes.program.traits import KINKS, Traits, describe, traits
+from admodes.rules.table import ElementwiseRule, elementwise, entries, lookup
 
 ELEMENTWISE = [p for p in entries() if lookup(p).kind == "elementwise"]
 COMPARING = {"gt", "lt", "ge", "le", "eq", "ne", "select_n", "sign", "floor", "ceil", "round", "is_finite"}
@@ -66,7 +72,68 @@ def test_an_entry_whose_slope_compares_says_what_its_kink_is(primitive):
     assert traits(primitive).kink is not None or not compares
 
 
-@pytest.mark.parametrize("primitive", entries(), ids=lambda p: p.name)
-def test_the_kinks_are_those_that_are_decided(primitive):
-    kink = traits(primitive).kink
-    assert kink is None or callable(kink) or kink in {*DECISIONS, SLOPE, SMOOTH}
+def test_every_kind_of_kink_is_decided():
+    assert set(DECISIONS) == set(KINKS)
+
+
+@pytest.mark.parametrize("said", [{"cost": "cheap"}, {"kink": "corner"}], ids=["cost", "kink"])
+def test_what_is_not_known_is_refused(said):
+    new = Primitive("new")
+    with pytest.raises(ValueError, match=r"is not known: there are '"):
+        elementwise(new, None, **said)
+    assert lookup(new) is None
+    with pytest.raises(TypeError, match="price"):
+        elementwise(new, None, price=3)
+
+
+def test_what_was_said_before_stays():
+    new = Primitive("new")
+    describe(new, cost="series", commutative=True)
+    describe(new, cost="arithmetic", text="&")
+    assert traits(new) == Traits(cost="arithmetic", commutative=True, text="&")
+    assert traits(Primitive("new")) == Traits()
+
+
+def test_an_object_has_the_traits_of_its_class():
+    class Base:
+        pass
+
+    class Derived(Base):
+        pass
+
+    describe(jc.HiPrimitive(Base), cost="series")
+    assert traits(jc.HiPrimitive(Derived)).cost == "series"
+
+
+def test_formulas_are_written_by_what_is_said():
+    new = Primitive("new")
+    x = np.float32(1)
+    new.def_abstract_eval(lambda x, y: x)
+    program = trace(lambda x, y: new.bind(x, y), x, x)
+
+    def formula():
+        return Names(program).formula(program.equations[0])
+
+    assert formula() == "new(x1, x2)"
+    describe(new, text="&")
+    assert formula() == "x1 & x2"
+    describe(new, text=lambda words: f"<{words[0]}|{words[1]}>")
+    assert formula() == "<x1|x2>"
+
+
+def test_what_commutes_is_computed_once():
+    new = Primitive("new")
+    new.def_abstract_eval(lambda x, y: x)
+    program = trace(lambda x, y: new.bind(x, y) + new.bind(y, x), 1.0, 2.0)
+    assert len(merge_common(program).equations) == 3
+    describe(new, commutative=True)
+    assert len(merge_common(program).equations) == 2
+
+
+def test_a_host_function_is_asked_and_may_decline():
+    new = Primitive("new")
+    new.def_impl(lambda x: jnp.sin(x))
+    assert evaluate_known(new, [np.ones(2)], {})[0][0] == np.sin(1.0)
+    describe(new, host=lambda x: x + 1 if x.dtype.kind == "i" else None)
+    assert evaluate_known(new, [np.ones(2)], {})[0][0] == np.sin(1.0)
+    assert evaluate_known(new, [np.ones(2, int)], {})[0].tolist() == [2, 2]
