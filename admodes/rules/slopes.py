@@ -7,6 +7,7 @@ are a program, in which the comparisons are seen.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -22,8 +23,24 @@ def kink_of(primitive, avals: tuple, active: tuple, params: dict) -> str | Calla
     said = traits(primitive).kink
     if said is not None:
         return None if said == SMOOTH else said
-    looked_into = any(active) and isinstance(lookup(primitive), ElementwiseRule)
-    return SLOPE if looked_into and compares(slopes_of(primitive, avals, active, params)[0]) else None
+    rule = lookup(primitive)
+    if not any(active) or not isinstance(rule, ElementwiseRule):
+        return None
+    operands = _Operands(tuple(a.dtype for a in avals), avals)
+    return SLOPE if _slope_compares(rule, primitive, operands, active, tuple(params.items())) else None
+
+
+@dataclass(frozen=True)
+class _Operands:
+    """Types of operands, alike if their dtypes are: whether a slope compares does not depend on shapes."""
+
+    dtypes: tuple
+    avals: tuple = field(compare=False)
+
+
+@lru_cache(4096)
+def _slope_compares(rule: ElementwiseRule, primitive, operands: _Operands, active, params) -> bool:
+    return compares(_slopes(rule, primitive, operands.avals, active, params)[0])
 
 
 def slopes_of(primitive, avals: tuple, active: tuple, params: dict) -> tuple[Any, Any]:
