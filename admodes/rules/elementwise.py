@@ -98,11 +98,15 @@ elementwise(lax.integer_pow_p, _integer_pow, text=lambda operands, *, y: f"{oper
 elementwise(lax.square_p, lambda out, x: lax.mul(c(2, x), x), cost="arithmetic")
 elementwise(lax.sqrt_p, lambda out, x, **_: lax.div(c(0.5, x), out), cost="transcendental", kink="root")  # 1 / 2√x
 elementwise(
-    lax.rsqrt_p, lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)), cost="transcendental"
-)  # -x^(-3/2) / 2
+    lax.rsqrt_p,
+    lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)),  # -x^(-3/2) / 2
+    cost="transcendental",
+)
 elementwise(
-    lax.cbrt_p, lambda out, x, **_: lax.mul(c(1 / 3, x), lax.integer_pow(out, -2)), cost="transcendental"
-)  # x^(-2/3) / 3
+    lax.cbrt_p,
+    lambda out, x, **_: lax.mul(c(1 / 3, x), lax.integer_pow(out, -2)),  # x^(-2/3) / 3
+    cost="transcendental",
+)
 elementwise(lax.nextafter_p, ONE, None, cost="elementwise", rounds=False)  # x plus or minus one unit in the last place
 elementwise(jc.one_minus_square_p, lambda out, x: lax.mul(c(-2, x), x), cost="arithmetic")
 
