@@ -166,7 +166,7 @@ def elementwise(primitive, *partials, **traits) -> None:
 
     >>> from jax import lax
     >>> from admodes.rules.table import elementwise
-    >>> elementwise(lax.exp_p, lambda out, x, **_: out)     # d exp(x) = exp(x) dx
+    >>> elementwise(lax.exp_p, lambda out, x, **_: out, cost="transcendental")  # d exp(x) = exp(x) dx
     """
     register(primitive, ElementwiseRule(partials), **traits)
 
