@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +12,12 @@ from jax import lax
 
 from admodes.diagnosis.examine import Step
 from admodes.program import jax_compat as jc
+from admodes.program.dependence import dependent
+from admodes.program.derived import keep
+from admodes.program.evaluate import bind, run
+from admodes.program.ir import Const, Program, from_jaxpr
+from admodes.program.traits import SLOPE, traits
+from admodes.rules.slopes import kink_of, slopes_of, spelled_out
 from admodes.rules.table import lookup
 from admodes.text_tables import Brief
 
@@ -38,19 +45,58 @@ class Loss(Brief):
     operands: tuple[float, float]
     result: float
     cause: str  # the primitive that made the rounded operand
+    cure: str  # what to do about results of that, in words; "" where nothing is known
 
 
 def kinks(steps: Iterable[Step]) -> list[Kink]:
     """What the derivative depends on a choice for: each equation with a tie among operands that move."""
     found = []
     for step in steps:
-        ties = _TIES.get(step.primitive)
-        if ties is None or not any(step.active):
-            continue
-        what, count, jump = ties(step)
+        what, tied, jump = _ties(step)
+        count = int(np.sum(tied))
         if count:
-            found.append(Kink(step.name, step.source, step.path, what, int(count), jump))
+            found.append(Kink(step.name, step.source, step.path, what, count, jump))
     return found
+
+
+def _ties(step: Step) -> tuple[str, Any, bool]:
+    """(where the operands of a step are, which entries are there, whether the value jumps there)."""
+    if not any(step.active):
+        return "", False, False
+    avals = tuple(map(jc.typeof, step.operands))
+    kink = kink_of(step.primitive, avals, step.active, step.params)
+    if isinstance(kink, str) and kink != SLOPE:
+        return _TIES[kink](step) if kink in _TIES else ("", False, False)
+    if kink is None:
+        return "", False, False
+    said = traits(step.primitive)
+    if kink == SLOPE:
+        program = from_jaxpr(slopes_of(step.primitive, avals, step.active, step.params)[0])
+        what, tied = _ties_inside(program, [*step.outs, *step.operands], [False, *step.active])
+    else:
+        program = from_jaxpr(spelled_out(kink, avals, tuple(step.params.items())))
+        what, tied = _ties_inside(program, step.operands, step.active)
+    return said.tie or what, tied, said.jump
+
+
+def _ties_inside(program: Program, operands: Sequence, active: Sequence[bool]) -> tuple[str, Any]:
+    """The ties in a program that stands for one step; an entry may be tied in several of its comparisons."""
+    varying = dependent(program, keep(active, program.inputs))
+    met: list[Step] = []
+
+    def evaluate(equation, xs, params):
+        results = bind(equation.primitive, xs, params)
+        on = tuple(not isinstance(x, Const) and x in varying for x in equation.inputs)
+        met.append(Step(equation.primitive, "", (), tuple(xs), tuple(results), on, params))
+        return results
+
+    run(program, evaluate, operands)
+    found = [(what, tied) for what, tied, _ in map(_ties, met) if np.any(tied)]
+    if not found:
+        return "", False
+    masks = [np.asarray(tied) for _, tied in found]
+    alike = len({mask.shape for mask in masks}) == 1
+    return found[0][0], np.any(masks, 0) if alike else max(masks, key=np.sum)
 
 
 def _host(x) -> np.ndarray:
@@ -61,87 +107,85 @@ def _host(x) -> np.ndarray:
 def _pair(what: str) -> Callable:
     def ties(step):
         a, b = map(_host, step.operands)
-        return what, np.sum(a == b), False
+        return what, a == b, False
 
     return ties
 
 
 def _clamp(step):
     low, x, high = map(_host, step.operands)
-    return "on a bound", np.sum((x == low) | (x == high)), False
+    return "on a bound", (x == low) | (x == high), False
 
 
 def _zero(what: str, jump: bool) -> Callable:
-    return lambda step: (what, np.sum(_host(step.operands[0]) == 0), jump)
+    return lambda step: (what, _host(step.operands[0]) == 0, jump)
 
 
 def _whole(step):
     x = _host(step.operands[0])
-    return "at a whole number", np.sum(np.isfinite(x) & (x == np.floor(x))), True
+    return "at a whole number", np.isfinite(x) & (x == np.floor(x)), True
 
 
 def _half(step):
     x = _host(step.operands[0])
-    return "half way between whole numbers", np.sum(x - np.floor(x) == 0.5), True
+    return "half way between whole numbers", x - np.floor(x) == 0.5, True
 
 
 def _rest(step):
-    return "at a multiple of the divisor", np.sum(_host(step.outs[0]) == 0), True
+    return "at a multiple of the divisor", _host(step.outs[0]) == 0, True
 
 
 def _cut(step):
     x = _host(step.operands[0])
     moving = jc.is_differentiable(jc.typeof(step.outs[0]))
-    return "cut to a whole number", 0 if moving else np.sum((x == np.trunc(x)) & (x != 0)), True
+    return "cut to a whole number", False if moving else (x == np.trunc(x)) & (x != 0), True
 
 
 def _extreme(step):
     (x,), axes = map(_host, step.operands[:1]), tuple(step.params["axes"])
     best = np.max(x, axes, keepdims=True) if "max" in step.name else np.min(x, axes, keepdims=True)
-    return "several entries attain it", np.sum(np.sum(x == best, axes) > 1), False
+    return "several entries attain it", np.sum(x == best, axes) > 1, False
 
 
 def _neighbours(step):
     axis = step.params["dimension"] if step.name == "sort" else -1
     x = np.sort(_host(step.operands[0]), axis=axis)
-    return "equal entries", np.sum(np.diff(x, axis=axis) == 0), False
+    return "equal entries", np.diff(x, axis=axis) == 0, False
 
 
 def _root(step):
-    return "a root of 0 (a norm of zeros, or a slope that is infinite)", np.sum(_host(step.operands[0]) == 0), False
+    return "a root of 0 (a norm of zeros, or a slope that is infinite)", _host(step.operands[0]) == 0, False
 
 
-_TIES: dict = {
-    lax.max_p: _pair("a tie"),
-    lax.min_p: _pair("a tie"),
-    lax.gt_p: _pair("a comparison at a tie"),
-    lax.lt_p: _pair("a comparison at a tie"),
-    lax.ge_p: _pair("a comparison at a tie"),
-    lax.le_p: _pair("a comparison at a tie"),
-    lax.eq_p: _pair("a comparison that holds at this point only"),
-    lax.ne_p: _pair("a comparison that fails at this point only"),
-    lax.clamp_p: _clamp,
-    lax.abs_p: _zero("at 0", False),
-    lax.sign_p: _zero("at 0", True),
-    lax.floor_p: _whole,
-    lax.ceil_p: _whole,
-    lax.round_p: _half,
-    lax.rem_p: _rest,
-    lax.convert_element_type_p: _cut,
-    lax.reduce_max_p: _extreme,
-    lax.reduce_min_p: _extreme,
-    lax.argmax_p: _extreme,
-    lax.argmin_p: _extreme,
-    lax.sort_p: _neighbours,
-    lax.top_k_p: _neighbours,
-    lax.sqrt_p: _root,
+_TIES: dict[str, Callable] = {  # by the kind of kink, which the rule table says
+    "larger": _pair("a tie"),
+    "smaller": _pair("a tie"),
+    "greater": _pair("a comparison at a tie"),
+    "less": _pair("a comparison at a tie"),
+    "not less": _pair("a comparison at a tie"),
+    "not greater": _pair("a comparison at a tie"),
+    "equal": _pair("a comparison that holds at this point only"),
+    "unequal": _pair("a comparison that fails at this point only"),
+    "between": _clamp,
+    "modulus": _zero("at 0", False),
+    "sign": _zero("at 0", True),
+    "floor": _whole,
+    "ceiling": _whole,
+    "rounding": _half,
+    "rest": _rest,
+    "cut": _cut,
+    "largest": _extreme,
+    "smallest": _extreme,
+    "place of largest": _extreme,
+    "place of smallest": _extreme,
+    "order": _neighbours,
+    "leading": _neighbours,
+    "root": _root,
 }
 
 # -- digits ------------------------------------------------------------------------------------------------
 
 LOST = 0.6  # the share of all digits that must be lost to be worth a word
-_EXACT = (lax.neg_p, lax.max_p, lax.min_p, lax.abs_p, lax.clamp_p, lax.sign_p, lax.floor_p, lax.nextafter_p)
-_SUMS = (lax.reduce_sum_p, lax.dot_general_p, lax.cumsum_p, lax.conv_general_dilated_p)
 
 
 def losses(steps: Iterable[Step]) -> list[Loss]:
@@ -167,9 +211,8 @@ def losses(steps: Iterable[Step]) -> list[Loss]:
 
 
 def _rounds(step: Step) -> bool:
-    rule = lookup(step.primitive)
-    exact = step.primitive in _EXACT or rule is None or getattr(rule, "kind", "") != "elementwise"
-    return step.primitive in _SUMS or not exact
+    said = traits(step.primitive).rounds
+    return getattr(lookup(step.primitive), "kind", "") == "elementwise" if said is None else said
 
 
 def _loss(step: Step, makers) -> Loss | None:
@@ -188,4 +231,13 @@ def _loss(step: Step, makers) -> Loss | None:
         return None
     maker = next(m for m in makers if m is not None)
     pair = float(a[place]), float(b[place])
-    return Loss(step.name, step.source, step.path, float(lost[place]), pair, float(out[place]), maker.name)
+    return Loss(
+        step.name,
+        step.source,
+        step.path,
+        float(lost[place]),
+        pair,
+        float(out[place]),
+        maker.name,
+        traits(maker.primitive).advice.loss,
+    )

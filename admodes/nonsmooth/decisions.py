@@ -1,4 +1,6 @@
-r"""Discrete decisions, made beside the point: for each primitive with a kink or a jump, the piece that holds at x + εv.
+r"""Discrete decisions, made beside the point: for each kind of kink or jump, the piece that holds at x + εv.
+
+Which primitive has which kink is said in the rule table (the trait ``kink``).
 
 Each entry takes germs and returns germs. Its values are computed by primitives without kinks, from the operands and
 masks that are constants; so they agree with the primitive's (where it does not jump) and have the piece's derivative.
@@ -366,35 +368,32 @@ def _refuse(interpreter, primitive, germs, params):
     raise UnsupportedPrimitiveError(primitive.name, jc.current_place(), "cannot be decided beside a point")
 
 
-DECISIONS: dict = {
-    lax.max_p: _max,
-    lax.min_p: _min,
-    lax.clamp_p: _clamp,
-    lax.abs_p: _abs,
-    lax.sign_p: _sign,
-    lax.sqrt_p: _sqrt,
-    lax.pow_p: _pow,
-    lax.gt_p: _comparison(lambda greater, less, equal: greater),
-    lax.lt_p: _comparison(lambda greater, less, equal: less),
-    lax.ge_p: _comparison(lambda greater, less, equal: lax.bitwise_or(greater, equal)),
-    lax.le_p: _comparison(lambda greater, less, equal: lax.bitwise_or(less, equal)),
-    lax.eq_p: _comparison(lambda greater, less, equal: equal),
-    lax.ne_p: _comparison(lambda greater, less, equal: _not(equal)),
-    lax.floor_p: _floor,
-    lax.ceil_p: _ceil,
-    lax.round_p: _round,
-    lax.rem_p: _rem,
-    lax.convert_element_type_p: _convert,
-    lax.reduce_max_p: _reduce_extreme(largest=True),
-    lax.reduce_min_p: _reduce_extreme(largest=False),
-    lax.argmax_p: _arg_extreme(largest=True),
-    lax.argmin_p: _arg_extreme(largest=False),
-    lax.sort_p: _sort,
-    lax.top_k_p: _top_k,
-    lax.approx_top_k_p: _top_k,
-    lax.reduce_window_max_p: _window_extreme(largest=True),
-    lax.reduce_window_min_p: _window_extreme(largest=False),
-    lax.scatter_max_p: _refuse,
-    lax.scatter_min_p: _refuse,
+DECISIONS: dict[str, Callable] = {
+    "larger": _max,
+    "smaller": _min,
+    "between": _clamp,
+    "modulus": _abs,
+    "sign": _sign,
+    "root": _sqrt,
+    "power": _pow,
+    "greater": _comparison(lambda greater, less, equal: greater),
+    "less": _comparison(lambda greater, less, equal: less),
+    "not less": _comparison(lambda greater, less, equal: lax.bitwise_or(greater, equal)),
+    "not greater": _comparison(lambda greater, less, equal: lax.bitwise_or(less, equal)),
+    "equal": _comparison(lambda greater, less, equal: equal),
+    "unequal": _comparison(lambda greater, less, equal: _not(equal)),
+    "floor": _floor,
+    "ceiling": _ceil,
+    "rounding": _round,
+    "rest": _rem,
+    "cut": _convert,
+    "largest": _reduce_extreme(largest=True),
+    "smallest": _reduce_extreme(largest=False),
+    "place of largest": _arg_extreme(largest=True),
+    "place of smallest": _arg_extreme(largest=False),
+    "order": _sort,
+    "leading": _top_k,
+    "largest in windows": _window_extreme(largest=True),
+    "smallest in windows": _window_extreme(largest=False),
+    "undecided": _refuse,
 }
-EQUALITIES = (lax.eq_p, lax.ne_p)

@@ -15,8 +15,9 @@ NeurIPS 2018, whose two sweeps these are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -29,12 +30,15 @@ from admodes.linear.strong import strong
 from admodes.modes.dual import bind_without_rule, push_duals
 from admodes.modes.interpreter import Interpreter
 from admodes.modes.record import is_recording_linear
-from admodes.nonsmooth.decisions import DECISIONS, EQUALITIES
+from admodes.nonsmooth.decisions import DECISIONS
+from admodes.nonsmooth.entered import decided_by_function, decided_by_slope
 from admodes.nonsmooth.germs import Germ, Square, detach, freeze
 from admodes.program import jax_compat as jc
 from admodes.program.derived import fixed_point, instantiate, keep, merge, present, pushed
 from admodes.program.evaluate import bind
-from admodes.rules.table import LinearRule, LocalRule, lookup
+from admodes.program.traits import SLOPE, traits
+from admodes.rules.slopes import kink_of
+from admodes.rules.table import ElementwiseRule, LinearRule, LocalRule, lookup
 from admodes.subprograms.custom import known_tangent
 
 
@@ -65,10 +69,11 @@ class Lexicographic(Interpreter):
         tangents = tuple(g.tangent for g in duals)
         if all(t is None for t in tangents):
             return list(map(Germ, bind(primitive, primals, params)))
-        if primitive in EQUALITIES or jc.mentions(params, EQUALITIES):
+        if is_equality(primitive) or jc.mentions(params, is_equality):
             self.met.append(primitive)
-        if primitive in DECISIONS and not (self.guards and primitive in EQUALITIES):
-            return DECISIONS[primitive](self, primitive, duals, params)
+        kink = kink_of(primitive, tuple(map(jc.typeof, primals)), present(tangents), params)
+        if kink is not None and not (self.guards and is_equality(primitive)):
+            return _decide(kink)(self, primitive, duals, params)
         if primitive is jc.stop_gradient_p:
             square = duals[0].square and Square(detach(duals[0].square.second), detach(duals[0].square.half))
             return [Germ(primitive.bind(primals[0]), tangents[0], square)]
@@ -110,6 +115,17 @@ class Lexicographic(Interpreter):
         return list(map(Germ, outs, ts))
 
 
+def _decide(kink: str | Callable) -> Callable:
+    if callable(kink):
+        return partial(decided_by_function, kink)
+    return decided_by_slope if kink == SLOPE else DECISIONS[kink]
+
+
+def is_equality(primitive) -> bool:
+    """True for == and !=, which may guard single points."""
+    return traits(primitive).kink in ("equal", "unequal")
+
+
 def _nan_where_unknown(out, rate, strong_rate):
     unknown = lax.bitwise_and(lax.ne(rate, rate), lax.eq(strong_rate, strong_rate))
     return lax.select(unknown, lax.full_like(out, np.nan), out)
@@ -128,7 +144,7 @@ def _square(primitive, rule, jacobian, germs, params) -> Square | None:
     moving = [g.tangent is not None for g in germs]
     if any(g.square is None for g, on in zip(germs, moving, strict=True) if on):
         return None
-    if not isinstance(rule, LinearRule) and not _LINEAR.get(primitive, lambda on: False)(moving):
+    if not (isinstance(rule, LinearRule) or _adds_up(primitive, rule, germs, tuple(moving), params)):
         return None
     parts = [
         jacobian.push(tuple(getattr(g.square, part) if on else None for g, on in zip(germs, moving, strict=True)))[0]
@@ -150,13 +166,9 @@ def _squares_an_operand(primitive, germs, params) -> bool:
     return primitive is lax.mul_p and same
 
 
-# which operands may move for the primitive to be linear in them, and homogeneous
-_LINEAR = {
-    lax.add_p: all,
-    jc.add_any_p: all,
-    lax.mul_p: lambda moving: sum(moving) == 1,
-    lax.div_p: lambda moving: not moving[1],
-}
+def _adds_up(primitive, rule, germs, moving, params) -> bool:
+    avals = tuple(map(jc.typeof, (g.primal for g in germs)))
+    return isinstance(rule, ElementwiseRule) and rule.adds_up(primitive, avals, moving, params)
 
 
 # -- users' rules -----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The rule table, one entry per primitive, by family."""
 
 from admodes.rules import (  # noqa: F401
+    advice,
     contractions,
     convolution,
     elementwise,

@@ -84,6 +84,14 @@ def dot_numbers(linear):
     return rows if place == 0 else rows.transpose(0, 2, 1), own, other
 
 
+def dot_products(linear) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All products that a dot_general adds up: the entries of the result, and of both factors."""
+    result, own, other = dot_numbers(linear)  # [b, i, j], [b, i, k], [b, j, k]
+    everywhere = np.broadcast_arrays(result[:, :, :, None], own[:, :, None, :], other[:, None, :, :])
+    rows, own, other = (x.ravel() for x in everywhere)
+    return (rows, own, other) if linear.active[0] else (rows, other, own)
+
+
 def _dot_pattern(linear):
     """Entry (b, i, j) of the result meets the entries (b, i, k) of x where y[b, j, k] ≠ 0 (if that is known).
 
@@ -110,7 +118,15 @@ def _block(rows, cols, shape) -> SparsityPattern:
     return SparsityPattern.build(rows.ravel(), cols.ravel(), shape)
 
 
-bilinear(lax.dot_general_p, _pull_dot(0), _pull_dot(1), pattern=_dot_pattern, cost="contracting")
+bilinear(
+    lax.dot_general_p,
+    _pull_dot(0),
+    _pull_dot(1),
+    pattern=_dot_pattern,
+    cost="contracting",
+    rounds=True,
+    products=dot_products,
+)
 
 
 # -- ragged_dot_general ------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from jax import numpy as jnp
 
 from admodes.linear.maps import MINUS_ONE, ONE, Elementwise, Over, collapse, expand
 from admodes.program import jax_compat as jc
+from admodes.program.traits import SMOOTH
 from admodes.rules import host
 from admodes.rules.table import ElementwiseRule, elementwise, linear, register, zero
 
@@ -68,7 +69,7 @@ def _rem_divisor(out, x, y):
 elementwise(lax.add_p, ONE, ONE, text="+", commutative=True, host=host.exact(np.add), cost="arithmetic")
 elementwise(jc.add_any_p, ONE, ONE, text="+", commutative=True, cost="arithmetic")
 elementwise(lax.sub_p, ONE, MINUS_ONE, text="-", host=host.exact(np.subtract), cost="arithmetic")
-elementwise(lax.neg_p, MINUS_ONE, text="-", cost="arithmetic")
+elementwise(lax.neg_p, MINUS_ONE, text="-", cost="arithmetic", rounds=False)
 elementwise(
     lax.mul_p,
     lambda out, x, y, **_: y,
@@ -87,24 +88,29 @@ elementwise(
     cost="elementwise",
     multiplies=True,
 )
-elementwise(lax.rem_p, ONE, _rem_divisor, text="%", cost="transcendental")
+elementwise(lax.rem_p, ONE, _rem_divisor, text="%", cost="transcendental", kink="rest")
 elementwise(
     lax.pow_p,
     _pow_base,
     lambda out, x, y: lax.mul(lax.log(_without_zeros(x)), out),  # log x xʸ
     text="**",
     cost="transcendental",
+    kink="power",
 )
 elementwise(lax.integer_pow_p, _integer_pow, text=lambda operands, *, y: f"{operands[0]} ** {y}", cost="arithmetic")
 elementwise(lax.square_p, lambda out, x: lax.mul(c(2, x), x), cost="arithmetic")
-elementwise(lax.sqrt_p, lambda out, x, **_: lax.div(c(0.5, x), out), cost="transcendental")  # 1 / 2√x
+elementwise(lax.sqrt_p, lambda out, x, **_: lax.div(c(0.5, x), out), cost="transcendental", kink="root")  # 1 / 2√x
 elementwise(
-    lax.rsqrt_p, lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)), cost="transcendental"
-)  # -x^(-3/2) / 2
+    lax.rsqrt_p,
+    lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)),  # -x^(-3/2) / 2
+    cost="transcendental",
+)
 elementwise(
-    lax.cbrt_p, lambda out, x, **_: lax.mul(c(1 / 3, x), lax.integer_pow(out, -2)), cost="transcendental"
-)  # x^(-2/3) / 3
-elementwise(lax.nextafter_p, ONE, None, cost="elementwise")  # x plus or minus one unit in the last place
+    lax.cbrt_p,
+    lambda out, x, **_: lax.mul(c(1 / 3, x), lax.integer_pow(out, -2)),  # x^(-2/3) / 3
+    cost="transcendental",
+)
+elementwise(lax.nextafter_p, ONE, None, cost="elementwise", rounds=False)  # x plus or minus one unit in the last place
 elementwise(jc.one_minus_square_p, lambda out, x: lax.mul(c(-2, x), x), cost="arithmetic")
 
 
@@ -244,7 +250,7 @@ elementwise(
 elementwise(lax.sinh_p, lambda out, x: lax.cosh(x), cost="transcendental")
 elementwise(lax.cosh_p, lambda out, x: lax.sinh(x), cost="transcendental")
 elementwise(lax.tanh_p, _tanh, cost="transcendental")
-elementwise(lax.asinh_p, _asinh, cost="transcendental")
+elementwise(lax.asinh_p, _asinh, cost="transcendental", kink=SMOOTH)
 elementwise(lax.acosh_p, _acosh, cost="transcendental")
 elementwise(lax.atanh_p, _atanh, cost="transcendental")
 
@@ -273,13 +279,16 @@ linear(lax.conj_p, _pull_conj, pattern=_pattern, cost="arithmetic")
 
 # -- piecewise constant functions ----------------------------------------------------------------
 
-zero(lax.floor_p, lax.ceil_p, lax.round_p, lax.is_finite_p)
-zero(lax.eq_p, text="==", host=host.exact(np.equal), cost="arithmetic")
-zero(lax.ne_p, text="!=", host=host.exact(np.not_equal), cost="arithmetic")
-zero(lax.lt_p, text="<", host=host.exact(np.less), cost="arithmetic")
-zero(lax.le_p, text="<=", host=host.exact(np.less_equal), cost="arithmetic")
-zero(lax.gt_p, text=">", host=host.exact(np.greater), cost="arithmetic")
-zero(lax.ge_p, text=">=", host=host.exact(np.greater_equal), cost="arithmetic")
+zero(lax.floor_p, kink="floor")
+zero(lax.ceil_p, kink="ceiling")
+zero(lax.round_p, kink="rounding")
+zero(lax.is_finite_p)
+zero(lax.eq_p, text="==", host=host.exact(np.equal), cost="arithmetic", kink="equal")
+zero(lax.ne_p, text="!=", host=host.exact(np.not_equal), cost="arithmetic", kink="unequal")
+zero(lax.lt_p, text="<", host=host.exact(np.less), cost="arithmetic", kink="less")
+zero(lax.le_p, text="<=", host=host.exact(np.less_equal), cost="arithmetic", kink="not greater")
+zero(lax.gt_p, text=">", host=host.exact(np.greater), cost="arithmetic", kink="greater")
+zero(lax.ge_p, text=">=", host=host.exact(np.greater_equal), cost="arithmetic", kink="not less")
 zero(lax.eq_to_p, lax.le_to_p, lax.lt_to_p)
 zero(lax.not_p, host=host.exact(np.invert), cost="arithmetic")
 zero(lax.and_p, host=host.exact(np.bitwise_and), cost="arithmetic")

@@ -202,7 +202,7 @@ class ScatterRule(LocalRule):
         return Elementwise.build((diagonal, None, None), tuple(map(jc.typeof, primals)), tuple(map(jc.typeof, outs)))
 
 
-register(lax.scatter_p, ScatterRule(), cost="scattering", moves=True)
+register(lax.scatter_p, ScatterRule(), cost="scattering", moves=True, reach=pattern_of_scatter)
 
 # -- scatter: products and extremes -----------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ def _push_scatter_mul(outs, primals, tangents, **params):
     return (total,)
 
 
-function(lax.scatter_mul_p, _push_scatter_mul, cost="scattering")
+function(lax.scatter_mul_p, _push_scatter_mul, cost="scattering", reach=pattern_of_scatter_add)
 
 
 def _shares(outs, primals, *, dimension_numbers, mode, **_):
@@ -277,4 +277,11 @@ def _push_scatter_extreme(
 
 
 for _extreme in (lax.scatter_min_p, lax.scatter_max_p):
-    function(_extreme, _push_scatter_extreme, residuals=_shares, cost="scattering")
+    function(
+        _extreme,
+        _push_scatter_extreme,
+        residuals=_shares,
+        cost="scattering",
+        kink="undecided",
+        reach=pattern_of_scatter_add,
+    )

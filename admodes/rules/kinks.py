@@ -146,8 +146,24 @@ def _turn(outs, primals, tangents):
     return (lax.mul(s, lax.complex(lax.full_like(angle, 0), angle)),)
 
 
-register(lax.max_p, KinkRule(_extreme_slopes), commutative=True, host=host.exact(np.maximum), cost="arithmetic")
-register(lax.min_p, KinkRule(_extreme_slopes), commutative=True, host=host.exact(np.minimum), cost="arithmetic")
-register(lax.clamp_p, KinkRule(_clamp_slopes), cost="elementwise")
-register(lax.abs_p, AbsRule(_abs_slopes), cost="arithmetic")
-register(lax.sign_p, SignRule(), cost="arithmetic")
+register(
+    lax.max_p,
+    KinkRule(_extreme_slopes),
+    commutative=True,
+    host=host.exact(np.maximum),
+    cost="arithmetic",
+    kink="larger",
+    rounds=False,
+)
+register(
+    lax.min_p,
+    KinkRule(_extreme_slopes),
+    commutative=True,
+    host=host.exact(np.minimum),
+    cost="arithmetic",
+    kink="smaller",
+    rounds=False,
+)
+register(lax.clamp_p, KinkRule(_clamp_slopes), cost="elementwise", kink="between", rounds=False)
+register(lax.abs_p, AbsRule(_abs_slopes), cost="arithmetic", kink="modulus", rounds=False)
+register(lax.sign_p, SignRule(), cost="arithmetic", kink="sign", rounds=False)

@@ -26,7 +26,9 @@ def _pull_reduce_sum(g, x, *, axes, out_sharding=None):
     return lax.broadcast_in_dim(g, x.shape, kept, out_sharding=x.sharding)
 
 
-structural(lax.reduce_sum_p, _pull_reduce_sum, pattern=pattern_of_sums, host=host.reduce_sum, cost="reducing")
+structural(
+    lax.reduce_sum_p, _pull_reduce_sum, pattern=pattern_of_sums, host=host.reduce_sum, cost="reducing", rounds=True
+)
 _SUM = LinearRule(_pull_reduce_sum, (0,), pattern_of_sums)
 
 
@@ -55,9 +57,10 @@ class ExtremeRule(LocalRule):
         return Compose(share, Compose(add_up, mark))
 
 
-register(lax.reduce_max_p, ExtremeRule(), cost="reducing")
-register(lax.reduce_min_p, ExtremeRule(), cost="reducing")
-zero(lax.argmax_p, lax.argmin_p, cost="reducing")
+register(lax.reduce_max_p, ExtremeRule(), cost="reducing", kink="largest")
+register(lax.reduce_min_p, ExtremeRule(), cost="reducing", kink="smallest")
+zero(lax.argmax_p, cost="reducing", kink="place of largest")
+zero(lax.argmin_p, cost="reducing", kink="place of smallest")
 
 # -- by trees of binary operations ----------------------------------------------------------------------
 
@@ -135,6 +138,7 @@ structural(
     lambda g, x, *, axis, reverse: lax.cumsum(g, axis, not reverse),
     pattern=pattern_of_prefixes,
     cost="reducing",
+    rounds=True,
 )
 
 

@@ -10,6 +10,7 @@ from jax import numpy as jnp
 
 from admodes.linear.maps import expand
 from admodes.program import jax_compat as jc
+from admodes.program.traits import SLOPE, SMOOTH
 from admodes.rules.elementwise import c, weak
 from admodes.rules.kinks import KinkRule, slope_of_abs
 from admodes.rules.table import elementwise, register
@@ -144,6 +145,7 @@ elementwise(
     _igamma_curvature,
     lambda out, a, x: lax.mul(_density(a, x), lax.sub(lax.log(x), lax.digamma(a))),  # p s
     cost="iterated",
+    kink=SMOOTH,
 )
 
 
@@ -156,7 +158,7 @@ def _gamma_sample(out, key, a, *, log_space):
     return lax.div(lax.random_gamma_grad(a, z), z)
 
 
-elementwise(jc.random_gamma_p, None, _gamma_sample, cost="iterated")
+elementwise(jc.random_gamma_p, None, _gamma_sample, cost="iterated", kink=SMOOTH)
 
 # -- incomplete beta: Iₓ(a, b), whose density in x is xᵃ⁻¹ (1 - x)ᵇ⁻¹ / B(a, b) -----------------------
 
@@ -270,5 +272,5 @@ def _bessel_i1e(ties, out, x):
     return (lambda: lax.sub(_difference(x, side), _i1e_over_x(x, side)),)
 
 
-register(lax.bessel_i0e_p, KinkRule(_bessel_i0e), cost="transcendental")
-register(lax.bessel_i1e_p, KinkRule(_bessel_i1e), cost="transcendental")
+register(lax.bessel_i0e_p, KinkRule(_bessel_i0e), cost="transcendental", kink=SLOPE)
+register(lax.bessel_i1e_p, KinkRule(_bessel_i1e), cost="transcendental", kink=SMOOTH)

@@ -123,6 +123,7 @@ register(
     host=host.convert,
     cost="free",
     moves=True,
+    kink="cut",
 )
 structural(
     lax.reduce_precision_p,
@@ -245,10 +246,10 @@ structural(
     lambda g, x, **_: jc.relayout_p.bind(g, dst_layout=x.layout),
     pattern=pattern_of_entries,
 )
-elementwise(jc.name_p, ONE, cost="free")
+elementwise(jc.name_p, ONE, cost="free", rounds=False)
 if jc.stage_p is not None:
-    elementwise(jc.stage_p, ONE, cost="free")
-elementwise(jc.tie_p, None, ONE, cost="free")
+    elementwise(jc.stage_p, ONE, cost="free", rounds=False)
+elementwise(jc.tie_p, None, ONE, cost="free", rounds=False)
 
 # -- no derivative ------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from typing import Any
 
 import jax
 
-from admodes.linear.maps import Elementwise, Function, Linear, LinearMap, Sum
+from admodes.linear.maps import MINUS_ONE, ONE, Elementwise, Function, Linear, LinearMap, Sum
 from admodes.program import jax_compat as jc
 from admodes.program.traits import describe
 
@@ -68,8 +68,8 @@ def register(primitive, rule, **traits) -> None:
     A primitive that is None is one that the installed version of JAX does not have: its rule is left out.
     """
     if primitive is not None:
-        _RULES[primitive] = rule
         describe(primitive, **traits)
+        _RULES[primitive] = rule
 
 
 def unregister(primitive) -> None:
@@ -144,6 +144,13 @@ class ElementwiseRule(LocalRule):
     def is_linear(self, primitive, avals, active, params):
         return _partials_are_constant(self, primitive, avals, active, tuple(params.items()))
 
+    def adds_up(self, primitive, avals, active, params) -> bool:
+        """True if the result is a sum of multiples of the operands with ``active[i]`` alone, and of no difference."""
+        if callable(self.partials):
+            return False
+        alone = not any(d == MINUS_ONE or (d == ONE and not on) for d, on in zip(self.partials, active, strict=True))
+        return alone and self.is_linear(primitive, avals, active, params)
+
 
 @lru_cache(4096)
 def _partials_are_constant(rule: ElementwiseRule, primitive, avals, active, params) -> bool:
@@ -159,7 +166,7 @@ def elementwise(primitive, *partials, **traits) -> None:
 
     >>> from jax import lax
     >>> from admodes.rules.table import elementwise
-    >>> elementwise(lax.exp_p, lambda out, x, **_: out)     # d exp(x) = exp(x) dx
+    >>> elementwise(lax.exp_p, lambda out, x, **_: out, cost="transcendental")  # d exp(x) = exp(x) dx
     """
     register(primitive, ElementwiseRule(partials), **traits)
 

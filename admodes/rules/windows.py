@@ -55,8 +55,10 @@ def _choose(select_prim, primitive, primals, params):
     ]
 
 
-higher_order(lax.reduce_window_max_p, StepsRule(partial(_choose, lax.ge_p)), cost="reducing")
-higher_order(lax.reduce_window_min_p, StepsRule(partial(_choose, lax.le_p)), cost="reducing")
+higher_order(lax.reduce_window_max_p, StepsRule(partial(_choose, lax.ge_p)), cost="reducing", kink="largest in windows")
+higher_order(
+    lax.reduce_window_min_p, StepsRule(partial(_choose, lax.le_p)), cost="reducing", kink="smallest in windows"
+)
 
 
 def _pull_select_and_gather_add(

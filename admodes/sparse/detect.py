@@ -33,7 +33,7 @@ from admodes.program.evaluate import live_equations, run
 from admodes.program.folding import evaluate_known, is_foldable, is_known
 from admodes.program.ir import Program, from_jaxpr
 from admodes.program.trace import trace
-from admodes.rules.index_patterns import pattern_of_scatter, pattern_of_scatter_add
+from admodes.program.traits import traits
 from admodes.rules.table import LocalRule, lookup
 from admodes.sparse.control_flow import HIGHER_ORDER
 from admodes.subprograms.callbacks import Refused
@@ -42,13 +42,6 @@ from admodes.subprograms.lent import LentRule
 from admodes.transforms.reverse import grad
 
 TYPED = (*ARRAYS, jax.ShapeDtypeStruct)  # arguments of which shape and dtype count
-# scatters whose rules compute with the values that meet: their patterns do not depend on those
-OVERWRITING = {
-    lax.scatter_p: pattern_of_scatter,
-    lax.scatter_mul_p: pattern_of_scatter_add,
-    lax.scatter_min_p: pattern_of_scatter_add,
-    lax.scatter_max_p: pattern_of_scatter_add,
-}
 
 
 @dataclass(frozen=True)
@@ -104,12 +97,13 @@ class Detector(Interpreter):
             return list(map(Value, avals, evaluate_known(primitive, [v.known for v in operands], params)))
         if primitive in HIGHER_ORDER:
             return HIGHER_ORDER[primitive](self, operands, params, avals)
-        if primitive in OVERWRITING:
+        reach = traits(primitive).reach
+        if reach is not None:
             known = tuple(v.known for v in operands)
             active = tuple(v.reach is not None for v in operands)
             domain = tuple(v.aval for v in operands)
             linear = Linear(known, active, primitive, tuple(params.items()), None, domain, tuple(avals))
-            reaches = combined(OVERWRITING[primitive](linear), [v.reach for v in operands], avals)
+            reaches = combined(reach(linear), [v.reach for v in operands], avals)
             return [Value(a, None, r) for a, r in zip(avals, reaches, strict=True)]
         rule = lookup(primitive)
         opaque = rule is None or isinstance(rule, Refused)

@@ -21,6 +21,7 @@ from admodes.linear import logs
 from admodes.linear.maps import Function, LinearMap, linear_map
 from admodes.program import jax_compat as jc
 from admodes.program.derived import instantiate, present
+from admodes.program.traits import SMOOTH
 from admodes.rules.table import HigherOrderRule, elementwise, function, higher_order, zero
 from admodes.subprograms.custom import known_tangent, record_tangents
 
@@ -166,7 +167,9 @@ def _push_frexp(outs, primals, tangents, *, _prim):
     return [lax.mul(tangents[0], _power_of_two(mantissa, lax.neg(exponent))), None]  # x = m 2ᵉ with e constant
 
 
-elementwise(jc.hi_primitive("Ldexp"), lambda out, x, e, **_: _power_of_two(out, e), None, cost="elementwise")
+elementwise(
+    jc.hi_primitive("Ldexp"), lambda out, x, e, **_: _power_of_two(out, e), None, cost="elementwise", kink=SMOOTH
+)
 function(jc.hi_primitive("Frexp"), _push_frexp, residuals=lambda outs, primals, **_: (outs, ()), cost="elementwise")
 zero(jc.hi_primitive("SearchSorted"), jc.hi_primitive("Nonzero"))
 

@@ -20,11 +20,11 @@ from admodes.program import jax_compat as jc
 from admodes.program.dependence import carried, reached
 from admodes.program.traits import traits
 
-# Transcendental functions in the time of one of these, by class of cost (the trait of a primitive, program/traits.py).
-# Found by compiled runs over 20,000 entries on a CPU core: a sine takes 1 to 2 of the unit, x**y and arctan2 4 to 6, a
-# zeta, polygamma or betainc 20 to 100 (by dtype and argument), igamma and samples of gamma 100 to 1500, as an entry
-# iterates until the last has converged. If a class is off by four, a plan that evaluates its primitives more often than
-# another is chosen wrongly where the two are within four; primitives of one class differ by about as much.
+# The transcendental functions in the time of which an entry is computed, by class of cost (the trait of a primitive).
+# Measured over 20,000 entries on a CPU core (tests/planner/cost/test_primitive_times.py): a sine takes 1 to 2, x**y and
+# arctan2 4 to 6, a zeta, polygamma or betainc 20 to 100, an igamma or a sample of gamma 100 to 1500, for all entries
+# iterate until the last has converged. So primitives of one class differ by as much as four. If a class is off by that,
+# the wrong plan is chosen where one evaluates such functions more often than another, and the two are within four.
 FUNCTIONS = {"transcendental": 1.0, "series": 50.0, "iterated": 400.0}
 FUSED = 0.2  # of a kernel: how much of one an operation is that compilers fuse with its neighbours
 STEP = 3.0  # kernels of each step of a loop beside its body: it is counted, compared, and its carry copied

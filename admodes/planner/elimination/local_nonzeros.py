@@ -31,8 +31,6 @@ from admodes.program.evaluate import evaluate, run
 from admodes.program.folding import evaluate_known, is_foldable, is_known
 from admodes.program.ir import Program, from_jaxpr
 from admodes.program.traits import traits
-from admodes.rules.contractions import dot_numbers
-from admodes.rules.convolution import convolution_products
 from admodes.sparse.columns import color_columns
 from admodes.sparse.compress import seeds
 from admodes.sparse.detect import Detector, Value, identity_blocks
@@ -227,26 +225,15 @@ def nonzeros(jacobian: LinearMap, active: Sequence[bool], numbers: _Numbers) -> 
         for (_, i), pattern in jacobian.pattern().items():
             if active[i]:
                 yield 0, i, _of_partial(jacobian, i, pattern, numbers)
-    elif isinstance(jacobian, Linear) and jacobian.primitive in PRODUCTS:
+    elif isinstance(jacobian, Linear) and (products := traits(jacobian.primitive).products) is not None:
         (i,) = np.flatnonzero(jacobian.active)
-        yield 0, int(i), _of_factor(jacobian, int(i), numbers)
+        yield 0, int(i), _of_factor(jacobian, products, int(i), numbers)
     elif isinstance(jacobian, Linear) and only_moves(jacobian):
         for (j, i), pattern in jacobian.pattern().items():
             if active[i]:
                 yield j, i, Entries.known(pattern.rows, pattern.cols, np.ones(pattern.nnz), pattern.shape)
     else:
         yield from _by_products(jacobian, active, numbers)
-
-
-def _dot_products(linear: Linear) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All products that a dot_general adds up: the entries of the result, and of both factors."""
-    result, own, other = dot_numbers(linear)  # [b, i, j], [b, i, k], [b, j, k]
-    everywhere = np.broadcast_arrays(result[:, :, :, None], own[:, :, None, :], other[:, None, :, :])
-    rows, own, other = (x.ravel() for x in everywhere)
-    return (rows, own, other) if linear.active[0] else (rows, other, own)
-
-
-PRODUCTS: dict = {lax.dot_general_p: _dot_products, lax.conv_general_dilated_p: convolution_products}
 
 
 def only_moves(linear: Linear) -> bool:
@@ -275,10 +262,10 @@ def _of_partial(jacobian: Elementwise, i: int, pattern: SparsityPattern, numbers
     return Entries(rows, cols, np.ones(rows.size), places[rows], shape)
 
 
-def _of_factor(linear: Linear, place: int, numbers: _Numbers) -> Entries:
+def _of_factor(linear: Linear, products: Callable, place: int, numbers: _Numbers) -> Entries:
     """The nonzeros of a product are entries of the other factor."""
     other, shape = linear.operands[1 - place], (linear.codomain[0].size, linear.domain[place].size)
-    rows, *factors = PRODUCTS[linear.primitive](linear)
+    rows, *factors = products(linear)
     cols, places = factors[place], factors[1 - place]
     if is_known(other):
         values = np.asarray(other).astype(np.float64).ravel()[places]
