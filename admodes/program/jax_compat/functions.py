@@ -35,9 +35,13 @@ def substitute(fun, program: Callable) -> None:
     _SUBSTITUTES[source_of(fun)] = program
 
 
-@weak_cache
 def substituted(closed):
     """The jaxpr of a call, or the one that stands in for it."""
     info = inner(closed).debug_info
     program = None if info is None else _SUBSTITUTES.get(info.func_src_info)
-    return closed if program is None else trace_flat(program, closed.in_avals, "substitute")
+    return closed if program is None else _substitute(closed, program)
+
+
+@weak_cache  # (of a jaxpr that must not be its own result, or it would keep itself alive)
+def _substitute(closed, program: Callable):
+    return trace_flat(program, closed.in_avals, "substitute")
