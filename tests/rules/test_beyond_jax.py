@@ -186,3 +186,28 @@ def test_symmetric_functions_of_equal_eigenvalues(kind):
 def test_values_that_are_apart_stay():
     w = jnp.array([1.0, 1 + 1e-9, 2.0])
     np.testing.assert_array_equal(admodes.jvp(jnp.linalg.eigvalsh, (jnp.diag(w),), (jnp.eye(3),))[0], w)
+
+
+# -- the square root of a matrix -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["apart", "identity"])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_square_root_of_a_matrix(kind, dtype):
+    """By eigenvalues where they are apart; at the identity d(A^1/2) = dA/2, and the second derivative -(dA)²/4."""
+    root = jax.scipy.linalg.sqrtm
+    t, u = sample((3, 3), dtype, seed=1), sample((3, 3), dtype, seed=2)
+    a = np.eye(3, dtype=dtype)
+    if kind == "apart":
+        a = np.diag([1.0, 2.0, 4.0]).astype(dtype) + sample((3, 3), dtype, -0.3, 0.3)
+    along = lambda t: lambda a: admodes.jvp(root, (a,), (t,))[1]
+    value, first = admodes.jvp(root, (a,), (t,))
+    second = admodes.jvp(along(t), (a,), (u,))[1]
+    differ_little(value @ value, a)
+    differ_little(value @ first + first @ value, t)
+    # the derivative of R² = A to second order: R R'' + R'' R = -(R'ₜ R'ᵤ + R'ᵤ R'ₜ)
+    other = along(u)(a)
+    differ_little(value @ second + second @ value, -(first @ other + other @ first))
+    _, pull = admodes.vjp(root, a)
+    g = sample((3, 3), "complex128", seed=4)
+    differ_little(np.real(np.sum(g * first)), np.real(np.sum(np.asarray(pull(jnp.asarray(g))[0]) * t)))
