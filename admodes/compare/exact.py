@@ -193,7 +193,10 @@ def functions(mp: Any) -> dict[str, Function]:
         "entr": Function(special.entr, lambda x: (-x * mp.log(x), -mp.log(x) - 1, -1 / x), low=0, around=(0.0, 1.0)),
         "lgamma": Function(lax.lgamma, lgamma, around=(-3.0, -2.0, -1.0, 0.0, 1.0, 2.0)),
         "digamma": Function(
-            lax.digamma, lambda x: tuple(mp.psi(k, x) for k in range(3)), around=(-3.0, -2.0, -1.0, 0.0)
+            lax.digamma,
+            lambda x: tuple(mp.psi(k, x) for k in range(3)),
+            around=(-3.0, -2.0, -1.0, 0.0),
+            span=(0.0, 1e3),
         ),
         "sinc": Function(jnp.sinc, sinc, **near),
         "i0": Function(special.i0, bessel(0, False), **near),

@@ -41,8 +41,8 @@ def replacement(params) -> LocalRule | None:
 def _share(x, y):
     """eˣ / (eˣ + eʸ) = σ(x - y): of equal infinities one half, and of -∞ nothing."""
     distance = lax.sub(x, y)
-    alike = lax.eq(x, y)
-    distance = lax.select(alike, lax.full_like(distance, 0), distance)
+    both_infinite = lax.bitwise_and(lax.eq(x, y), lax.eq(lax.abs(x), lax.full_like(x, np.inf)))
+    distance = lax.select(both_infinite, lax.full_like(distance, 0), distance)
     share = lax.logistic(distance)
     return lax.select(lax.eq(x, lax.full_like(x, -np.inf)), lax.full_like(share, 0), share)
 
