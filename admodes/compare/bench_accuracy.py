@@ -18,6 +18,7 @@ import admodes
 from admodes.compare import jax_ad
 from admodes.compare.bench import Benchmark, Goal
 from admodes.compare.exact import Function, functions
+from admodes.tables import table
 
 FORMATS = ("float16", "bfloat16", "float32", "float64")
 ORDERS = ("first", "second")
@@ -117,10 +118,7 @@ class AccuracyBenchmark(Benchmark):
         return sorted(self.measured, key=rank, reverse=True)[:number]
 
     def tables(self) -> list[Any]:
-        from admodes.tables import table
-
         parts = super().tables()
-        parts[0] = table(self.title, list(self.columns), self.rows(), left=self.names)
         for who in ("jax", "admodes"):
             rows = [self._place(case, getattr(case, who)) for case in self.worst(who)]
             columns = ["function", "order", "format", "lost", "max", "at"]
