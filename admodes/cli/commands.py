@@ -257,3 +257,21 @@ def bench_workarounds_suite(options: argparse.Namespace) -> None:
     with output(options) as write:
         result = bench_workarounds(names, rounds=options.repeat, progress=progress_line)
         write(result.to_dict(), *result.tables())
+
+
+def bench_accuracy_suite(options: argparse.Namespace) -> None:
+    from admodes.compare.bench.accuracy import FORMATS, AccuracyBenchmark, bench_accuracy, without_mpmath
+
+    formats = chosen_names(options.formats, FORMATS, "format")
+    if why := without_mpmath():
+        with output(options) as write:
+            write(AccuracyBenchmark(()).to_dict(), f"skipped: {why}")
+        return
+    import mpmath
+
+    from admodes.compare.bench.exact import functions
+
+    names = chosen_names(options.functions, functions(mpmath), "function")
+    with output(options) as write:
+        result = bench_accuracy(names, formats=formats, progress=progress_line)
+        write(result.to_dict(), *result.tables())

@@ -203,6 +203,15 @@ def make_parser() -> argparse.ArgumentParser:
         within=suites,
     )
     add_sampling(sub, "workarounds", repeat=3)
+    sub = command(
+        "accuracy",
+        do.bench_accuracy_suite,
+        "first and second derivatives of elementwise functions beside JAX's, against mpmath: errors, lost points",
+        "admodes bench accuracy --functions tanh digamma",
+        within=suites,
+    )
+    add_sampling(sub, "functions")
+    sub.add_argument("--formats", nargs="+", metavar="NAME", help="only these of float16, bfloat16, float32, float64")
     return parser
 
 

@@ -12,6 +12,7 @@ function                          weakness of JAX's
 ``logaddexp2``                    the same
 ``i0`` (before jax 0.12)          the second derivative is 0 at 0, where it is 1/2
 ``sinc`` (before jax 0.12)        cos(y)/y - sin(y)/y² near 0
+``sqrtm``                         none at all (``square_root.py``)
 ================================  ===============================================================================
 """
 
@@ -26,6 +27,7 @@ from jax import lax
 from admodes.program import jax_compat as jc
 from admodes.rules.elementwise import c
 from admodes.rules.special import i1_over_x
+from admodes.rules.square_root import square_root
 from admodes.rules.table import ElementwiseRule, LocalRule
 
 _RULES: dict[str, LocalRule] = {}
@@ -39,8 +41,8 @@ def replacement(params) -> LocalRule | None:
 def _share(x, y):
     """eˣ / (eˣ + eʸ) = σ(x - y): of equal infinities one half, and of -∞ nothing."""
     distance = lax.sub(x, y)
-    alike = lax.eq(x, y)
-    distance = lax.select(alike, lax.full_like(distance, 0), distance)
+    both_infinite = lax.bitwise_and(lax.eq(x, y), lax.eq(lax.abs(x), lax.full_like(x, np.inf)))
+    distance = lax.select(both_infinite, lax.full_like(distance, 0), distance)
     share = lax.logistic(distance)
     return lax.select(lax.eq(x, lax.full_like(x, -np.inf)), lax.full_like(share, 0), share)
 
@@ -85,6 +87,7 @@ def _replace(fun: Callable | None, rule: LocalRule) -> None:
 if os.environ.get("ADMODES_REPLACE", "1") != "0":
     _replace(jc.logaddexp, _shares(1))
     _replace(jc.logaddexp2, _shares(float(np.log(2))))
+    jc.substitute(jc.sqrtm, square_root)
     if not jc.is_accurate_sinc:
         _replace(jc.i0_core, ElementwiseRule((_i1,)))
         jc.substitute(jc.sinc, _sinc)

@@ -1,7 +1,14 @@
-r"""Spectral decompositions: eigh, eig, svd. Distinct eigenvalues (singular values) are assumed.
+r"""Spectral decompositions: eigh, eig, svd. Of eig, distinct eigenvalues are assumed.
 
 With V⁻¹ A V = Λ, first-order perturbation theory gives Λ̇ = diag(P) and V̇ = V (F ⊙ P) for P = V⁻¹ Ȧ V and
 Fᵢⱼ = 1 / (λⱼ - λᵢ), Fᵢᵢ = 0, up to a multiple of each eigenvector, which its normalisation decides.
+
+Equal eigenvalues of a Hermitian matrix, or equal singular values, have eigenvectors that are not determined. What is
+computed from them in the end mostly does not depend on the choice (log det, a matrix function, U S Vᴴ) and has a
+derivative: the limit for values that are apart. It cannot be had from equal values, for there the change of the
+vectors, which grows like 1/gap, meets the difference of the values. So values that are equal up to rounding are moved
+apart by √ε of the largest while derivatives are taken: these, and what is computed from the values, then are right to
+half of the digits. Where the derivative of 1/gap is asked for, nothing is left, and the result is not finite.
 
 Reference: Giles, *Collected matrix derivative results for forward and reverse mode AD* (2008), section 3.
 """
@@ -17,8 +24,9 @@ from jax import numpy as jnp
 
 from admodes.linear.maps import Function
 from admodes.program import jax_compat as jc
+from admodes.rules.elementwise import c
 from admodes.rules.linalg import H, T, cols, conj, diagonal, dot, eye, real, rows
-from admodes.rules.table import Applied, HigherOrderRule, function, higher_order
+from admodes.rules.table import Applied, HigherOrderRule, higher_order
 
 
 def _gaps(w):
@@ -29,24 +37,63 @@ def _gaps(w):
     return lax.sub(lax.integer_pow(lax.add(one, difference), -1), one)
 
 
+ALIKE = 64  # times ε and the largest: values that near are equal up to the rounding of the decomposition
+
+
+def _apart(w, above_zero=False):
+    """Ascending values of which none are equal, and for each the number of the cluster in which it was moved.
+
+    They change as before. With ``above_zero`` the first may not be zero either. In derivatives of derivatives the
+    values come as they were moved already: their gaps tell.
+    """
+    n, last = w.shape[-1], w.ndim - 1
+    if n == 0:
+        return w, lax.full(w.shape, 0, np.int32)
+    eps = float(jnp.finfo(w.dtype).eps)
+    largest = lax.stop_gradient(lax.reduce_max(lax.abs(w), (last,)))
+    largest = lax.select(lax.eq(largest, lax.full_like(largest, 0)), lax.full_like(largest, 1), largest)
+    largest = lax.broadcast_in_dim(largest, w.shape, range(last))
+    step, tolerance = (lax.mul(c(factor, w), largest) for factor in (np.sqrt(eps), ALIKE * eps))
+    start = lax.full_like(lax.slice_in_dim(w, 0, 1, axis=last), 0 if above_zero else -np.inf)
+    gap = lax.sub(w, lax.concatenate([start, lax.slice_in_dim(w, 0, n - 1, axis=last)], last))
+    alike = lax.le(gap, tolerance)
+    moved = lax.bitwise_or(alike, lax.le(lax.abs(lax.sub(gap, step)), tolerance))
+    count = lax.cumsum(lax.convert_element_type(alike, w.dtype), last)
+    of_others = lax.cummax(lax.select(alike, lax.full_like(count, 0), count), last)
+    shift = lax.mul(lax.sub(count, of_others), step)
+    clusters = lax.cumsum(lax.convert_element_type(lax.bitwise_not(moved), np.int32), last)
+    return lax.add(w, lax.stop_gradient(shift)), clusters
+
+
+def _blurred(gaps, difference, clusters):
+    """The inverse ``gaps``, whose own derivative is infinite (by a cube root of 0) between values of one cluster."""
+    left, right = rows(clusters, gaps.shape), cols(clusters, gaps.shape)
+    shift = lax.sub(difference, lax.stop_gradient(difference))
+    one = eye(gaps)
+    alike = lax.bitwise_and(lax.eq(left, right), lax.eq(one, lax.full_like(one, 0)))
+    root = lax.cbrt(lax.select(alike, shift, lax.full_like(shift, 1)))
+    return lax.add(gaps, lax.select(alike, root, lax.full_like(root, 0)))
+
+
 # -- eigh --------------------------------------------------------------------------------------------------
 
 
-def _value_eigh(a, *, subset_by_index, **params):
+def _factor_eigh(a, *, subset_by_index, **params):
     """JAX differentiates eigh as a function of the Hermitian part, whichever triangle is read."""
     if subset_by_index not in (None, (0, a.shape[-1])):
         raise NotImplementedError("eigh of a subset of the eigenvalues has no derivative")
     hermitian = lax.div(lax.add(a, H(a)), np.array(2, a.dtype))
-    return lax.linalg.eigh_p.bind(hermitian, subset_by_index=subset_by_index, **params)
+    v, w = lax.linalg.eigh_p.bind(hermitian, subset_by_index=subset_by_index, **params)
+    w, clusters = _apart(w)
+    return (v, w), (v, w, clusters)
 
 
-def _push_eigh(v, w, tangents, **_):
+def _push_eigh(v, w, clusters, tangents, **_):
     (t,) = tangents
     p = dot(H(v), t, v)
-    return dot(v, lax.mul(_gaps(lax.convert_element_type(w, v.dtype)), p)), diagonal(real(p))
-
-
-function(lax.linalg.eigh_p, _push_eigh, value=_value_eigh, residuals=lambda outs, primals, **_: outs, cost="solving")
+    shape = (*w.shape, w.shape[-1])
+    gaps = _blurred(_gaps(w), lax.sub(rows(w, shape), cols(w, shape)), clusters)
+    return dot(v, lax.mul(lax.convert_element_type(gaps, v.dtype), p)), diagonal(real(p))
 
 
 # -- eig and svd -------------------------------------------------------------------------------------------
@@ -128,17 +175,21 @@ def _push_eigenvectors(w, v, t):
     return diagonal(p), lax.add(u, lax.mul(v, rows(lax.complex(norm, phase), v.shape)))
 
 
+higher_order(lax.linalg.eigh_p, FactorRule(_factor_eigh, _push_eigh), cost="solving")
 higher_order(lax.linalg.eig_p, FactorRule(_factor_eig, _push_eig), cost="solving")
 
 
 def _factor_svd(a, *, full_matrices, compute_uv, **params):
     if compute_uv and full_matrices and a.shape[-2] != a.shape[-1]:
         raise NotImplementedError("the singular vectors that full_matrices=True adds have no derivative")
-    factors = lax.linalg.svd_p.bind(a, full_matrices=False, compute_uv=True, **params)
-    return factors if compute_uv else factors[:1], factors
+    s, *vectors = lax.linalg.svd_p.bind(a, full_matrices=False, compute_uv=True, **params)
+    last = (s.ndim - 1,)
+    s, clusters = (lax.rev(x, last) for x in _apart(lax.rev(s, last), above_zero=a.shape[-2] != a.shape[-1]))
+    factors = (s, *vectors)
+    return factors if compute_uv else factors[:1], (*factors, clusters)
 
 
-def _push_svd(s, u, vh, tangents, *, compute_uv, **_):
+def _push_svd(s, u, vh, clusters, tangents, *, compute_uv, **_):
     """With P = Uᴴ Ȧ V: ṡ = Re diag(P); U̇ = U (F ⊙ (P S + S Pᴴ) + D), V̇ = V (F ⊙ (S P + Pᴴ S)), where
     Fᵢⱼ = 1 / (sⱼ² - sᵢ²) and D = diag(P - Pᴴ) / 2s is the phase, which U takes. If there are more rows than
     columns, (1 - U Uᴴ) Ȧ V S⁻¹ is added to U̇; if fewer, (1 - V Vᴴ) Ȧᴴ U S⁻¹ to V̇.
@@ -153,7 +204,8 @@ def _push_svd(s, u, vh, tangents, *, compute_uv, **_):
     s_cols, s_rows = cols(s, shape), rows(s, shape)
     difference = lax.mul(lax.add(s_rows, s_cols), lax.sub(s_rows, s_cols))
     one = eye(difference)
-    gaps = lax.convert_element_type(lax.sub(lax.div(np.array(1, s.dtype), lax.add(difference, one)), one), dtype)
+    gaps = lax.sub(lax.div(np.array(1, s.dtype), lax.add(difference, one)), one)
+    gaps = lax.convert_element_type(_blurred(gaps, lax.sub(s_rows, s_cols), clusters), dtype)
     ps = lax.mul(lax.convert_element_type(s_rows, dtype), p)
     sp = lax.mul(lax.convert_element_type(s_cols, dtype), p)
 

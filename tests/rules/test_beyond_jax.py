@@ -125,3 +125,89 @@ def test_incomplete_beta_at_its_ends():
     narrow = admodes.grad(lax.betainc)(jnp.bfloat16(2), jnp.bfloat16(3), jnp.bfloat16(0.5))
     np.testing.assert_allclose(narrow, admodes.grad(lax.betainc)(2.0, 3.0, 0.5), rtol=1e-2)
     assert narrow.dtype == jnp.bfloat16
+
+
+# -- decompositions with equal values ------------------------------------------------------------------------
+
+EQUAL = {
+    "equal": np.eye(4),
+    "two and two": np.diag([1.0, 1.0, 2.0, 2.0]),
+    "equal up to rounding": None,
+}
+
+
+def with_equal_values(kind):
+    q, p = (np.linalg.qr(sample((4, 4), "float64", seed=k))[0] for k in (5, 6))
+    return q @ np.diag([1.0, 1.0, 2.0, 3.0]) @ p if EQUAL[kind] is None else EQUAL[kind]
+
+
+@pytest.mark.parametrize("kind", EQUAL)
+def test_product_of_the_factors_of_a_svd(kind):
+    """U S Vᵀ = A: the gradient of its product with W is W."""
+    a, w = with_equal_values(kind), sample((4, 4), "float64", seed=3)
+
+    def product(a):
+        u, s, vt = jnp.linalg.svd(a, full_matrices=False)
+        return jnp.sum((u * s) @ vt * w)
+
+    for derivative in (admodes.grad, admodes.jacfwd, lambda f: jax.jit(admodes.grad(f))):
+        differ_little(derivative(product)(jnp.asarray(a)), w, 1e-7)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (4, 5)], ids=str)
+def test_svd_of_deficient_rank(shape):
+    a, w = sample((shape[0], 2), "float64") @ sample((2, shape[1]), "float64", seed=1), sample(shape, "float64", seed=2)
+
+    def product(a):
+        u, s, vt = jnp.linalg.svd(a, full_matrices=False)
+        return jnp.sum((u * s) @ vt * w)
+
+    differ_little(admodes.grad(product)(jnp.asarray(a)), w, 1e-6)
+
+
+@pytest.mark.parametrize("kind", EQUAL)
+def test_symmetric_functions_of_equal_eigenvalues(kind):
+    a = with_equal_values(kind)
+    a, weights = jnp.asarray(a @ a.T), sample((4, 4), "float64", seed=3)
+    log_det = lambda a: jnp.sum(jnp.log(jnp.linalg.eigvalsh(a)))
+    expected = lambda a: jnp.linalg.slogdet((a + a.T) / 2)[1]
+    differ_little(admodes.grad(log_det)(a), jax.grad(expected)(a), 1e-6)
+    differ_little(admodes.hessian(log_det)(a), jax.hessian(expected)(a), 1e-6)
+
+    def exponential(a):
+        w, v = jnp.linalg.eigh(a)
+        return jnp.sum((v * jnp.exp(w)) @ v.T * weights)
+
+    by_series = lambda a: jnp.sum(jax.scipy.linalg.expm((a + a.T) / 2) * weights)
+    differ_little(admodes.grad(exponential)(a), jax.grad(by_series)(a), 1e-6)
+    assert not np.isfinite(admodes.hessian(exponential)(a)).all()  # it has no digits left, and says so
+
+
+def test_values_that_are_apart_stay():
+    w = jnp.array([1.0, 1 + 1e-9, 2.0])
+    np.testing.assert_array_equal(admodes.jvp(jnp.linalg.eigvalsh, (jnp.diag(w),), (jnp.eye(3),))[0], w)
+
+
+# -- the square root of a matrix -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["apart", "identity"])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_square_root_of_a_matrix(kind, dtype):
+    """By eigenvalues where they are apart; at the identity d(A^1/2) = dA/2, and the second derivative -(dA)²/4."""
+    root = jax.scipy.linalg.sqrtm
+    t, u = sample((3, 3), dtype, seed=1), sample((3, 3), dtype, seed=2)
+    a = np.eye(3, dtype=dtype)
+    if kind == "apart":
+        a = np.diag([1.0, 2.0, 4.0]).astype(dtype) + sample((3, 3), dtype, -0.3, 0.3)
+    along = lambda t: lambda a: admodes.jvp(root, (a,), (t,))[1]
+    value, first = admodes.jvp(root, (a,), (t,))
+    second = admodes.jvp(along(t), (a,), (u,))[1]
+    differ_little(value @ value, a)
+    differ_little(value @ first + first @ value, t)
+    # the derivative of R² = A to second order: R R'' + R'' R = -(R'ₜ R'ᵤ + R'ᵤ R'ₜ)
+    other = along(u)(a)
+    differ_little(value @ second + second @ value, -(first @ other + other @ first))
+    _, pull = admodes.vjp(root, a)
+    g = sample((3, 3), "complex128", seed=4)
+    differ_little(np.real(np.sum(g * first)), np.real(np.sum(np.asarray(pull(jnp.asarray(g))[0]) * t)))

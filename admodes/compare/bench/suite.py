@@ -82,6 +82,10 @@ class Benchmark:
         """A case as a line of the table, an entry for each of ``columns``."""
         raise NotImplementedError
 
+    def rows(self) -> list[list[str]]:
+        """The lines of the table: one for each case that did not fail."""
+        return [self.line(case) for case in self.measured]
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain data for JSON."""
         about = {"admodes": admodes.__version__, "jax": jax.__version__, "device": jax.devices()[0].device_kind}
@@ -90,7 +94,7 @@ class Benchmark:
 
     def tables(self) -> list[Any]:
         """The table of the cases, that of the goals, and a line for each failure."""
-        parts = [table(self.title, list(self.columns), [self.line(case) for case in self.measured], left=self.names)]
+        parts = [table(self.title, list(self.columns), self.rows(), left=self.names)]
         goals = [[g.name, f"{g.value:.3g}", _bound(g), "yes" if g.met else "NO"] for g in self.goals()]
         if goals:
             parts.append(table("Goals", ["", "measured", "goal", "met"], goals))

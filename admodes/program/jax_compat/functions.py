@@ -7,14 +7,14 @@ from collections.abc import Callable
 import jax
 from jax._src import api_util
 from jax._src.lax.other import logaddexp2 as logaddexp2
-from jax._src.numpy import lax_numpy, ufuncs
 
+from admodes.program.jax_compat.contacts import contact
 from admodes.program.jax_compat.jaxprs import inner, trace_flat
 from admodes.program.jax_compat.values import weak_cache
 
 is_accurate_sinc = jax.__version_info__ >= (0, 12)  # sinc and i0 are polynomials near 0 since
-i0_core = getattr(lax_numpy, "_i0", None)
-sinc = ufuncs.sinc
+i0_core, sinc = contact("_i0"), contact("sinc")
+sqrtm, sqrtm_of_triangle = contact("_sqrtm"), contact("_sqrtm_triu")
 
 _SUBSTITUTES: dict[str, Callable] = {}
 
