@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +16,22 @@ from admodes.modes import checks
 from admodes.modes.flat import flat_function, select_arguments, std_basis, wraps
 from admodes.modes.interpreter import INTERPRETER, Interpreter, interpreter_for
 from admodes.modes.tape import Tape
+from admodes.nonsmooth.approach import beside, directions_for
+from admodes.nonsmooth.lexicographic import Lexicographic
+from admodes.nonsmooth.limits import settled
 from admodes.program import jax_compat as jc
 
 
 @jc.api_boundary
-def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = False, *, nan_safe: bool = False):
+def jvp(
+    fun: Callable,
+    primals: Sequence,
+    tangents: Sequence,
+    has_aux: bool = False,
+    *,
+    nan_safe: bool = False,
+    ties: str = "jax",
+):
     r"""Value and directional derivative: (f(x), f'(x) ẋ), by dual numbers.
 
     Args:
@@ -27,7 +39,7 @@ def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = Fa
       primals: tuple or list of the arguments x.
       tangents: the direction ẋ, of the structure, shapes and dtypes of ``primals`` (dtype ``float0`` for integers).
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
-      nan_safe: whether a zero tangent stays zero where it meets an infinite slope (see :func:`admodes.grad`).
+      nan_safe, ties: what happens where zeros meet infinite slopes, and at kinks (see :func:`admodes.grad`).
 
     Returns:
       ``(y, dy)``, or ``(y, dy, aux)`` with ``has_aux``; ``dy`` has the structure of ``y``.
@@ -49,6 +61,17 @@ def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = Fa
             "primal and tangent arguments to admodes.jvp must be tuples or lists; "
             f"found {type(primals).__name__} and {type(tangents).__name__}."
         )
+    fun, ties = resolved(fun, ties)
+    found = pushed(interpreter_for(False, ties), fun, primals, tangents, has_aux)
+    if not nan_safe:
+        return found
+    y, dy, *aux = found
+    strong_at = lambda *xs: pushed(interpreter_for(True, ties), fun, type(primals)(xs), tangents, has_aux)[1]
+    return (y, settled(dy, strong_at, tuple(primals)), *aux)
+
+
+def pushed(interpreter: Interpreter, fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = False):
+    """(f(x), f'(x) ẋ), and the auxiliary data, by an interpreter."""
     (flat, given_tree), (flat_ts, ts_tree) = tree_flatten(primals), tree_flatten(tangents)
     if given_tree != ts_tree:  # type: ignore[operator]
         raise TypeError(
@@ -60,12 +83,30 @@ def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = Fa
     flat = list(map(jc.canonicalize, flat))
     ts = [None if jc.dtype_of(t) == jc.float0 else jc.canonicalize(t) for t in flat_ts]
     flat_fun, result = flat_function(fun, tree_structure(tuple(primals)), has_aux)
-    outs, out_ts = interpreter_for(nan_safe).push_function(flat_fun, flat, ts)
+    outs, out_ts = interpreter.push_function(flat_fun, flat, ts)
     n = result.tree.num_leaves
     out_ts = [jc.zeros(jc.typeof(o)) if t is None else jc.untyped(t) for o, t in zip(outs[:n], out_ts[:n], strict=True)]
     outs = list(map(jc.untyped, outs))
     values = result.tree.unflatten(outs[:n]), result.tree.unflatten(out_ts)
     return (*values, result.aux(outs[n:])) if has_aux else values
+
+
+def resolved(fun: Callable, ties: str, argnums=None) -> tuple[Callable, str]:
+    """A function and a policy of the interpreter's: for ``"lexicographic"`` the function decided beside its arguments.
+
+    ``argnums`` are those that move (by default all).
+    """
+    if ties != "lexicographic":
+        interpreter_for(False, ties)  # an unknown policy is an error before any call
+        return fun, ties
+
+    @functools.wraps(fun, updated=())
+    def decided(*args, **kwargs):
+        numbers = tuple(range(len(args))) if argnums is None else argnums
+        chosen, moving = select_arguments(fun, numbers, args, kwargs)
+        return beside(chosen, directions_for(moving), Lexicographic())(*moving)
+
+    return decided, "jax"
 
 
 @partial(
@@ -100,8 +141,10 @@ class Pushforward:
 
 
 @jc.api_boundary
-def linearize(fun: Callable, *primals, has_aux: bool = False):
+def linearize(fun: Callable, *primals, has_aux: bool = False, nan_safe: bool = False, ties: str = "jax"):
     r"""Value at x and the linear map ẋ ↦ f'(x) ẋ, so that many directions cost one evaluation.
+
+    ``nan_safe`` makes zeros strong in the map, as in :func:`admodes.vjp`; ``ties`` are those of :func:`admodes.grad`.
 
     >>> import admodes, jax.numpy as jnp
     >>> y, push = admodes.linearize(jnp.sin, 0.0)
@@ -109,7 +152,8 @@ def linearize(fun: Callable, *primals, has_aux: bool = False):
     2.0
     """
     jc.check_callable(fun)
-    outs, tape, in_tree, result = record(fun, primals, has_aux)
+    fun, ties = resolved(fun, ties)
+    outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties))
     avals = tuple(map(jc.typeof, outs[: result.tree.num_leaves]))
     push = Pushforward(tape, in_tree, result.tree, avals)
     n, outs = result.tree.num_leaves, list(map(jc.untyped, outs))
@@ -130,7 +174,15 @@ def record(fun, primals, has_aux, interpreter: Interpreter = INTERPRETER):
     return outs, tape, in_tree, result
 
 
-def jacfwd(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False) -> Callable:
+def jacfwd(
+    fun: Callable,
+    argnums=0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    *,
+    nan_safe: bool = False,
+    ties: str = "jax",
+) -> Callable:
     r"""Jacobian by forward mode: one pass per input, all in one batch.
 
     The result J has the structure ``tree_map(outputs) of tree_map(inputs)``, the leaf for an output of shape s and an
@@ -141,6 +193,7 @@ def jacfwd(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = 
       argnums: which positional arguments to differentiate, an int or a sequence of ints.
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
       holomorphic: whether ``fun`` is holomorphic; inputs and outputs must then be complex.
+      nan_safe, ties: what happens where zeros meet infinite slopes, and at kinks (see :func:`admodes.grad`).
 
     Returns:
       A function of the arguments of ``fun`` that returns the Jacobian, or (Jacobian, aux).
@@ -159,9 +212,16 @@ def jacfwd(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = 
         partial_fun, dyn_args = select_arguments(fun, argnums, args, kwargs)
         for x in tree_leaves(dyn_args):
             checks.forward_input("jacfwd", holomorphic, x)
-        push = partial(jvp, partial_fun, dyn_args, has_aux=has_aux)
-        batched = jax.vmap(push, out_axes=(None, -1, None) if has_aux else (None, -1))
-        y, jac, *aux = batched(std_basis(dyn_args))
+        partial_fun, policy = resolved(partial_fun, ties)
+
+        def columns(*xs, safe):
+            interpreter = interpreter_for(safe, policy)
+            push = partial(pushed, interpreter, partial_fun, xs, has_aux=has_aux)
+            return jax.vmap(push, out_axes=(None, -1, None) if has_aux else (None, -1))(std_basis(xs))
+
+        y, jac, *aux = columns(*dyn_args, safe=False)
+        if nan_safe:
+            jac = settled(jac, lambda *xs: columns(*xs, safe=True)[1], tuple(dyn_args))
         tree_map(partial(checks.forward_output, "jacfwd", holomorphic), y)
         example = dyn_args[0] if isinstance(argnums, int) else dyn_args
         result = tree_map(lambda out, columns: _unravel_columns(example, out, columns), y, jac)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import tree_leaves
 
 from admodes.errors import UntraceableError
 from admodes.modes import checks
 from admodes.modes.flat import pair, wraps
 from admodes.planner.calls.request import Call, Request, request
+from admodes.planner.calls.special_points import AtSpecialPoints, TieTest
 from admodes.planner.calls.untraced import untraced
 from admodes.planner.choice.candidates import Candidate
 from admodes.planner.choice.decision import MOST_PLANS, Run, Settings, compiled, decide
@@ -24,7 +27,8 @@ from admodes.program.trace import UNTRACEABLE
 from admodes.sparse.coloring import Coloring
 from admodes.sparse.compress import decompression
 from admodes.text_tables import memory_bytes, whole_number
-from admodes.transforms.reverse import grad, jacrev
+from admodes.transforms.forward import resolved
+from admodes.transforms.reverse import grad, jacrev, strong_jacobian
 
 
 def jacobian(
@@ -40,6 +44,8 @@ def jacobian(
     measure: bool = False,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
 ) -> Callable:
     r"""The Jacobian ∂f/∂x, by whichever way is the cheapest for this function and these shapes.
 
@@ -71,6 +77,8 @@ def jacobian(
       chunk_size: how many seeds are in flight at once; by default all.
       mesh: devices over which the seeds of plain and compressed modes are split; by default those over which JAX
         spreads the arguments.
+      nan_safe: what is done about entries that are not finite, as in :func:`admodes.grad`; not for ``"compressed"``.
+      ties: what happens at kinks: ``"jax"`` or ``"lexicographic"``, as in :func:`admodes.grad`.
 
     Returns:
       A function of the arguments of ``fun`` that returns the Jacobian, or (Jacobian, aux).
@@ -88,20 +96,28 @@ def jacobian(
 
     Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., chapters 7 to 10.
     """
-    asked = request("jacobian", fun, argnums, has_aux, holomorphic, allow_int=allow_int)
-    planned = Planned(asked, settings(format, objective, memory_limit, measure, chunk_size, mesh))
+    options = (format, objective, memory_limit, measure, chunk_size, mesh)
+    both = _planned("jacobian", fun, argnums, has_aux, holomorphic, allow_int, options, nan_safe, ties)
 
     @wraps(fun, "Jacobian")
     @jc.api_boundary
     def jacfun(*args, **kwargs):
-        _, result, aux = planned(args, kwargs, value=False)
+        _, result, aux = both(args, kwargs, value=False)
         return (result, aux) if has_aux else result
 
     return jacfun
 
 
 def value_and_jacobian(
-    fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, allow_int: bool = False, **options
+    fun: Callable,
+    argnums=0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    nan_safe: bool = False,
+    ties: str = "jax",
+    **options,
 ) -> Callable:
     r"""A function that returns (f(x), ∂f/∂x), or ((f(x), aux), ∂f/∂x); the arguments are those of :func:`jacobian`.
 
@@ -110,8 +126,8 @@ def value_and_jacobian(
     >>> value.tolist(), J.tolist()
     ([1.0, 4.0], [[2.0, 0.0], [0.0, 4.0]])
     """
-    asked = request("value_and_jacobian", fun, argnums, has_aux, holomorphic, allow_int=allow_int)
-    planned = Planned(asked, settings(**options))
+    name = "value_and_jacobian"
+    planned = _planned(name, fun, argnums, has_aux, holomorphic, allow_int, settings(**options), nan_safe, ties)
 
     @wraps(fun, "Value and Jacobian")
     @jc.api_boundary
@@ -122,18 +138,79 @@ def value_and_jacobian(
     return value_and_jacfun
 
 
-def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, **options) -> Callable:
+def _planned(name, fun, argnums, has_aux, holomorphic, allow_int, chosen, nan_safe, ties) -> Callable:
+    """(args, kwargs, value) -> (outputs, Jacobian, aux), settled where that is asked for."""
+    chosen = chosen if isinstance(chosen, Settings) else settings(*chosen)
+    jc.check_callable(fun)
+    special = AtSpecialPoints(nan_safe, ties, chosen.form)
+    if ties not in ("jax", "lexicographic"):
+        raise ValueError(f"a planned Jacobian has no ties={ties!r}: take jacfwd or jacrev, or ties='lexicographic'")
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    function, _ = resolved(fun, ties, numbers)
+    planned = Planned(request(name, function, argnums, has_aux, holomorphic, allow_int=allow_int), chosen)
+
+    def both(args, kwargs, value):
+        outputs, result, aux = planned(args, kwargs, value)
+        return outputs, special.settled(result, without_aux(function, has_aux), argnums, args, kwargs), aux
+
+    return both
+
+
+def hessian(
+    fun: Callable,
+    argnums=0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    *,
+    nan_safe: bool | None = None,
+    ties: str | None = None,
+    **options,
+) -> Callable:
     r"""The Hessian ∇²f: the Jacobian of the gradient, planned as :func:`jacobian` is, its symmetry being used.
 
     (Not if the function has derivative rules of a user's, custom_jvp or custom_vjp, which need not be derivatives.)
     For a vector-valued f it holds one Hessian for each output, as JAX's. The options are those of :func:`jacobian`;
     the matrix of the formats other than ``"dense"`` has a row and a column for each entry of x.
 
+    ``nan_safe`` and ``ties`` are as in :func:`grad`. By default (None), and as long as no transformation is around it,
+    entries that are not finite are settled as with ``nan_safe=True``; and where an equation of f (max, min or abs, of
+    numbers or along axes) sits on a kink, a dense Hessian is the one beside x, of ``ties="lexicographic"``: the average
+    of the slopes at a kink says nothing about second derivatives.
+
     >>> import admodes, jax.numpy as jnp
     >>> admodes.hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
     [[4.0, 2.0], [2.0, 0.0]]
     """
     jc.check_callable(fun)
+    chosen = settings(**options)
+    special = AtSpecialPoints(nan_safe, ties or "jax", chosen.form)
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    def of(ties: str) -> tuple[Planned, Callable]:
+        function, policy = resolved(fun, ties, numbers)
+        gradient = gradient_of(function, argnums, has_aux, holomorphic, policy)
+        return Planned(request("hessian", gradient, argnums, has_aux, holomorphic, function), chosen), function
+
+    plain, beside = of(ties or "jax"), functools.cache(lambda: of("lexicographic"))
+    on_a_kink = TieTest()
+
+    @wraps(fun, "Hessian")
+    @jc.api_boundary
+    def hessfun(*args, **kwargs):
+        planned, function = plain
+        given = tree_leaves((args, kwargs))
+        if ties is None and chosen.form == "dense" and not any(isinstance(x, jc.Tracer) for x in given):
+            planned, function = beside() if on_a_kink(planned.request.call(args, kwargs)) else plain
+        _, result, aux = planned(args, kwargs, value=False)
+        strong = strong_jacobian(function, argnums, has_aux)
+        result = special.settled(result, without_aux(strong, has_aux), argnums, args, kwargs)
+        return (result, aux) if has_aux else result
+
+    return hessfun
+
+
+def gradient_of(fun: Callable, argnums, has_aux: bool, holomorphic: bool, ties: str) -> Callable:
+    """The gradient of a function, or the rows of its Jacobian if it is no scalar."""
 
     def gradient(*args, **kwargs):
         def value():
@@ -144,18 +221,15 @@ def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool =
             shape = getattr(jax.eval_shape(value), "shape", None)
         except UNTRACEABLE:
             shape = getattr(value(), "shape", None)
-        scalar = shape == ()
-        return (grad if scalar else jacrev)(fun, argnums, has_aux, holomorphic)(*args, **kwargs)
+        transform = grad if shape == () else jacrev
+        return transform(fun, argnums, has_aux, holomorphic, ties=ties)(*args, **kwargs)
 
-    planned = Planned(request("hessian", gradient, argnums, has_aux, holomorphic, fun), settings(**options))
+    return gradient
 
-    @wraps(fun, "Hessian")
-    @jc.api_boundary
-    def hessfun(*args, **kwargs):
-        _, result, aux = planned(args, kwargs, value=False)
-        return (result, aux) if has_aux else result
 
-    return hessfun
+def without_aux(fun: Callable, has_aux: bool) -> Callable:
+    """The function without its auxiliary data."""
+    return (lambda *args, **kwargs: fun(*args, **kwargs)[0]) if has_aux else fun
 
 
 def settings(
