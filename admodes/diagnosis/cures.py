@@ -12,6 +12,12 @@ MASKED = (
     "safe before this line, not only the result behind it, x = where(ok, x, 1.0) and then where(ok, f(x), 0.0) (a "
     "double where); or differentiate with admodes.grad(f, nan_safe=True)"
 )
+REMOVABLE = (
+    "0 times infinity here, but the derivative has a limit that is not 0: admodes.grad(f, nan_safe=True) finds it, or "
+    "write the function without the singular detour"
+)
+UNKNOWN = "0 times infinity here, and no limit was found beside the point: nan_safe=True would keep the NaN"
+GIVEN = "it was given: look at where it comes from (data, an earlier step, a constant such as jnp.inf)"
 SLOPES = {
     "sqrt": "the slope 1/(2 sqrt(x)) is infinite at 0: for a norm use admodes.subgradient, or sqrt(x + eps)",
     "rsqrt": "1/sqrt(x) has no finite value or slope at 0: rsqrt(x + eps)",
@@ -84,7 +90,11 @@ LOSSES = {
 
 def cure(birth: Birth) -> str:
     """The advice for a birth; empty if there is none."""
+    if birth.step.name in ("argument", "constant"):
+        return GIVEN
     advice = _advice(birth) if birth.cause is None else cure(birth.cause)
+    if birth.incoming == 0 and birth.limit is not None:
+        return REMOVABLE if birth.limit else f"{UNKNOWN}. Here {advice}" if advice else UNKNOWN
     if birth.sweep == "reverse" and birth.incoming == 0:
         return f"{MASKED}. Here {advice}" if advice else MASKED
     return advice

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -174,8 +173,8 @@ def hessian(
 
     ``nan_safe`` and ``ties`` are as in :func:`grad`. By default (None), and as long as no transformation is around it,
     entries that are not finite are settled as with ``nan_safe=True``; and where an equation of f (max, min or abs, of
-    numbers or along axes) sits on a kink, a dense Hessian is the one beside x, of ``ties="lexicographic"``: the average
-    of the slopes at a kink says nothing about second derivatives.
+    numbers or along axes) sits on a kink, entries whose limits from two sides agree are these limits: the average of
+    the slopes at a kink inside says nothing about the second derivatives of a smooth function.
 
     >>> import admodes, jax.numpy as jnp
     >>> admodes.hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
@@ -186,24 +185,19 @@ def hessian(
     special = AtSpecialPoints(nan_safe, ties or "jax", chosen.form)
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
-    def of(ties: str) -> tuple[Planned, Callable]:
-        function, policy = resolved(fun, ties, numbers)
-        gradient = gradient_of(function, argnums, has_aux, holomorphic, policy)
-        return Planned(request("hessian", gradient, argnums, has_aux, holomorphic, function), chosen), function
-
-    plain, beside = of(ties or "jax"), functools.cache(lambda: of("lexicographic"))
-    on_a_kink = TieTest()
+    function, policy = resolved(fun, ties or "jax", numbers)
+    gradient = gradient_of(function, argnums, has_aux, holomorphic, policy)
+    planned = Planned(request("hessian", gradient, argnums, has_aux, holomorphic, function), chosen)
+    strong = without_aux(strong_jacobian(function, argnums, has_aux), has_aux)
+    tied = TieTest()
 
     @wraps(fun, "Hessian")
     @jc.api_boundary
     def hessfun(*args, **kwargs):
-        planned, function = plain
-        given = tree_leaves((args, kwargs))
-        if ties is None and chosen.form == "dense" and not any(isinstance(x, jc.Tracer) for x in given):
-            planned, function = beside() if on_a_kink(planned.request.call(args, kwargs)) else plain
         _, result, aux = planned(args, kwargs, value=False)
-        strong = strong_jacobian(function, argnums, has_aux)
-        result = special.settled(result, without_aux(strong, has_aux), argnums, args, kwargs)
+        known = not any(isinstance(x, jc.Tracer) for x in tree_leaves((args, kwargs))) and not jc.is_tracing()
+        on_a_kink = ties is None and known and tied(planned.request.call(args, kwargs))
+        result = special.settled(result, strong, argnums, args, kwargs, on_a_kink)
         return (result, aux) if has_aux else result
 
     return hessfun

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.tree_util import tree_leaves
+from jax.tree_util import tree_leaves, tree_map
 
 from admodes.modes.flat import select_arguments
 from admodes.modes.interpreter import interpreter_for
@@ -37,11 +37,17 @@ class AtSpecialPoints:
         if self.nan_safe and self.form == "compressed":
             raise ValueError("nan_safe=True settles entries, which format='compressed' does not have: use another one")
 
-    def settled(self, jacobian, strong: Callable, argnums, args, kwargs):
+    def settled(self, jacobian, strong: Callable, argnums, args, kwargs, on_a_kink: bool = False):
         """A Jacobian whose entries that are not finite are replaced (see ``nonsmooth/limits.py``).
 
-        ``strong`` is the function, without auxiliary data, whose derivatives inside have strong zeros.
+        ``strong`` is the function, without auxiliary data, whose derivatives inside have strong zeros. ``on_a_kink``
+        all entries are, if their limits from two sides agree.
         """
+        if on_a_kink and self.form != "compressed":
+            number = lambda x: self.form == "scipy" or jc.is_differentiable(jc.typeof(x))
+            nothing = tree_map(lambda x: x * np.nan if number(x) else x, jacobian)
+            limit = self.settled(nothing, strong, argnums, args, kwargs)
+            return _first_known(limit, self.settled(jacobian, strong, argnums, args, kwargs))
         known = not any(isinstance(x, jc.Tracer) for x in tree_leaves((jacobian, args, kwargs)))
         if self.form == "compressed" or not (self.nan_safe or (self.nan_safe is None and known)):
             return jacobian
@@ -57,6 +63,16 @@ class AtSpecialPoints:
         entries = settled(jnp.asarray(jacobian.data), lambda *xs: _matrix(rows(*xs), moving)[where], moving)
         jacobian.data = np.array(entries)
         return jacobian
+
+
+def _first_known(limit, other):
+    """The entries of one Jacobian where these are numbers, else those of another."""
+    if hasattr(limit, "tocoo"):
+        limit.data = np.where(np.isnan(limit.data), other.data, limit.data)
+        return limit
+    return tree_map(
+        lambda a, b: jnp.where(jnp.isnan(a), b, a) if jc.is_differentiable(jc.typeof(a)) else a, limit, other
+    )
 
 
 def _flags(matrix) -> dict:
@@ -121,7 +137,7 @@ def _tie_test(call: Call) -> Callable | None:
         def step(equation, operands, params):
             outs = bind(equation.primitive, operands, params)
             tie = _TIES.get(equation.primitive)
-            if tie is not None and jc.is_real(operands[0]):  # (|z| is a cone, which has no pieces)
+            if tie is not None and jc.is_differentiable(jc.typeof(operands[0])):
                 found.append(jnp.any(tie(params, outs[0], *operands)))
             return outs
 
