@@ -51,26 +51,41 @@ def _is_number(x) -> bool:
     return jc.is_array(x) and jc.is_differentiable(jc.typeof(x))
 
 
-def _limits(derivative, strong_at, args, direction):
-    given, sides = generic_direction(args) if direction is None else direction, (1.0, -1.0)
-    plain, tree = tree_flatten(derivative)
-    strong = tree_leaves(strong_at(*args))
-    points = [_moved(args, given, side * k) for side in sides for k in STEPS]
-    stacked = [tree_leaves(d) for d in _at_all(strong_at, points)]
+def two_sided(derivative, at: Callable, args: tuple):
+    """The limits of ``at(*args)`` beside the point where those from two sides agree, elsewhere ``derivative``."""
+    leaves, tree = tree_flatten(derivative)
     results = []
-    for j, (x, s) in enumerate(zip(plain, strong, strict=True)):
-        if not _is_number(x):
+    for x, halves in zip(leaves, _sides(at, args, generic_direction(args)), strict=True):
+        if halves is None:
             results.append(x)
             continue
-        found, n = [d[j] for d in stacked], len(STEPS)
-        halves = [_limit(*found[:n]), _limit(*found[n:])]
-        halves = (
-            halves
-            if direction is None
-            else [tuple(jnp.where(halves[0][-1], b, a) for a, b in zip(*halves, strict=True))]
-        )
+        (first, known, *_), (last, both, *_) = halves
+        same = known & both & _close(first, last)
+        results.append(jnp.where(same, first, x).astype(x.dtype))
+    return tree_unflatten(tree, results)
+
+
+def _limits(derivative, strong_at, args, direction):
+    plain, tree = tree_flatten(derivative)
+    strong = tree_leaves(strong_at(*args))
+    given = generic_direction(args) if direction is None else direction
+    results = []
+    for x, s, halves in zip(plain, strong, _sides(strong_at, args, given), strict=True):
+        if halves is None:
+            results.append(x)
+            continue
+        if direction is not None:
+            halves = [tuple(jnp.where(halves[0][-1], b, a) for a, b in zip(*halves, strict=True))]
         results.append(jnp.where(jnp.isfinite(x), x, _chosen(x, s, halves)).astype(x.dtype))
     return tree_unflatten(tree, results)
+
+
+def _sides(at: Callable, args, direction) -> list:
+    """For each array of the derivative what :func:`_limit` says on both sides; None for those that are no numbers."""
+    points = [_moved(args, direction, side * k) for side in (1.0, -1.0) for k in STEPS]
+    stacked = zip(*(tree_leaves(d) for d in _at_all(at, points)), strict=True)
+    n = len(STEPS)
+    return [(_limit(*found[:n]), _limit(*found[n:])) if _is_number(found[0]) else None for found in stacked]
 
 
 def _at_all(strong_at, points: Sequence) -> list:
@@ -110,17 +125,17 @@ def _limit(d1, d2, d4) -> tuple:
     return once, known, grows, jnp.isnan(d1)
 
 
+def _close(a, b):
+    tolerance, floor = TOLERANCES[jnp.finfo(a.dtype).bits]
+    return jnp.abs(a - b) <= tolerance * jnp.maximum(jnp.abs(a), jnp.abs(b)) + floor
+
+
 def _chosen(plain, strong, sides: Sequence[tuple]):
     """Of an entry that is not finite: the strong zero if it is a limit, or between two; else the limit; else NaN."""
-    tolerance, floor = TOLERANCES[jnp.finfo(plain.dtype).bits]
     nan = jnp.full_like(plain, jnp.nan)
-
-    def close(a, b):
-        return jnp.abs(a - b) <= tolerance * jnp.maximum(jnp.abs(a), jnp.abs(b)) + floor
-
     accepted = jnp.zeros(plain.shape, bool)
     for limit, known, *_ in sides:
-        accepted |= known & close(limit, strong)
+        accepted |= known & _close(limit, strong)
     (first, known, grows, lost), (last, both, grow, lost_too) = sides[0], sides[-1]
     if not jnp.iscomplexobj(plain):
         between = (jnp.minimum(first, last) <= strong) & (strong <= jnp.maximum(first, last))
@@ -128,6 +143,6 @@ def _chosen(plain, strong, sides: Sequence[tuple]):
     unbounded = (grows | grow) & (grows | lost) & (grow | lost_too)
     accepted |= ~known & ~both & unbounded  # it is the value at the point alone
     accepted &= jnp.isfinite(strong)
-    agreed = jnp.where(known & both & ~close(first, last), nan, jnp.where(known, first, jnp.where(both, last, nan)))
-    infinite = jnp.isinf(strong) & ~(known & both & close(first, last))
+    agreed = jnp.where(known & both & ~_close(first, last), nan, jnp.where(known, first, jnp.where(both, last, nan)))
+    infinite = jnp.isinf(strong) & ~(known & both & _close(first, last))
     return jnp.where(accepted, strong, jnp.where(infinite, strong, agreed))

@@ -197,7 +197,8 @@ def hessian(
         _, result, aux = planned(args, kwargs, value=False)
         known = not any(isinstance(x, jc.Tracer) for x in tree_leaves((args, kwargs))) and not jc.is_tracing()
         on_a_kink = ties is None and known and tied(planned.request.call(args, kwargs))
-        result = special.settled(result, strong, argnums, args, kwargs, on_a_kink)
+        result = special.settled(result, strong, argnums, args, kwargs)
+        result = special.settled(result, strong, argnums, args, kwargs, True) if on_a_kink else result
         return (result, aux) if has_aux else result
 
     return hessfun

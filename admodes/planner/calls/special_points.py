@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.tree_util import tree_leaves, tree_map
+from jax.tree_util import tree_leaves
 
 from admodes.modes.flat import select_arguments
 from admodes.modes.interpreter import interpreter_for
-from admodes.nonsmooth.limits import settled
+from admodes.nonsmooth.limits import settled, two_sided
 from admodes.planner.calls.request import Call
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import bind, run
@@ -43,36 +43,22 @@ class AtSpecialPoints:
         ``strong`` is the function, without auxiliary data, whose derivatives inside have strong zeros. ``on_a_kink``
         all entries are, if their limits from two sides agree.
         """
-        if on_a_kink and self.form != "compressed":
-            number = lambda x: self.form == "scipy" or jc.is_differentiable(jc.typeof(x))
-            nothing = tree_map(lambda x: x * np.nan if number(x) else x, jacobian)
-            limit = self.settled(nothing, strong, argnums, args, kwargs)
-            return _first_known(limit, self.settled(jacobian, strong, argnums, args, kwargs))
         known = not any(isinstance(x, jc.Tracer) for x in tree_leaves((jacobian, args, kwargs)))
-        if self.form == "compressed" or not (self.nan_safe or (self.nan_safe is None and known)):
+        if self.form == "compressed" or not (on_a_kink or self.nan_safe or (self.nan_safe is None and known)):
             return jacobian
+        settle = two_sided if on_a_kink else settled
         chosen, moving = select_arguments(strong, argnums, args, kwargs)
         rows = strong_jacobian(chosen, 0 if isinstance(argnums, int) else tuple(range(len(moving))))
         if self.form == "dense":
-            return settled(jacobian, rows, moving)
+            return settle(jacobian, rows, moving)
         if self.form == "bcoo":
             where = jacobian.indices[:, 0], jacobian.indices[:, 1]
-            entries = settled(jacobian.data, lambda *xs: _matrix(rows(*xs), moving)[where], moving)
+            entries = settle(jacobian.data, lambda *xs: _matrix(rows(*xs), moving)[where], moving)
             return type(jacobian)((entries, jacobian.indices), shape=jacobian.shape, **_flags(jacobian))
         where = jacobian.tocoo().coords
-        entries = settled(jnp.asarray(jacobian.data), lambda *xs: _matrix(rows(*xs), moving)[where], moving)
+        entries = settle(jnp.asarray(jacobian.data), lambda *xs: _matrix(rows(*xs), moving)[where], moving)
         jacobian.data = np.array(entries)
         return jacobian
-
-
-def _first_known(limit, other):
-    """The entries of one Jacobian where these are numbers, else those of another."""
-    if hasattr(limit, "tocoo"):
-        limit.data = np.where(np.isnan(limit.data), other.data, limit.data)
-        return limit
-    return tree_map(
-        lambda a, b: jnp.where(jnp.isnan(a), b, a) if jc.is_differentiable(jc.typeof(a)) else a, limit, other
-    )
 
 
 def _flags(matrix) -> dict:
