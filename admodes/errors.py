@@ -72,6 +72,18 @@ class NonsmoothError(AdmodesError, ValueError):
         super().__init__(message)
 
 
+class OnlyComparedError(AdmodesError, ValueError):
+    """A loop makes its result of an argument by comparisons only, through which no derivative passes."""
+
+    def __init__(self, what: str, source: str):
+        super().__init__(
+            f"the result of this {what} (at {source}) depends on a value that is differentiated through comparisons "
+            "only, as in a bisection: its derivative does not pass through the program.\n"
+            "Ways out: give the result a rule by the implicit function theorem, with jax.lax.custom_root or "
+            "jax.custom_jvp; or jax.lax.stop_gradient of that value, if no derivative is wanted."
+        )
+
+
 class SideEffectError(AdmodesError, ValueError):
     """Something that must be computed a second time has effects outside the program."""
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from jax import lax
 
+from admodes.checkpointing.compared import only_compared
 from admodes.checkpointing.reversal import Trail, like, online
 from admodes.checkpointing.walk_back import stretch_width, walk_back
-from admodes.errors import SideEffectError
+from admodes.errors import OnlyComparedError, SideEffectError
 from admodes.linear import logs
 from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
@@ -117,6 +118,8 @@ class WhileRule(HigherOrderRule):
 
         # a result that only decides how long the loop runs, or is held constant in it, carries no derivative
         carry_on = fixed_point(init_on, reached)
+        if not recorder.linear and only_compared(loop.body, interpreter, const_on + init_on, loop.n_body, len(init_on)):
+            raise OnlyComparedError("lax.while_loop", jc.current_place())
         if not any(carry_on):
             return primitive.bind(*primals, **params), [None] * len(carry_on)
         if jc.has_side_effects(loop.body) or jc.has_side_effects(loop.cond):

@@ -33,6 +33,7 @@ class Birth:
     incoming: float | None = None
     masked_by: Step | None = None
     cause: Birth | None = None  # in a derivative sweep: the value that was not finite before
+    limit: bool | None = None  # of what is given 0: whether the derivative has a limit that is not 0 (None: it is 0)
 
 
 def not_finite(x) -> np.ndarray:
@@ -74,8 +75,27 @@ def values(log: Log) -> tuple[list[Birth], Birth | None]:
                 birth = Birth(step, "value", j, index, int(mask.sum()), _entry(out, index))
                 births.append(birth)
             origins[id(out)] = birth
-    culprit = next((origins.get(id(x)) for x in log.outs if not_finite(x).any()), None)
-    return births, culprit
+    broken = [x for x in log.outs if not_finite(x).any()]
+    culprit = next((origins.get(id(x)) for x in broken if origins.get(id(x)) is not None), None)
+    return births, culprit or (_given(log, broken[0]) if broken else None)
+
+
+class _Argument:
+    name = "argument"
+
+
+class _Constant:
+    name = "constant"
+
+
+def _given(log: Log, out) -> Birth:
+    """What no equation makes: an argument that is not finite, or else a constant of the program."""
+    number, x = next(((k, x) for k, x in enumerate(log.inputs) if not_finite(x).any()), (None, out))
+    kind, source = (_Constant, "the program") if number is None else (_Argument, f"array {number} of the arguments")
+    mask = not_finite(x)
+    index = _first(mask)
+    step = Step(kind, source, (), (), (x,), (), {})
+    return Birth(step, "value", 0, index, int(mask.sum()), _entry(x, index))
 
 
 def _sources(step: Step, origins) -> Sequence:

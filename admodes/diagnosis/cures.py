@@ -16,11 +16,21 @@ MASKED = (
     "safe before this line, not only the result behind it, x = where(ok, x, 1.0) and then where(ok, f(x), 0.0) (a "
     "double where); or differentiate with admodes.grad(f, nan_safe=True)"
 )
+REMOVABLE = (
+    "0 times infinity here, but the derivative has a limit that is not 0: admodes.grad(f, nan_safe=True) finds it, or "
+    "write the function without the singular detour"
+)
+UNKNOWN = "0 times infinity here, and no limit was found beside the point: nan_safe=True would keep the NaN"
+GIVEN = "it was given: look at where it comes from (data, an earlier step, a constant such as jnp.inf)"
 
 
 def cure(birth: Birth) -> str:
     """The advice for a birth; empty if there is none."""
+    if birth.step.name in ("argument", "constant"):
+        return GIVEN
     advice = _advice(birth) if birth.cause is None else cure(birth.cause)
+    if birth.incoming == 0 and birth.limit is not None:
+        return REMOVABLE if birth.limit else f"{UNKNOWN}. Here {advice}" if advice else UNKNOWN
     if birth.sweep == "reverse" and birth.incoming == 0:
         return f"{MASKED}. Here {advice}" if advice else MASKED
     return advice

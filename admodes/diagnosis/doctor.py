@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
-from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
+from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from admodes.diagnosis import births
 from admodes.diagnosis.examine import examine
-from admodes.diagnosis.report import Finding, Report
+from admodes.diagnosis.report import Finding, Report, shown_place
 from admodes.diagnosis.ties import Kink, kinks, losses
 from admodes.errors import NonsmoothError, UnsupportedPrimitiveError
 from admodes.nonsmooth.approach import generic_direction
+from admodes.nonsmooth.limits import settled
 from admodes.program import jax_compat as jc
+from admodes.transforms.reverse import vjp
 from admodes.transforms.subgradient import directional
 
 
@@ -58,6 +61,10 @@ def doctor(fun: Callable[..., Any], *args: Any) -> Report:
     seated = _together(kinks(log.steps))
     jumps = bool(seated) and _jumps(fun, args)
     culprits = [b for b in (value, reverse, forward) if b is not None]
+    if reverse is not None and value is None:
+        zero = _settles_at_zero(fun, args)
+        for birth in back if zero is not True else ():
+            birth.limit = zero is not None
     others = [b for b in (*found, *back) if b not in culprits and (b.masked_by is not None or b.incoming == 0)]
     return Report(
         getattr(fun, "__name__", type(fun).__name__),
@@ -68,7 +75,31 @@ def doctor(fun: Callable[..., Any], *args: Any) -> Report:
         tuple(seated),
         tuple(_distinct(losses(log.steps))),
         jumps,
+        tuple(dict.fromkeys(COMPARED.format(name, shown_place(place)) for name, place in log.compared)),
     )
+
+
+COMPARED = (
+    "the {} loop in {} reaches its result from an argument by comparisons only, as a bisection does; cure: a rule by "
+    "the implicit function theorem (jax.lax.custom_root, jax.custom_jvp), or jax.lax.stop_gradient of that argument"
+)
+
+
+def _settles_at_zero(fun: Callable, args) -> bool | None:
+    """True if strong zeros give the derivative; False if it has another limit; None if no limit was found."""
+    leaves, tree = tree_flatten(tuple(args))
+    leaves = [jnp.asarray(jc.canonicalize(x)) for x in leaves]
+
+    def gradient(safe, *xs):
+        y, pullback = vjp(lambda *ys: fun(*tree_unflatten(tree, ys)), *xs, nan_safe=safe)
+        return pullback(tree_map(jnp.ones_like, y))
+
+    strong = gradient(True, *leaves)
+    found = settled(gradient(False, *leaves), partial(gradient, True), tuple(leaves))
+    pairs = [(a, b) for a, b in zip(strong, found, strict=True) if jc.is_differentiable(jc.typeof(a))]
+    if any(bool(jnp.isnan(b).any()) for _, b in pairs):
+        return None
+    return all(bool(jnp.all(a == b)) for a, b in pairs)
 
 
 def _together(found: Iterable[Kink]) -> list[Kink]:

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import tree_flatten
 
+from admodes.checkpointing.compared import only_compared
 from admodes.modes import record
 from admodes.modes.flat import flat_function
-from admodes.modes.interpreter import Interpreter
+from admodes.modes.interpreter import INTERPRETER, Interpreter
 from admodes.modes.record import Recorded
 from admodes.modes.tape import Entry, Recorder
 from admodes.program import jax_compat as jc
@@ -54,6 +55,7 @@ class Log:
     slots: tuple
     steps: list
     entries: list
+    compared: list = field(default_factory=list)  # (loop, place) of those that only compare a value that moves
     origins: dict = field(default_factory=dict)  # of values that are not finite (births.py)
 
 
@@ -79,6 +81,7 @@ class Examiner(Interpreter):
 
     steps: list = field(default_factory=list)
     path: list = field(default_factory=list)
+    compared: list = field(default_factory=list)
     moving: list = field(default_factory=list)  # whether the operands of the custom functions around us move
 
     @contextmanager
@@ -164,7 +167,7 @@ def examine(fun: Callable, args: Sequence) -> Log:
     else:
         outs = examiner.walk(recorder, closed, values)
     found = tuple(v.primal for v in outs), tuple(v.slot for v in outs)
-    return Log(tuple(leaves), *found, examiner.steps, recorder.entries)
+    return Log(tuple(leaves), *found, examiner.steps, recorder.entries, examiner.compared)
 
 
 # -- control flow, unrolled ---------------------------------------------------------------------------------
@@ -175,9 +178,16 @@ def _apply(examiner, recorder, fun: Callable, values) -> list:
     return record.continue_function(examiner, recorder, fun, values)
 
 
+def _note_comparisons(examiner, name: str, body, values, n_consts: int, n_carry: int) -> None:
+    on = tuple(v.slot is not None for v in values)
+    if only_compared(body, INTERPRETER, on, n_consts, n_carry):
+        examiner.compared.append((name, jc.current_place()))
+
+
 def _scan(examiner, recorder, values, params) -> list:
     loop, body = jc.scan_parts(params)
     consts, carry, xs = loop.split(values)
+    _note_comparisons(examiner, "scan", body, values, len(consts), len(carry))
     stacks: list = []
     for k in reversed(range(loop.length)) if loop.reverse else range(loop.length):
         slices = _apply(examiner, recorder, lambda *ys, k=k: [y[k] for y in ys], list(xs)) if xs else []
@@ -197,6 +207,7 @@ def _scan(examiner, recorder, values, params) -> list:
 def _while(examiner, recorder, values, params) -> list:
     loop, k = jc.while_parts(params), 0
     cond_consts, body_consts, carry = loop.split(values)
+    _note_comparisons(examiner, "while", loop.body, [*body_consts, *carry], len(body_consts), len(carry))
     while True:
         with examiner.inside(f"while step {k}"):
             (again,) = examiner.walk(recorder, loop.cond, [*cond_consts, *carry])

@@ -72,7 +72,7 @@ class Finding(Brief):
             place.index,
             place.count,
             int(np.prod(shape, dtype=int)),
-            birth.incoming == 0,
+            birth.incoming == 0 and birth.limit is None,
             None if birth.masked_by is None else birth.masked_by.source,
             cure(birth),
         )
@@ -114,7 +114,8 @@ class Report:
 
     ``value``, ``reverse`` and ``forward`` name what makes the output, its gradient and its tangent not finite (None:
     they are finite). ``masked`` are places where values are not finite, without consequences. ``kinks`` are what the
-    point sits on; ``jumps``, whether the function jumps there; ``losses``, differences that cost most digits.
+    point sits on; ``jumps``, whether the function jumps there; ``losses``, differences that cost most digits;
+    ``compared``, loops that make a result of an argument by comparisons only, through which no derivative passes.
     """
 
     function: str
@@ -125,11 +126,12 @@ class Report:
     kinks: tuple[Kink, ...]
     losses: tuple[Loss, ...]
     jumps: bool
+    compared: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
-        """True if the value and both derivatives are finite and the function does not jump."""
-        return not (self.value or self.reverse or self.forward or self.jumps)
+        """True if value and derivatives are finite, the function does not jump, and no loop only compares."""
+        return not (self.value or self.reverse or self.forward or self.jumps or self.compared)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -147,6 +149,8 @@ class Report:
         if self.masked:
             lines = "\n".join(str(f) for f in self.masked)
             parts.append(f"not finite, but left out by a select or without influence:\n{_indent(lines)}")
+        if self.compared:
+            parts.append(f"no derivative passes through comparisons:\n{_indent(chr(10).join(self.compared))}")
         if self.kinks:
             title = "the function jumps here" if self.jumps else "the point sits on kinks (admodes.subgradient decides)"
             parts.append(f"{title}:\n{_indent(_lines(self.kinks, _kink))}")
@@ -172,7 +176,8 @@ class Report:
         names = {"value": "the value", "reverse": "the gradient", "forward": "the tangent"}
         verb = "are" if len(broken) > 1 else "is"
         said = f"{' and '.join(names[b] for b in broken)} {verb} not finite" if broken else ""
-        return " and ".join(filter(None, [said, "it jumps here" if self.jumps else ""]))
+        loops = "a loop only compares what is differentiated" if self.compared else ""
+        return " and ".join(filter(None, [said, "it jumps here" if self.jumps else "", loops]))
 
 
 def _indent(text: str) -> str:

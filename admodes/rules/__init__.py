@@ -17,6 +17,7 @@ from admodes.rules import (  # noqa: F401
     special,
     spectral,
     structural,
+    tridiagonal,
     windows,
 )
 from admodes.rules.table import register, supported

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,9 @@ from admodes.modes.flags import flags_of_leaves, mirrored
 from admodes.modes.flat import flat_function, select_arguments, std_basis, wraps
 from admodes.modes.interpreter import INTERPRETER, Interpreter, interpreter_for
 from admodes.modes.tape import Tape
+from admodes.nonsmooth.approach import beside, directions_for
+from admodes.nonsmooth.lexicographic import Lexicographic
+from admodes.nonsmooth.limits import settled
 from admodes.program import jax_compat as jc
 from admodes.text_tables import clipped
 
@@ -29,6 +33,7 @@ def jvp(
     has_aux: Literal[False] = False,
     *,
     nan_safe: bool = False,
+    ties: str = "jax",
 ) -> tuple[Any, Any]: ...
 
 
@@ -40,6 +45,7 @@ def jvp(
     has_aux: bool,
     *,
     nan_safe: bool = False,
+    ties: str = "jax",
 ) -> tuple[Any, ...]: ...
 
 
@@ -51,6 +57,7 @@ def jvp(
     has_aux: bool = False,
     *,
     nan_safe: bool = False,
+    ties: str = "jax",
 ) -> tuple[Any, ...]:
     r"""Value and directional derivative: (f(x), f'(x) ẋ), by dual numbers.
 
@@ -59,7 +66,7 @@ def jvp(
       primals: tuple or list of the arguments x.
       tangents: the direction ẋ, of the structure, shapes and dtypes of ``primals`` (dtype ``float0`` for integers).
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
-      nan_safe: whether a zero tangent stays zero where it meets an infinite slope (see :func:`admodes.grad`).
+      nan_safe, ties: what happens where zeros meet infinite slopes, and at kinks (see :func:`admodes.grad`).
 
     Returns:
       ``(y, dy)``, or ``(y, dy, aux)`` with ``has_aux``; ``dy`` has the structure of ``y``.
@@ -81,6 +88,17 @@ def jvp(
             "primal and tangent arguments to admodes.jvp must be tuples or lists; "
             f"found {type(primals).__name__} and {type(tangents).__name__}."
         )
+    fun, ties = resolved(fun, ties)
+    found = pushed(interpreter_for(False, ties), fun, primals, tangents, has_aux)
+    if not nan_safe:
+        return found
+    y, dy, *aux = found
+    strong_at = lambda *xs: pushed(interpreter_for(True, ties), fun, type(primals)(xs), tangents, has_aux)[1]
+    return (y, settled(dy, strong_at, tuple(primals)), *aux)
+
+
+def pushed(interpreter: Interpreter, fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = False):
+    """(f(x), f'(x) ẋ), and the auxiliary data, by an interpreter."""
     (flat, given_tree), (flat_ts, ts_tree) = tree_flatten(primals), tree_flatten(tangents)
     if given_tree != ts_tree:  # type: ignore[operator]
         raise TypeError(
@@ -92,12 +110,30 @@ def jvp(
     flat = list(map(jc.canonicalize, flat))
     ts = [None if jc.dtype_of(t) == jc.float0 else jc.canonicalize(t) for t in flat_ts]
     flat_fun, result = flat_function(fun, tree_structure(tuple(primals)), has_aux)
-    outs, out_ts = interpreter_for(nan_safe).push_function(flat_fun, flat, ts)
+    outs, out_ts = interpreter.push_function(flat_fun, flat, ts)
     n = result.tree.num_leaves
     out_ts = [jc.zeros(jc.typeof(o)) if t is None else jc.untyped(t) for o, t in zip(outs[:n], out_ts[:n], strict=True)]
     outs = list(map(jc.untyped, outs))
     values = result.tree.unflatten(outs[:n]), result.tree.unflatten(out_ts)
     return (*values, result.aux(outs[n:])) if has_aux else values
+
+
+def resolved(fun: Callable, ties: str, argnums=None) -> tuple[Callable, str]:
+    """A function and a policy of the interpreter's: for ``"lexicographic"`` the function decided beside its arguments.
+
+    ``argnums`` are those that move (by default all).
+    """
+    if ties != "lexicographic":
+        interpreter_for(False, ties)  # an unknown policy is an error before any call
+        return fun, ties
+
+    @functools.wraps(fun, updated=())
+    def decided(*args, **kwargs):
+        numbers = tuple(range(len(args))) if argnums is None else argnums
+        chosen, moving = select_arguments(fun, numbers, args, kwargs)
+        return beside(chosen, directions_for(moving), Lexicographic())(*moving)
+
+    return decided, "jax"
 
 
 @partial(
@@ -146,22 +182,46 @@ class Pushforward:
 
 @overload
 def linearize(
-    fun: Callable[..., Any], *primals: Any, has_aux: Literal[False] = False, in_nzs: Any = None
+    fun: Callable[..., Any],
+    *primals: Any,
+    has_aux: Literal[False] = False,
+    in_nzs: Any = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
 ) -> tuple[Any, Pushforward]: ...
 
 
 @overload
 def linearize(
-    fun: Callable[..., Any], *primals: Any, has_aux: Literal[True], in_nzs: Any = None
+    fun: Callable[..., Any],
+    *primals: Any,
+    has_aux: Literal[True],
+    in_nzs: Any = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
 ) -> tuple[Any, Pushforward, Any]: ...
 
 
 @overload
-def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool, in_nzs: Any = None) -> tuple[Any, ...]: ...
+def linearize(
+    fun: Callable[..., Any],
+    *primals: Any,
+    has_aux: bool,
+    in_nzs: Any = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
+) -> tuple[Any, ...]: ...
 
 
 @jc.api_boundary
-def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, in_nzs: Any = None) -> tuple[Any, ...]:
+def linearize(
+    fun: Callable[..., Any],
+    *primals: Any,
+    has_aux: bool = False,
+    in_nzs: Any = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
+) -> tuple[Any, ...]:
     r"""Value at x and the linear map ẋ ↦ f'(x) ẋ, so that many directions cost one evaluation.
 
     Args:
@@ -170,6 +230,8 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, in_
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
       in_nzs: a bool for each argument (or a tree of them for its parts): False says that its tangents are zero, and
         they are taken to be. The map's ``out_nzs`` tell, in the structure of the output, where its results are not.
+      nan_safe: zeros are strong in the map, as in :func:`admodes.vjp`.
+      ties: what happens at kinks (see :func:`admodes.grad`).
 
     Returns:
       ``(y, push)`` or ``(y, push, aux)``. ``push(ẋ)`` takes a tangent for each argument, ``push.map`` is the
@@ -181,7 +243,8 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, in_
     2.0
     """
     jc.check_callable(fun)
-    outs, tape, in_tree, result = record(fun, primals, has_aux, in_nzs=in_nzs)
+    fun, ties = resolved(fun, ties)
+    outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties), in_nzs)
     avals = tuple(map(jc.typeof, outs[: result.tree.num_leaves]))
     push = Pushforward(tape, in_tree, result.tree, avals)
     n, outs = result.tree.num_leaves, list(map(jc.untyped, outs))
@@ -207,7 +270,13 @@ def record(fun, primals, has_aux, interpreter: Interpreter = INTERPRETER, in_nzs
 
 
 def jacfwd(
-    fun: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, holomorphic: bool = False
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    *,
+    nan_safe: bool = False,
+    ties: str = "jax",
 ) -> Callable[..., Any]:
     r"""Jacobian by forward mode: one pass per input, all in one batch.
 
@@ -219,6 +288,7 @@ def jacfwd(
       argnums: which positional arguments to differentiate, an int or a sequence of ints.
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
       holomorphic: whether ``fun`` is holomorphic; inputs and outputs must then be complex.
+      nan_safe, ties: what happens where zeros meet infinite slopes, and at kinks (see :func:`admodes.grad`).
 
     Returns:
       A function of the arguments of ``fun`` that returns the Jacobian, or (Jacobian, aux).
@@ -237,9 +307,16 @@ def jacfwd(
         partial_fun, dyn_args = select_arguments(fun, argnums, args, kwargs)
         for x in tree_leaves(dyn_args):
             checks.forward_input("jacfwd", holomorphic, x)
-        push: Callable[..., Any] = partial(jvp, partial_fun, dyn_args, has_aux=has_aux)
-        batched = jax.vmap(push, out_axes=(None, -1, None) if has_aux else (None, -1))
-        y, jac, *aux = batched(std_basis(dyn_args))
+        partial_fun, policy = resolved(partial_fun, ties)
+
+        def columns(*xs, safe):
+            interpreter = interpreter_for(safe, policy)
+            push: Callable[..., Any] = partial(pushed, interpreter, partial_fun, xs, has_aux=has_aux)
+            return jax.vmap(push, out_axes=(None, -1, None) if has_aux else (None, -1))(std_basis(xs))
+
+        y, jac, *aux = columns(*dyn_args, safe=False)
+        if nan_safe:
+            jac = settled(jac, lambda *xs: columns(*xs, safe=True)[1], tuple(dyn_args))
         tree_map(partial(checks.forward_output, "jacfwd", holomorphic), y)
         example = dyn_args[0] if isinstance(argnums, int) else dyn_args
         result = tree_map(lambda out, columns: _unravel_columns(example, out, columns), y, jac)

@@ -17,11 +17,11 @@ from admodes.modes.flags import flags_of_leaves
 from admodes.modes.flat import select_arguments, std_basis, wraps
 from admodes.modes.interpreter import interpreter_for
 from admodes.modes.pullback import Pullback
-from admodes.nonsmooth.approach import approached, beside, directions_for
-from admodes.nonsmooth.lexicographic import Lexicographic
+from admodes.nonsmooth.approach import approached, directions_for
+from admodes.nonsmooth.limits import settled
 from admodes.program import jax_compat as jc
 from admodes.text_tables import memory_bytes
-from admodes.transforms.forward import record
+from admodes.transforms.forward import record, resolved
 
 
 @overload
@@ -101,8 +101,8 @@ def vjp(
     references = references_in(primals, name)
     if references:
         fun, primals = on_contents(fun, primals, references, has_aux)
-    if ties == "lexicographic":
-        fun, nan_safe, ties = beside(fun, directions_for(primals), Lexicographic()), True, "jax"
+    nan_safe = nan_safe or ties == "lexicographic"
+    fun, ties = resolved(fun, ties)
     outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties), in_nzs)
     arguments, saveable = tree_leaves(primals), flags_of_leaves(saveable_args, in_tree, "saveable_args")
     out_tree, n = result.tree, result.tree.num_leaves
@@ -140,13 +140,24 @@ def value_and_grad(
         raise ValueError(
             "memory_limit has no schedule for ties='lexicographic', which decides as it goes: leave out one"
         )
-    sweep = partial(vjp, nan_safe=nan_safe or lexicographic, ties="jax" if lexicographic else ties)
+    sweep = partial(vjp, ties="jax" if lexicographic else ties)
     interpreter_for(nan_safe, "jax" if lexicographic else ties)  # an unknown policy is an error before any call
-    approach = limited(limit) if limit else approached if lexicographic else None
-    return differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach)
+    if lexicographic:
+        return decided(fun, argnums, has_aux, holomorphic, allow_int)
+    approach = limited(limit) if limit else None
+    return differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach, nan_safe)
 
 
-def differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach) -> Callable:
+def decided(fun, argnums, has_aux, holomorphic=False, allow_int=False, direction=None) -> Callable:
+    """x ↦ (f(x), ∇f(x)) as it is beside x: of the decided program, along a direction."""
+
+    def approach(both, function, args):
+        return approached(partial(both, direction=directions_for(args, direction)[0]), function, args, direction)
+
+    return differentiated(fun, argnums, has_aux, holomorphic, allow_int, vjp, approach, True)
+
+
+def differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach, nan_safe) -> Callable:
     """x ↦ (f(x), ∇f(x)), by ``sweep``, a vjp; ``approach`` may put another function in its place."""
     jc.check_callable(fun)
     argnums = checks.ensure_index(argnums)
@@ -159,11 +170,18 @@ def differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approac
         for x in tree_leaves(dyn_args):
             checks.reverse_input("grad", holomorphic, allow_int, x)
 
-        def both(function):
+        def both(function, direction=None):
             value, pullback, *aux = sweep(function, *dyn_args, has_aux=has_aux)
             checks.scalar(value)
             tree_map(partial(checks.reverse_output, "grad", holomorphic), value)
-            return value, pullback(jc.one(value)), *aux
+            gradient = pullback(jc.one(value))
+            if nan_safe:
+                gradient = settled(gradient, partial(strong_gradient, function), tuple(dyn_args), direction)
+            return value, gradient, *aux
+
+        def strong_gradient(function, *xs):
+            value, pullback, *_ = sweep(function, *xs, has_aux=has_aux, nan_safe=True)
+            return pullback(jc.one(value))
 
         value, gradient, *aux = approach(both, partial_fun, dyn_args) if approach else both(partial_fun)
         gradient = gradient[0] if isinstance(argnums, int) else gradient
@@ -191,8 +209,10 @@ def grad(
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
       holomorphic: whether ``fun`` is holomorphic; inputs and outputs must then be complex.
       allow_int: whether integer inputs are allowed; their gradient has dtype ``float0``.
-      nan_safe: strong zeros: a cotangent that is zero stays zero, even if the slope that it meets is infinite or NaN
-        (and a slope that is zero makes zero of any cotangent), in each elementwise partial derivative.
+      nan_safe: what is done about entries that are not finite. Where a zero meets an infinite slope, the entry is 0 if
+        that is its limit beside x on some side (a selection leaves it out there), or lies between those of two sides;
+        else it is the limit (exp(log x) has slope 1 at 0); NaN if neither is known. To find out, the gradient is taken
+        beside x a dozen times, if (under ``jit``: when) it is not finite at x.
       ties: what happens at kinks: "jax" as JAX chooses, "first", "average" (see ``rules/kinks.py``), or
         "lexicographic", as :func:`admodes.subgradient`.
       memory_limit: bytes, or a text such as "200MiB", that the compiled gradient may need beside its arguments and
@@ -233,10 +253,12 @@ def jacrev(
     allow_int: bool = False,
     *,
     nan_safe: bool = False,
+    ties: str = "jax",
 ) -> Callable[..., Any]:
     r"""Jacobian by reverse mode: one sweep back per output, all in one batch.
 
-    Shapes and arguments are those of :func:`admodes.jacfwd`; the cost is about m evaluations of f for m outputs.
+    Shapes and arguments are those of :func:`admodes.jacfwd` (``nan_safe`` and ``ties`` those of :func:`grad`); the cost
+    is about m evaluations of f for m outputs.
 
     >>> import admodes, jax.numpy as jnp
     >>> admodes.jacrev(lambda x: x**2)(jnp.array([1.0, 2.0])).tolist()
@@ -252,15 +274,41 @@ def jacrev(
         partial_fun, dyn_args = select_arguments(fun, argnums, args, kwargs)
         for x in tree_leaves(dyn_args):
             checks.reverse_input("jacrev", holomorphic, allow_int, x)
-        y, pullback, *aux = vjp(partial_fun, *dyn_args, has_aux=has_aux, nan_safe=nan_safe)
-        tree_map(partial(checks.reverse_output, "jacrev", holomorphic), y)
-        jac = jax.vmap(pullback)(std_basis(y))
-        jac, example = (jac[0], dyn_args[0]) if isinstance(argnums, int) else (jac, dyn_args)
-        rows = tree_map(lambda x, block: _unravel_rows(y, x, block), example, jac)
-        result = tree_transpose(tree_structure(example), tree_structure(y), rows)
+        direction = directions_for(dyn_args)[0] if ties == "lexicographic" else None
+        function, policy = resolved(partial_fun, ties)
+
+        def rows_at(*xs, safe):
+            y, pullback, *aux = vjp(function, *xs, has_aux=has_aux, nan_safe=safe, ties=policy)
+            tree_map(partial(checks.reverse_output, "jacrev", holomorphic), y)
+            return y, jax.vmap(pullback)(std_basis(y)), *aux
+
+        y, jac, *aux = rows_at(*dyn_args, safe=False)
+        if nan_safe or ties == "lexicographic":
+            jac = settled(jac, lambda *xs: rows_at(*xs, safe=True)[1], tuple(dyn_args), direction)
+        example = dyn_args[0] if isinstance(argnums, int) else dyn_args
+        result = _blocks(y, example, jac[0] if isinstance(argnums, int) else jac)
         return (result, *aux) if has_aux else result
 
     return jacfun
+
+
+def strong_jacobian(fun: Callable, argnums, has_aux: bool = False) -> Callable:
+    """The Jacobian by reverse mode with strong zeros, whether they are right or not (``nonsmooth/limits.py``)."""
+
+    def jacfun(*args, **kwargs):
+        chosen, moving = select_arguments(fun, argnums, args, kwargs)
+        y, pullback, *aux = vjp(chosen, *moving, has_aux=has_aux, nan_safe=True)
+        jac = jax.vmap(pullback)(std_basis(y))
+        jacobian = _blocks(y, *((moving[0], jac[0]) if isinstance(argnums, int) else (moving, jac)))
+        return (jacobian, *aux) if has_aux else jacobian
+
+    return jacfun
+
+
+def _blocks(y, example, jac):
+    """The rows of a Jacobian, which have the structure of the input, with that of the output outside."""
+    rows = tree_map(lambda x, block: _unravel_rows(y, x, block), example, jac)
+    return tree_transpose(tree_structure(example), tree_structure(y), rows)
 
 
 def _unravel_rows(example, x, rows):

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from admodes.modes.interpreter import interpreter_for
+from admodes.nonsmooth.limits import settled
 from admodes.program import jax_compat as jc
-from admodes.transforms.forward import jvp
-from admodes.transforms.reverse import grad
+from admodes.transforms.forward import jvp, pushed, resolved
+from admodes.transforms.reverse import grad, strong_jacobian
 
 
 @jc.api_boundary
-def hvp(fun: Callable[..., Any], primals: Any, tangents: Any, *, has_aux: bool = False) -> Any:
+def hvp(
+    fun: Callable[..., Any],
+    primals: Any,
+    tangents: Any,
+    *,
+    has_aux: bool = False,
+    nan_safe: bool = False,
+    ties: str = "jax",
+) -> Any:
     r"""Hessian-vector product ∇²f(x) v of a scalar function, forward over reverse: the Hessian is never formed.
 
     Args:
@@ -19,6 +29,7 @@ def hvp(fun: Callable[..., Any], primals: Any, tangents: Any, *, has_aux: bool =
       primals: x, or a tuple with all arguments.
       tangents: v, of the structure of ``primals``.
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+      nan_safe, ties: what happens where zeros meet infinite slopes, and at kinks (see :func:`admodes.grad`).
 
     Returns:
       ∇²f(x) v with the structure of ``primals``; with ``has_aux`` a pair of that and the auxiliary data.
@@ -31,7 +42,12 @@ def hvp(fun: Callable[..., Any], primals: Any, tangents: Any, *, has_aux: bool =
     """
     several = isinstance(primals, tuple)
     args, vectors = (primals, tangents) if several else ((primals,), (tangents,))
-    gradient = grad(fun, argnums=tuple(range(len(args))), has_aux=has_aux)
-    _, products, *aux = jvp(gradient, args, vectors, has_aux=has_aux)
+    function, policy = resolved(fun, ties)
+    argnums = tuple(range(len(args)))
+    _, products, *aux = jvp(grad(function, argnums, has_aux, ties=policy), args, vectors, has_aux=has_aux)
+    if nan_safe:
+        strong = strong_jacobian(function, argnums, has_aux)
+        strong_at = lambda *xs: pushed(interpreter_for(True), strong, xs, vectors, has_aux)[1]
+        products = settled(products, strong_at, args)
     products = products if several else products[0]
     return (products, *aux) if has_aux else products

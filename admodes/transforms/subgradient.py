@@ -12,11 +12,13 @@ from jax.tree_util import tree_map
 from admodes.errors import NonsmoothError
 from admodes.modes import checks
 from admodes.modes.flat import select_arguments, wraps
-from admodes.nonsmooth.approach import approached, beside
+from admodes.modes.interpreter import interpreter_for
+from admodes.nonsmooth.approach import approached, beside, directions_for
 from admodes.nonsmooth.lexicographic import Lexicographic
+from admodes.nonsmooth.limits import settled
 from admodes.program import jax_compat as jc
-from admodes.transforms.forward import jvp
-from admodes.transforms.reverse import differentiated, jacrev, vjp
+from admodes.transforms.forward import pushed
+from admodes.transforms.reverse import decided, jacrev, strong_jacobian
 
 
 def subgradient(
@@ -58,8 +60,7 @@ def subgradient(
 
     References: Khan and Barton, Optimization Methods and Software 30 (2015); Kakade and Lee, NeurIPS 2018, Algorithm 2.
     """
-    approach = partial(approached, direction=_as_tuple(direction, argnums))
-    both = differentiated(fun, argnums, has_aux, False, False, partial(vjp, nan_safe=True), approach)
+    both = decided(fun, argnums, has_aux, direction=_as_tuple(direction, argnums))
 
     @wraps(fun, "Element of the Clarke subdifferential")
     @jc.api_boundary
@@ -96,7 +97,9 @@ def subjacobian(
         places = 0 if isinstance(argnums, int) else tuple(range(len(dyn_args)))
 
         def sweep(decided):
-            return None, jacrev(decided, places, nan_safe=True)(*dyn_args)
+            rows = jacrev(decided, places)(*dyn_args)
+            strong = strong_jacobian(decided, places)
+            return None, settled(rows, strong, tuple(dyn_args), directions_for(dyn_args, direction)[0])
 
         return approached(sweep, partial_fun, dyn_args, direction)[1]
 
@@ -133,7 +136,7 @@ def directional(fun: Callable[..., Any], primals: Any, tangents: Any) -> Any:
     """
     jc.check_callable(fun)
     args, vectors = (primals, tangents) if isinstance(primals, tuple) else ((primals,), (tangents,))
-    limit, rate = jvp(beside(fun, (vectors,), Lexicographic(strict=True)), args, vectors, nan_safe=True)
+    limit, rate = pushed(interpreter_for(True), beside(fun, (vectors,), Lexicographic(strict=True)), args, vectors)
     return tree_map(partial(_checked, fun), fun(*args), limit, rate)
 
 

@@ -17,8 +17,10 @@ import numpy as np
 from jax.tree_util import tree_unflatten
 
 from admodes.linear.pattern import SparsityPattern
-from admodes.modes.flat import wraps
-from admodes.planner.calls.jacobian import Planned, settings
+from admodes.modes.flat import select_arguments, std_basis, wraps
+from admodes.modes.interpreter import interpreter_for
+from admodes.nonsmooth.limits import settled
+from admodes.planner.calls.jacobian import Planned, settings, without_aux
 from admodes.planner.calls.request import Request, request
 from admodes.planner.choice.candidates import COLORING_SECONDS, Candidate, Method, candidate
 from admodes.planner.cost.machine import machine
@@ -28,7 +30,8 @@ from admodes.planner.ways.seeded import compressed
 from admodes.program import jax_compat as jc
 from admodes.sparse.coloring import coloring
 from admodes.sparse.partial import color_for
-from admodes.transforms.reverse import grad
+from admodes.transforms.forward import pushed, resolved
+from admodes.transforms.reverse import grad, strong_jacobian
 
 SEED_BYTES = 2**26  # the products that are in flight at once
 
@@ -112,17 +115,24 @@ def diagonal(
 
 
 def laplacian(
-    fun: Callable[..., Any], argnums: int = 0, has_aux: bool = False, *, chunk_size: int | None = None
+    fun: Callable[..., Any],
+    argnums: int = 0,
+    has_aux: bool = False,
+    *,
+    chunk_size: int | None = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
 ) -> Callable[..., Any]:
     r"""The Laplacian Δf = Σᵢ ∂²f/∂xᵢ² of a scalar function: the sum of the diagonal of its Hessian.
 
-    Arguments and errors are those of :func:`diagonal` and :func:`admodes.grad`.
+    Arguments and errors are those of :func:`diagonal` and :func:`admodes.grad`, ``nan_safe`` and ``ties`` too.
 
     >>> import admodes, jax.numpy as jnp
     >>> float(admodes.laplacian(lambda x: jnp.sum(x**3))(jnp.array([1.0, 2.0])))
     18.0
     """
-    second = diagonal(grad(fun, argnums, has_aux), argnums, has_aux, chunk_size=chunk_size)
+    function, policy = resolved(fun, ties, (argnums,))
+    second = diagonal(grad(function, argnums, has_aux, ties=policy), argnums, has_aux, chunk_size=chunk_size)
 
     @wraps(fun, "Laplacian")
     @jc.api_boundary
@@ -130,9 +140,25 @@ def laplacian(
         result = second(*args, **kwargs)
         entries, aux = result if has_aux else (result, None)
         total = sum(x.sum() for x in jax.tree_util.tree_leaves(entries))
+        if nan_safe:
+            chosen, moving = select_arguments(without_aux(function, has_aux), (argnums,), args, kwargs)
+            total = settled(total, lambda x: _strong_trace(chosen, x), moving)
         return (total, aux) if has_aux else total
 
     return laplacian_fun
+
+
+def _strong_trace(fun: Callable, x):
+    """The sum of the diagonal of the Hessian with strong zeros, by products with each axis in turn."""
+    (basis,) = std_basis((x,))
+    gradient = strong_jacobian(fun, 0)
+
+    def entry(v):
+        (_, product) = pushed(interpreter_for(True), gradient, (x,), (v,))
+        pairs = zip(jax.tree_util.tree_leaves(product), jax.tree_util.tree_leaves(v), strict=True)
+        return sum((p * u).sum() for p, u in pairs)
+
+    return jax.vmap(entry)(basis).sum()
 
 
 def block_jacobian(

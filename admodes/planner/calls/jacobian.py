@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import tree_leaves
 
 from admodes.errors import UntraceableError
 from admodes.modes import checks
 from admodes.modes.flat import pair, wraps
 from admodes.planner.calls.request import Call, Request, request
+from admodes.planner.calls.special_points import AtSpecialPoints, TieTest
 from admodes.planner.calls.untraced import untraced
 from admodes.planner.choice.candidates import Candidate
 from admodes.planner.choice.decision import MOST_PLANS, Run, Settings, compiled, decide
@@ -24,7 +26,8 @@ from admodes.program.trace import UNTRACEABLE
 from admodes.sparse.coloring import Coloring
 from admodes.sparse.compress import decompression
 from admodes.text_tables import Brief, memory_bytes, whole_number
-from admodes.transforms.reverse import grad, jacrev
+from admodes.transforms.forward import resolved
+from admodes.transforms.reverse import grad, jacrev, strong_jacobian
 
 
 def jacobian(
@@ -40,6 +43,8 @@ def jacobian(
     measure: bool = False,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
 ) -> Callable[..., Any]:
     r"""The Jacobian ∂f/∂x, by whichever way is the cheapest for this function and these shapes.
 
@@ -71,6 +76,8 @@ def jacobian(
       chunk_size: how many seeds are in flight at once; by default all.
       mesh: devices over which the seeds of plain and compressed modes are split; by default those over which JAX
         spreads the arguments.
+      nan_safe: what is done about entries that are not finite, as in :func:`admodes.grad`; not for ``"compressed"``.
+      ties: what happens at kinks: ``"jax"`` or ``"lexicographic"``, as in :func:`admodes.grad`.
 
     Returns:
       A function of the arguments of ``fun`` that returns the Jacobian, or (Jacobian, aux).
@@ -88,13 +95,13 @@ def jacobian(
 
     Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., chapters 7 to 10.
     """
-    asked = request("jacobian", fun, argnums, has_aux, holomorphic, allow_int=allow_int)
-    planned = Planned(asked, settings(format, objective, memory_limit, measure, chunk_size, mesh))
+    options = (format, objective, memory_limit, measure, chunk_size, mesh)
+    both = _planned("jacobian", fun, argnums, has_aux, holomorphic, allow_int, options, nan_safe, ties)
 
     @wraps(fun, "Jacobian")
     @jc.api_boundary
     def jacfun(*args, **kwargs):
-        _, result, aux = planned(args, kwargs, value=False)
+        _, result, aux = both(args, kwargs, value=False)
         return (result, aux) if has_aux else result
 
     return jacfun
@@ -113,6 +120,8 @@ def value_and_jacobian(
     measure: bool = False,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
 ) -> Callable[..., tuple[Any, Any]]:
     r"""A function that returns (f(x), ∂f/∂x), or ((f(x), aux), ∂f/∂x); the arguments are those of :func:`jacobian`.
 
@@ -121,8 +130,8 @@ def value_and_jacobian(
     >>> value.tolist(), J.tolist()
     ([1.0, 4.0], [[2.0, 0.0], [0.0, 4.0]])
     """
-    asked = request("value_and_jacobian", fun, argnums, has_aux, holomorphic, allow_int=allow_int)
-    planned = Planned(asked, settings(format, objective, memory_limit, measure, chunk_size, mesh))
+    name, options = "value_and_jacobian", (format, objective, memory_limit, measure, chunk_size, mesh)
+    planned = _planned(name, fun, argnums, has_aux, holomorphic, allow_int, options, nan_safe, ties)
 
     @wraps(fun, "Value and Jacobian")
     @jc.api_boundary
@@ -131,6 +140,24 @@ def value_and_jacobian(
         return ((value, aux) if has_aux else value), result
 
     return value_and_jacfun
+
+
+def _planned(name, fun, argnums, has_aux, holomorphic, allow_int, options, nan_safe, ties) -> Callable:
+    """(args, kwargs, value) -> (outputs, Jacobian, aux), settled where that is asked for."""
+    chosen = settings(*options)
+    jc.check_callable(fun)
+    special = AtSpecialPoints(nan_safe, ties, chosen.form)
+    if ties not in ("jax", "lexicographic"):
+        raise ValueError(f"a planned Jacobian has no ties={ties!r}: take jacfwd or jacrev, or ties='lexicographic'")
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    function, _ = resolved(fun, ties, numbers)
+    planned = Planned(request(name, function, argnums, has_aux, holomorphic, allow_int=allow_int), chosen)
+
+    def both(args, kwargs, value):
+        outputs, result, aux = planned(args, kwargs, value)
+        return outputs, special.settled(result, without_aux(function, has_aux), argnums, args, kwargs), aux
+
+    return both
 
 
 def hessian(
@@ -145,6 +172,8 @@ def hessian(
     measure: bool = False,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    nan_safe: bool | None = None,
+    ties: str | None = None,
 ) -> Callable[..., Any]:
     r"""The Hessian ∇²f: the Jacobian of the gradient, planned as :func:`jacobian` is, its symmetry being used.
 
@@ -152,11 +181,41 @@ def hessian(
     For a vector-valued f it holds one Hessian for each output, as JAX's. The options are those of :func:`jacobian`;
     the matrix of the formats other than ``"dense"`` has a row and a column for each entry of x.
 
+    ``nan_safe`` and ``ties`` are as in :func:`grad`. By default (None), and as long as no transformation is around it,
+    entries that are not finite are settled as with ``nan_safe=True``; and where an equation of f (max, min or abs, of
+    numbers or along axes) sits on a kink, entries whose limits from two sides agree are these limits: the average of
+    the slopes at a kink inside says nothing about the second derivatives of a smooth function.
+
     >>> import admodes, jax.numpy as jnp
     >>> admodes.hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
     [[4.0, 2.0], [2.0, 0.0]]
     """
     jc.check_callable(fun)
+    chosen = settings(format, objective, memory_limit, measure, chunk_size, mesh)
+    special = AtSpecialPoints(nan_safe, ties or "jax", chosen.form)
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    function, policy = resolved(fun, ties or "jax", numbers)
+    gradient = gradient_of(function, argnums, has_aux, holomorphic, policy)
+    planned = Planned(request("hessian", gradient, argnums, has_aux, holomorphic, function), chosen)
+    strong = without_aux(strong_jacobian(function, argnums, has_aux), has_aux)
+    tied = TieTest()
+
+    @wraps(fun, "Hessian")
+    @jc.api_boundary
+    def hessfun(*args, **kwargs):
+        _, result, aux = planned(args, kwargs, value=False)
+        known = not any(isinstance(x, jc.Tracer) for x in tree_leaves((args, kwargs))) and not jc.is_tracing()
+        on_a_kink = ties is None and known and tied(planned.request.call(args, kwargs))
+        result = special.settled(result, strong, argnums, args, kwargs)
+        result = special.settled(result, strong, argnums, args, kwargs, True) if on_a_kink else result
+        return (result, aux) if has_aux else result
+
+    return hessfun
+
+
+def gradient_of(fun: Callable, argnums, has_aux: bool, holomorphic: bool, ties: str) -> Callable:
+    """The gradient of a function, or the rows of its Jacobian if it is no scalar."""
 
     def gradient(*args, **kwargs):
         def value():
@@ -167,19 +226,15 @@ def hessian(
             shape = getattr(jax.eval_shape(value), "shape", None)
         except UNTRACEABLE:
             shape = getattr(value(), "shape", None)
-        scalar = shape == ()
-        return (grad if scalar else jacrev)(fun, argnums, has_aux, holomorphic)(*args, **kwargs)
+        transform = grad if shape == () else jacrev
+        return transform(fun, argnums, has_aux, holomorphic, ties=ties)(*args, **kwargs)
 
-    asked = request("hessian", gradient, argnums, has_aux, holomorphic, fun)
-    planned = Planned(asked, settings(format, objective, memory_limit, measure, chunk_size, mesh))
+    return gradient
 
-    @wraps(fun, "Hessian")
-    @jc.api_boundary
-    def hessfun(*args, **kwargs):
-        _, result, aux = planned(args, kwargs, value=False)
-        return (result, aux) if has_aux else result
 
-    return hessfun
+def without_aux(fun: Callable, has_aux: bool) -> Callable:
+    """The function without its auxiliary data."""
+    return (lambda *args, **kwargs: fun(*args, **kwargs)[0]) if has_aux else fun
 
 
 def settings(

@@ -56,7 +56,26 @@ def close_jaxpr(jaxpr) -> Any:
 
     One without constants comes as a copy: what is cached with the parameter may hold it without keeping itself alive.
     """
+    own = _OWN_DERIVATIVES.get(inner(jaxpr).debug_info.func_name)
+    if own is not None and not is_users(jaxpr):
+        return _with_own_derivative(jaxpr, own)
     return jaxpr if len(getattr(jaxpr, "consts", ())) or _is_wrapped(jaxpr) else _copied(jaxpr)
+
+
+_OWN_DERIVATIVES: dict[str, Callable] = {}  # of functions of JAX that are jitted, by name
+
+
+def own_derivative(name: str, rule: Callable) -> None:
+    """Give a jitted function of JAX's a derivative: ``rule(fun, primals, tangents)``, as of a custom_jvp function."""
+    _OWN_DERIVATIVES[name] = rule
+
+
+@weak_cache
+def _with_own_derivative(closed: ClosedJaxpr, rule: Callable) -> ClosedJaxpr:
+    evaluate = jaxpr_as_fun(closed.replace())
+    fun = jax.custom_jvp(lambda *args: tuple(evaluate(*args)))
+    fun.defjvp(lambda primals, tangents: rule(fun, primals, tangents))
+    return trace_flat(fun, closed.in_avals, "own_derivative")
 
 
 def _is_wrapped(jaxpr) -> bool:
