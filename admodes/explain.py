@@ -83,7 +83,9 @@ class Explanation:
     __repr__ = __str__
 
 
-def explain(fun: Callable, *args, mode: str = "reverse", tangents=None, cotangents=None) -> Explanation:
+def explain(
+    fun: Callable[..., Any], *args: Any, mode: str = "reverse", tangents: Any = None, cotangents: Any = None
+) -> Explanation:
     r"""The evaluation trace of ``fun`` at ``args``, with the adjoint or the tangent of every intermediate value.
 
     Args:

@@ -15,6 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = (
     ("errors", "text_tables"),
     ("program",),
+    ("compilers",),
     ("linear",),
     ("rules",),
     ("subprograms",),

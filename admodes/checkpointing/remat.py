@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from admodes.checkpointing.block_segments import has_loops, in_segments
 from admodes.checkpointing.policies import Checkpoints
-from admodes.checkpointing.recompute import after
+from admodes.compilers.recompute import after
 from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.derived import keep, merge, present, pushed
 from admodes.program.evaluate import bind, evaluate, run
 from admodes.program.ir import from_jaxpr
+from admodes.rules.references import check_references
 from admodes.rules.table import HigherOrderRule, higher_order
 from admodes.subprograms.control import CallRule, Compiled, keep_slots
 
@@ -21,7 +23,7 @@ from admodes.subprograms.control import CallRule, Compiled, keep_slots
 class Rematerialised(LinearMap):
     """The Jacobian of a checkpointed call: only its inputs (and what the policy saves) are residuals.
 
-    The tape is recorded again when it is needed, and not before (``recompute.py``).
+    The tape is recorded again when it is needed, and not before (``compilers/recompute.py``).
     """
 
     inputs: tuple
@@ -56,7 +58,13 @@ class Rematerialised(LinearMap):
 
 
 class RematRule(HigherOrderRule):
+    """A call that touches references from outside is one on their contents: what it writes, it writes once."""
+
     def push(self, interpreter, primitive, primals, tangents, params):
+        touched, written = jc.touched_references(params["jaxpr"])
+        if any(touched):
+            apply = partial(self.push, interpreter, primitive)
+            return _on_contents(apply, primitive, primals, tangents, params, touched, written)
         program, active = pushed(jc.close_jaxpr(params["jaxpr"]), interpreter, present(tangents))
         jaxpr, consts = jc.open_jaxpr(program)
         args = [*consts, *primals, *keep(present(tangents), tangents)]
@@ -68,6 +76,10 @@ class RematRule(HigherOrderRule):
         return flat[:n], merge(active, flat[n:])
 
     def record(self, interpreter, recorder, primitive, primals, slots, params):
+        touched, written = jc.touched_references(params["jaxpr"])
+        if any(touched):
+            apply = partial(self.record, interpreter, recorder, primitive)
+            return _on_contents(apply, primitive, primals, slots, params, touched, written)
         if isinstance(params["policy"], Checkpoints):
             return self._scheduled(interpreter, recorder, primitive, primals, slots, params)
         closed = jc.close_jaxpr(params["jaxpr"])
@@ -100,6 +112,20 @@ class RematRule(HigherOrderRule):
         return CallRule("jaxpr").record(scheduled, recorder, primitive, primals, slots, params)
 
 
+def _on_contents(apply, primitive, primals, derivatives, params, touched, written):
+    """(results, their tangents or slots) of a call that touches references, which get their new contents."""
+    kinds = tuple(getattr(jc.typeof(x), "kind", None) for x in primals)
+    jaxpr, _ = jc.open_jaxpr(jc.on_contents(jc.close_jaxpr(params["jaxpr"]), kinds, touched, written))
+    contents = [x[...] if on else x for x, on in zip(primals, touched, strict=True)]
+    outs, found = apply(contents, derivatives, dict(params, jaxpr=jaxpr))
+    n = len(outs) - sum(written)
+    for reference, content, derivative in zip(keep(written, primals), outs[n:], found[n:], strict=True):
+        if derivative is not None:
+            check_references(primitive, [reference])
+        reference[...] = content
+    return outs[:n], found[:n]
+
+
 @jc.weak_cache
 def _segmented(closed, policy):
     return jc.trace_flat(in_segments(closed, policy), closed.in_avals, "checkpoint")
@@ -107,7 +133,12 @@ def _segmented(closed, policy):
 
 @jc.weak_cache
 def _saving(closed, policy):
-    """The program that also returns what the policy saves, and the output slots of the equations that it saves."""
+    """The program that also returns what the policy saves, and the output slots of the equations that it saves.
+
+    Nothing is saved of a program that creates references: what it does depends on their state.
+    """
+    if jc.has_references(closed):
+        return closed.replace(), ()
     keys: list = []
 
     def saving(*args):

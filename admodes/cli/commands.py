@@ -249,3 +249,12 @@ def bench_checkpointing_suite(options: argparse.Namespace) -> None:
     with output(options) as write:
         result = bench_checkpointing(parts, rounds=options.repeat, progress=progress_line)
         write(result.to_dict(), *result.tables())
+
+
+def bench_workarounds_suite(options: argparse.Namespace) -> None:
+    from admodes.compare.bench.workarounds import EXAMPLES, bench_workarounds
+
+    names = chosen_names(options.workarounds, EXAMPLES, "workaround")
+    with output(options) as write:
+        result = bench_workarounds(names, rounds=options.repeat, progress=progress_line)
+        write(result.to_dict(), *result.tables())

@@ -133,8 +133,8 @@ def finite(data: Any) -> Any:
 
 
 def compare(
-    f: Callable,
-    *args,
+    f: Callable[..., Any],
+    *args: Any,
     argnums: int | Sequence[int] = 0,
     modes: Sequence[str | Strategy] | None = None,
     repeat: int = 10,

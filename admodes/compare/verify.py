@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -56,7 +57,11 @@ def _note(f: Finding) -> str:
 
 
 def verify(
-    fun: Callable, *args, argnums: int | Sequence[int] = 0, holomorphic: bool = False, rtol: float | None = None
+    fun: Callable[..., Any],
+    *args: Any,
+    argnums: int | Sequence[int] = 0,
+    holomorphic: bool = False,
+    rtol: float | None = None,
 ) -> Verification:
     r"""Check a function's Jacobian every way: modes, sparsity pattern, colorings and all candidates against JAX.
 

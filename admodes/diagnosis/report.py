@@ -7,6 +7,7 @@ import re
 import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -129,7 +130,7 @@ class Report:
         """True if the value and both derivatives are finite and the function does not jump."""
         return not (self.value or self.reverse or self.forward or self.jumps)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return {"healthy": self.healthy, **asdict(self)}
 

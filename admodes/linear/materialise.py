@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from admodes.linear.maps import LinearMap
 from admodes.program import jax_compat as jc
+
+if TYPE_CHECKING:
+    from admodes.linear.algebra import LinearMap
 
 
 def materialise(linear: LinearMap, by: str = "push") -> dict[tuple[int, int], jax.Array]:

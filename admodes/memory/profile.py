@@ -29,11 +29,11 @@ class Residual:
     source: str
 
     @property
-    def shape(self) -> tuple:
+    def shape(self) -> tuple[int, ...]:
         return self.aval.shape
 
     @property
-    def dtype(self):
+    def dtype(self) -> Any:
         return self.aval.dtype
 
 
@@ -42,8 +42,8 @@ class MemoryProfile:
     """The residuals of a tape in the order of evaluation, each value once; arguments are not among them."""
 
     residuals: tuple[Residual, ...]
-    fun: Callable
-    args: tuple
+    fun: Callable[..., Any]
+    args: tuple[Any, ...]
 
     @property
     def bytes(self) -> int:
@@ -66,7 +66,7 @@ class MemoryProfile:
         title = f"the tape keeps {count(self.bytes, 'B')} in {len(rows)} values beside the arguments"
         return plain(table(title, ["kept by", "at", "type", "size"], rows, left=3))
 
-    def plot(self, path) -> None:
+    def plot(self, path: Any) -> None:
         """Draw what is kept along the program, and the peak under each policy, into a file."""
         from itertools import accumulate
 
@@ -85,7 +85,7 @@ class MemoryProfile:
         figure.savefig(path)
 
 
-def memory_profile(fun: Callable, *args) -> MemoryProfile:
+def memory_profile(fun: Callable[..., Any], *args: Any) -> MemoryProfile:
     r"""What reverse mode keeps of ``fun`` at arguments of these types: each residual's type, bytes and source line.
 
     Args:

@@ -112,6 +112,11 @@ def _is_users(name: str, x) -> bool:
 def reverse_input(name: str, holomorphic: bool, allow_int: bool, x) -> None:
     """The inputs that reverse mode takes: floats, complex with ``holomorphic``, integers with ``allow_int``."""
     jc.check_arg(x)
+    if jc.is_reference(jc.typeof(x)):
+        raise TypeError(
+            f"{name} cannot differentiate with respect to a Ref-typed argument, a mutable reference, whose gradient is "
+            "added to another one: use admodes.vjp, and with_refs of its pullback; or pass what it holds"
+        )
     if _is_users(name, x):
         return
     dtype = jc.typeof(x).dtype

@@ -10,8 +10,10 @@ from typing import Any
 import jax
 from jax.tree_util import Partial, tree_flatten, tree_leaves, tree_unflatten
 
+from admodes.linear.algebra import LinearMap, structured
 from admodes.linear.logs import page
 from admodes.modes import checks
+from admodes.modes.flags import mirrored
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
 
@@ -24,32 +26,49 @@ class NotNeeded:
     """In the place of an argument that the pullback does not need."""
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NotSaveable:
+    """In the place of an argument that the pullback needs, but was told not to keep (``saveable_args``)."""
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["args_res", "opaque_residuals"],
-    meta_fields=["sources", "tape_tree", "in_tree", "out_tree", "out_avals", "name", "want_logs"],
+    meta_fields=["sources", "references", "tape_tree", "in_tree", "out_tree", "out_avals", "name", "want_logs"],
 )
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Pullback:
     """g ↦ gᵀ f'(x) at a fixed x, walking a tape backwards; a pytree, so that it can be returned from ``jit``.
 
     The tape keeps residuals: ``args_res``, those that are leaves of the arguments (with tuples in the
-    place of other containers, and :class:`NotNeeded` for the leaves that are not kept), and ``opaque_residuals``, the
-    others. Both lists may be written to: an argument that was not stored, say, may be put back before the call.
+    place of other containers, and :class:`NotNeeded` or :class:`NotSaveable` for the leaves that are not kept), and
+    ``opaque_residuals``, the others. Both lists may be written to: an argument that was not stored, say, may be put
+    back before the call. ``references`` are the places of leaves that are references: the tape is on what they hold.
     """
 
-    args_res: list
-    opaque_residuals: list
-    sources: tuple
+    args_res: list[Any]
+    opaque_residuals: list[Any]
+    sources: tuple[tuple[bool, int], ...]
+    references: tuple[int, ...]
     tape_tree: Any
     in_tree: Any
     out_tree: Any
-    out_avals: tuple
+    out_avals: tuple[Any, ...]
     name: str
     want_logs: bool = False
 
     @staticmethod
-    def of(tape: Tape, arguments: Sequence, in_tree, out_tree, out_avals: tuple, name: str) -> Pullback:
+    def of(
+        tape: Tape,
+        arguments: Sequence[Any],
+        saveable: Sequence[bool],
+        references: tuple[int, ...],
+        in_tree: Any,
+        out_tree: Any,
+        out_avals: tuple[Any, ...],
+        name: str,
+    ) -> Pullback:
         """The pullback along a tape; ``arguments`` are the leaves of the arguments."""
         residuals, tape_tree = tree_flatten(tape)
         places = {id(x): i for i, x in reversed(list(enumerate(arguments))) if not jc.is_number(x)}
@@ -61,20 +80,53 @@ class Pullback:
             if place is None:
                 opaque.append(x)
         needed = {i for is_argument, i in sources if is_argument}
-        kept = [x if i in needed else NotNeeded() for i, x in enumerate(arguments)]
+        kept = [
+            NotNeeded() if i not in needed else x if may else NotSaveable()
+            for i, (x, may) in enumerate(zip(arguments, saveable, strict=True))
+        ]
         args_res = list(in_tree.walk(lambda xs, _: tuple(xs), lambda x: x, kept))
-        return Pullback(args_res, opaque, tuple(sources), tape_tree, in_tree, out_tree, out_avals, name)
+        return Pullback(args_res, opaque, tuple(sources), references, tape_tree, in_tree, out_tree, out_avals, name)
 
     @property
     def tape(self) -> Tape:
         """The tape with its residuals."""
-        arguments = tree_leaves(self.args_res, is_leaf=lambda x: isinstance(x, NotNeeded))
+        arguments = tree_leaves(self.args_res, is_leaf=lambda x: isinstance(x, (NotNeeded, NotSaveable)))
+        missing = {i for own, i in self.sources if own and isinstance(arguments[i], NotSaveable)}
+        if missing:
+            raise ValueError(
+                f"the pullback of {self.name} was told not to keep arguments that it needs (saveable_args): put back, "
+                f"by writing to its args_res, the not-saveable {', '.join(map(self._place, sorted(missing)))}"
+            )
         return tree_unflatten(
             self.tape_tree, [(arguments if own else self.opaque_residuals)[i] for own, i in self.sources]
         )
 
+    def _place(self, i: int) -> str:
+        """The argument that leaf ``i`` is."""
+        paths = jax.tree_util.tree_flatten_with_path(tree_unflatten(self.in_tree, range(self.in_tree.num_leaves)))[0]
+        return f"args{jax.tree_util.keystr(paths[i][0])}"
+
     @property
-    def jaxpr(self):
+    def out_nzs(self):
+        """Where the output depends on what is differentiated: bools in the place of its leaves."""
+        slots = self._structure.outputs[: self.out_tree.num_leaves]
+        return mirrored([s is not None for s in slots], self.out_tree)
+
+    @property
+    def _structure(self) -> Tape:
+        """The tape, with numbers in the place of its residuals."""
+        return tree_unflatten(self.tape_tree, range(self.tape_tree.num_leaves))
+
+    @property
+    def map(self) -> LinearMap:
+        """f'(x) as a linear map, of which this is the transpose; of several arguments it takes a tuple."""
+        return structured(self.tape, self.in_tree, self.out_tree)
+
+    def __repr__(self) -> str:
+        return f"Pullback({self.name}, {self.map.T.types})"
+
+    @property
+    def jaxpr(self) -> Any:
         """The linearised program ẋ ↦ f'(x) ẋ (of the leaves, where these carry derivatives) as a jaxpr.
 
         Its constants are the residuals.
@@ -90,12 +142,18 @@ class Pullback:
         avals = [jc.tangent_aval(a) for a, active in zip(tape.domain, on, strict=True) if active]
         return jc.trace_flat(push, avals, self.name).jaxpr
 
-    def __call__(self, *cotangents):
+    def __call__(self, *cotangents: Any) -> Any:
         if len(cotangents) != 1:
             raise TypeError(
                 f"the function returned by admodes.vjp applied to {self.name} takes one argument, a cotangent with the "
                 f"structure of the output (even if that is a tuple), but got {len(cotangents)} arguments. Pass them as "
                 "one tuple."
+            )
+        if self.references:
+            raise ValueError(
+                f"{self._place(self.references[0])} of {self.name} is a mutable reference, which has no cotangent as a "
+                "value: give a reference to which its gradient is added, pullback.with_refs(ref)(cotangent), or "
+                "jax.ad.DontWant()"
             )
         return self._result(*self._pull(cotangents[0]))
 
@@ -113,7 +171,7 @@ class Pullback:
         found = tree_unflatten(self.in_tree, cts)
         return (found, logs) if self.want_logs else found
 
-    def with_refs(self, *refs):
+    def with_refs(self, *refs: Any) -> Partial:
         """The pullback that adds gradients to mutable references.
 
         Args:
@@ -133,14 +191,44 @@ class Pullback:
         """
         flat, tree = tree_flatten(refs)
         if tree != self.in_tree:
-            raise ValueError(
-                f"with_refs takes references in the structure of the arguments of {self.name}, {self.in_tree}, with "
-                f"jax.ad.GradValue() or jax.ad.DontWant() where there is none, but got {tree}"
+            differences = "\n".join(
+                f"  * args{jax.tree_util.keystr(path)} was a {was} in the arguments, but a {now} here, so {why}."
+                for path, was, now, why in jc.equality_errors_pytreedef(self.in_tree, tree)
             )
+            raise ValueError(
+                f"with_refs takes references in the structure of the arguments of {self.name}, with "
+                "jax.ad.GradValue() or jax.ad.DontWant() where there is none.\n\nBut the tree structures differ:\n"
+                f"{differences}"
+            )
+        for i, (ref, aval) in enumerate(zip(flat, self._structure.domain, strict=True)):
+            self._check_ref(i, ref, jc.tangent_aval(aval))
         return Partial(_accumulate, self, flat)
 
-    def _pull(self, cotangent) -> tuple[list, dict]:
-        """The cotangents of the leaves of the arguments, and the logs if they are wanted."""
+    def _check_ref(self, i: int, ref, expected) -> None:
+        """Raise an error if ``ref`` cannot take up the cotangent of leaf ``i``."""
+        if isinstance(ref, WANTED.DontWant):
+            return
+        if isinstance(ref, WANTED.GradValue):
+            if i in self.references:
+                raise ValueError(
+                    f"{self._place(i)} of {self.name} is a mutable reference, whose gradient can't be returned as a "
+                    "value: give a reference to which it is added, or jax.ad.DontWant()"
+                )
+            return
+        if not jc.is_value(ref) or not jc.is_reference(jc.typeof(ref)):
+            raise TypeError(f"with_refs takes references, jax.ad.GradValue() and jax.ad.DontWant(), not {ref!r}")
+        content = jc.typeof(ref).inner_aval
+        if getattr(expected, "dtype", None) != jc.float0 and not jc.same_type(content, expected):
+            raise ValueError(
+                f"a reference to {content} cannot take up a cotangent of type {expected}, that of {self._place(i)} of "
+                f"{self.name}"
+            )
+
+    def _pull(self, cotangent, contents: Sequence = ()) -> tuple[list, dict]:
+        """The cotangents of the leaves of the arguments, and the logs if they are wanted.
+
+        ``contents`` are the cotangents of what the references among the arguments hold in the end (None if zero).
+        """
         flat, tree = tree_flatten(cotangent)
         if tree != self.out_tree:
             differences = "\n".join(
@@ -157,26 +245,24 @@ class Pullback:
         gs = tuple(g if jc.is_differentiable(a) else None for a, g in zip(self.out_avals, flat, strict=True))
         tape = self.tape
         with page({} if self.want_logs else None) as logs:
-            cts = tape.pull(gs)
+            cts = tape.pull((*gs, *contents))
         return [jc.zeros(a) if ct is None else ct for a, ct in zip(tape.domain, cts, strict=True)], logs or {}
 
 
 def _accumulate(pullback: Pullback, refs: Sequence, cotangent):
-    cts, logs = pullback._pull(cotangent)
-    return pullback._result([_delivered(ref, ct) for ref, ct in zip(refs, cts, strict=True)], logs)
+    places = pullback.references
+    contents = [None if isinstance(refs[i], WANTED.DontWant) else refs[i][...] for i in places]
+    cts, logs = pullback._pull(cotangent, contents)
+    results = [_delivered(ref, ct, i in places) for i, (ref, ct) in enumerate(zip(refs, cts, strict=True))]
+    return pullback._result(results, logs)
 
 
-def _delivered(ref, ct):
-    """The cotangent where it was asked for: returned, added to a reference, or nowhere."""
+def _delivered(ref, ct, replaced: bool):
+    """The cotangent where it was asked for: returned, added to a reference (or in its content's place), or nowhere."""
     if isinstance(ref, WANTED.GradValue):
         return ct
     if isinstance(ref, WANTED.DontWant):
         return WANTED.DidntWant()
-    if not jc.is_value(ref) or not jc.is_reference(jc.typeof(ref)):
-        raise TypeError(f"with_refs takes mutable references, jax.ad.GradValue() and jax.ad.DontWant(), not {ref!r}")
     if jc.dtype_of(ct) != jc.float0:
-        content = jc.typeof(ref).inner_aval
-        if not jc.same_type(content, jc.typeof(ct)):
-            raise ValueError(f"a reference to {content} cannot take up a cotangent of type {jc.typeof(ct)}")
-        jax.ref.addupdate(ref, ..., ct)
+        (jax.ref.set if replaced else jax.ref.addupdate)(ref, ..., ct)
     return WANTED.GradRef()

@@ -104,12 +104,15 @@ def recorded(closed, interpreter, active: tuple, linear: bool = False) -> Record
     def sweep(*args):
         outs, tape = interpreter.record_program(closed, args, active, linear=linear)
         residuals, tree = jax.tree_util.tree_flatten(tape)
-        found[:] = [len(outs), present(tape.outputs), tree]
-        return [*outs, *residuals]
+        references = [jc.origin_of_reference(x, args) for x in residuals]
+        found[:] = [len(outs), present(tape.outputs), tree, references]
+        # a program cannot return references (those are found elsewhere): zeros are in their places
+        return [*outs, *(x if known is None else 0 for x, known in zip(residuals, references, strict=True))]
 
     full = jc.trace_flat(sweep, closed.in_avals, "record")
-    n, out_active, tree = found
-    origins = jc.output_sources(full)
+    n, out_active, tree, references = found
+    returned = jc.output_sources(full)
+    origins = [*returned[:n], *(known or origin for known, origin in zip(references, returned[n:], strict=True))]
     kept, sources = list(range(n)), []
     literals: list = []
     place: dict = {j: ("output", j) for j in range(n)}

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from jax import lax
 
+from admodes.linear.maps import Elementwise
 from admodes.program import jax_compat as jc
 from admodes.rules import host
 from admodes.rules.index_patterns import (
@@ -19,6 +21,8 @@ from admodes.rules.index_patterns import (
     pattern_of_scatter,
     pattern_of_scatter_add,
 )
+from admodes.rules.reductions import batched
+from admodes.rules.repeated import apply_times, products_of_others
 from admodes.rules.structural import zeros_like
 from admodes.rules.table import FunctionRule, LinearRule, LocalRule, function, linear, register, structural
 
@@ -171,9 +175,31 @@ class ScatterRule(LocalRule):
 
     def jacobian(self, interpreter, primitive, outs, primals, active, params):
         if params["update_jaxpr"] is not None:
-            raise NotImplementedError("the derivative of lax.scatter_apply is not implemented")
+            return self._applied(interpreter, outs, primals, active, params)
         rule = self.apart if params["unique_indices"] else self.meeting
         return rule.jacobian(interpreter, primitive, outs, primals, active, params)
+
+    def _applied(self, interpreter, outs, primals, active, params):
+        """``x.at[i].apply(f)``: a diagonal, f' at the places that are met (once or several times) and 1 elsewhere."""
+        if not active[0]:
+            return None
+        x, indices, like = primals
+        numbers, mode = params["dimension_numbers"], params["mode"]
+        scalar = batched(jc.close(params["update_jaxpr"], params["update_consts"]), like.ndim)
+
+        def fun(y):
+            return [scalar(y, y)[0]] if params["unique_indices"] else [apply_times(lambda z: scalar(z, z)[0], times, y)]
+
+        if not params["unique_indices"]:
+            ones = lax.full(like.shape, 1, np.int32)
+            counts = lax.scatter_add(lax.full(x.shape, 0, np.int32), indices, ones, numbers, mode=mode)
+            times = gather_back(counts, indices, like, numbers, mode)
+        met = gather_back(x, indices, like, numbers, mode)
+        _, (slopes,) = interpreter.push_function(fun, [met], [lax.full_like(met, 1)])
+        if slopes is None:
+            slopes = zeros_like(met)
+        diagonal = lax.scatter(lax.full_like(x, 1), indices, slopes, numbers, mode=mode)
+        return Elementwise.build((diagonal, None, None), tuple(map(jc.typeof, primals)), tuple(map(jc.typeof, outs)))
 
 
 register(lax.scatter_p, ScatterRule(), cost="scattering", moves=True, reach=pattern_of_scatter)
@@ -189,10 +215,14 @@ def _push_scatter_mul(outs, primals, tangents, **params):
         factors = lax.scatter_mul_p.bind(lax.full_like(x, 1), indices, updates, **params)
         total = lax.mul(t, factors)
     if u is not None:
-        if not params["unique_indices"]:
-            raise NotImplementedError("scatter_mul gradients are only implemented if `unique_indices=True`")
         how = {k: params[k] for k in ("indices_are_sorted", "unique_indices", "mode")}
-        placed = lax.mul(x, lax.scatter_add(zeros_like(x), indices, u, params["dimension_numbers"], **how))
+        numbers = params["dimension_numbers"]
+        if not params["unique_indices"] and updates.size:
+            dtype = jc.counter_dtype(x.size + 1)
+            places = lax.reshape(lax.add(lax.iota(dtype, x.size), dtype.type(1)), x.shape)  # 0 is out of bounds
+            places = gather_back(places, indices, updates, numbers, params["mode"])
+            u = lax.mul(u, products_of_others(places, updates))
+        placed = lax.mul(x, lax.scatter_add(zeros_like(x), indices, u, numbers, **how))
         total = placed if total is None else lax.add(total, placed)
     return (total,)
 

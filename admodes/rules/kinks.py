@@ -78,13 +78,15 @@ def _clamp_slopes(ties, out, low, x, high) -> tuple:
     )
 
 
-def _abs_slopes(ties, out, x) -> tuple:
-    def slope():
-        zero, one = lax.full_like(x, 0), lax.full_like(x, 1)
-        right = lax.select(lax.ge(x, zero), one, lax.full_like(x, -1))
-        return lax.select(lax.eq(x, zero), zero, right) if ties == "average" else right
+def slope_of_abs(ties, x):
+    """The derivative of the absolute value of a real x."""
+    zero, one = lax.full_like(x, 0), lax.full_like(x, 1)
+    right = lax.select(lax.ge(x, zero), one, lax.full_like(x, -1))
+    return lax.select(lax.eq(x, zero), zero, right) if ties == "average" else right
 
-    return (slope,)
+
+def _abs_slopes(ties, out, x) -> tuple:
+    return (lambda: slope_of_abs(ties, x),)
 
 
 @dataclass(frozen=True)

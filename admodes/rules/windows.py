@@ -65,9 +65,8 @@ def _pull_select_and_gather_add(
     g, t, x, *, select_prim, window_dimensions, window_strides, padding, base_dilation, window_dilation
 ):
     if any(d != 1 for d in window_dilation):
-        raise NotImplementedError(
-            "the reverse mode of max and min over windows is not implemented for dilated windows, "
-            f"got window_dilation={window_dilation}; forward mode is."
+        return _pull_by_offsets(
+            g, x, select_prim, window_dimensions, window_strides, padding, base_dilation, window_dilation
         )
     dilated = any(d != 1 for d in base_dilation)
     if dilated:
@@ -82,6 +81,31 @@ def _pull_select_and_gather_add(
         padding=padding,
     )
     return lax.slice(ct, (0,) * ct.ndim, ct.shape, base_dilation) if dilated else ct
+
+
+def _pull_by_offsets(g, x, select_prim, dimensions, strides, padding, base_dilation, window_dilation):
+    """The same for windows with gaps, offset by offset: where an entry is the chosen one, it gets the cotangent."""
+    never = x.dtype.type(-np.inf if select_prim is lax.ge_p else np.inf)
+    margins = [(low, high, d - 1) for (low, high), d in zip(padding, base_dilation, strict=True)]
+    spread = lax.pad(x, never, margins)
+    places = []
+    for offset in np.ndindex(*dimensions):
+        starts = [k * d for k, d in zip(offset, window_dilation, strict=True)]
+        ends = [a + (m - 1) * s + 1 if m else a for a, m, s in zip(starts, g.shape, strides, strict=True)]
+        places.append((starts, ends))
+    best, chosen = lax.full_like(g, never, x.dtype), lax.full_like(g, -1, np.int32)
+    for k, (starts, ends) in enumerate(places):
+        entry = lax.slice(spread, starts, ends, strides)
+        stays = select_prim.bind(best, entry)
+        best, chosen = lax.select(stays, best, entry), lax.select(stays, chosen, lax.full_like(chosen, k))
+    total = lax.full(spread.shape, 0, g.dtype)
+    for k, (starts, ends) in enumerate(places):
+        part = lax.select(lax.eq(chosen, lax.full_like(chosen, k)), g, lax.full_like(g, 0))
+        around = [(a, n - b, s - 1) for a, b, n, s in zip(starts, ends, spread.shape, strides, strict=True)]
+        total = lax.add(total, lax.pad(part, g.dtype.type(0), around))
+    # back from the spread entries: negative margins cut, and each base_dilation-th entry is one of the operand
+    cut = lax.pad(total, g.dtype.type(0), [(-low, -high, 0) for low, high in padding])
+    return lax.slice(cut, (0,) * cut.ndim, cut.shape, base_dilation)
 
 
 def _pull_select_and_scatter_add(g, source, x, **params):

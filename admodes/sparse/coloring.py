@@ -50,6 +50,11 @@ class Coloring:
     lower_bound: int
     substitution: bool = False
 
+    def __post_init__(self):
+        for colors in (self.columns, self.rows):
+            if colors is not None:
+                colors.setflags(write=False)  # a plan keeps them, and its results show them
+
     @property
     def column_number(self) -> int:
         """How many products J s."""
@@ -79,7 +84,7 @@ def coloring(
     *,
     order: str | Sequence[str] | None = None,
     budget: float = 0.5,
-    shapes: Sequence[tuple] = (),
+    shapes: Sequence[tuple[int, ...]] = (),
     structure: str = "star",
 ) -> Coloring:
     r"""Color a sparsity pattern, so that few products determine all nonzeros of a matrix with that pattern.

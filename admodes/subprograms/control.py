@@ -48,7 +48,8 @@ class Compiled(LinearMap):
 
     def _walk(self, direction, seeds):
         leaves, tree = jax.tree_util.tree_flatten(self.linear)
-        results, entries = _compiled_walk(self.owner, direction, tree, logs.wanted())(leaves, seeds)
+        distinct, places = _each_reference_once(leaves)
+        results, entries = _compiled_walk(self.owner, direction, tree, places, logs.wanted())(distinct, seeds)
         logs.write(entries)
         return results
 
@@ -56,10 +57,19 @@ class Compiled(LinearMap):
         return self.linear.pattern()
 
 
+def _each_reference_once(leaves) -> tuple[list, tuple]:
+    """The leaves as arguments of a jitted function, which takes no reference twice, and where each is among them."""
+    places = {id(x): i for i, x in reversed(list(enumerate(leaves))) if jc.is_reference(jc.typeof(x))}
+    distinct = [i for i, x in enumerate(leaves) if places.get(id(x), i) == i]
+    at = {i: k for k, i in enumerate(distinct)}
+    return [leaves[i] for i in distinct], tuple(at[places.get(id(x), i)] for i, x in enumerate(leaves))
+
+
 @jc.weak_cache
-def _compiled_walk(owner, direction: str, tree, with_logs: bool):
+def _compiled_walk(owner, direction: str, tree, places: tuple, with_logs: bool):
     # the map comes as its leaves: jit's own caches would keep the static part of a map for good
-    def walk(leaves, seeds):
+    def walk(distinct, seeds):
+        leaves = [distinct[i] for i in places]
         return getattr(jax.tree_util.tree_unflatten(tree, leaves), direction)(seeds)
 
     return jax.jit(logs.logged(walk, with_logs))
@@ -72,7 +82,7 @@ class CallRule(HigherOrderRule):
         self.body = body
 
     def _callee(self, params):
-        return jc.constrained(jc.close_jaxpr(params[self.body]), jc.shardings_of(params))
+        return jc.constrained(jc.substituted(jc.close_jaxpr(params[self.body])), jc.shardings_of(params))
 
     def push(self, interpreter, primitive, primals, tangents, params):
         closed = self._callee(params)

@@ -37,14 +37,15 @@ class _Pullback:
     """An object's backward pass as a function (residuals, cotangents) -> cotangents."""
 
     prim: Any
-    reached: tuple  # which results have a derivative
+    active: tuple  # which operands have a derivative
+    reached: tuple  # which results have one
 
     def __call__(self, residuals, cotangents):
         cts = [
             jc.zero_cotangent(a) if g is None or not on else g
             for g, a, on in zip(cotangents, self.prim.out_avals_flat, self.reached, strict=True)
         ]
-        found, entries = jc.pulled_by(self.prim, residuals, cts)
+        found, entries = jc.pulled_by(self.prim, self.active, residuals, cts)
         logs.write(entries)
         return [known_tangent(ct) for ct in found]
 
@@ -137,7 +138,7 @@ class ObjectRule(HigherOrderRule):
         if not _has_vjp(prim):
             raise UnsupportedPrimitiveError(type(prim).__name__, jc.current_place(), METHODS)
         outs, residuals, reached = jc.vjp_of(prim, active, primals)
-        pullback = _Pullback(prim, tuple(reached))
+        pullback = _Pullback(prim, tuple(active), tuple(reached))
         return outs, _function(interpreter, primals, outs, active, residuals, pullback), reached
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, Literal, overload
 
 import jax
 import numpy as np
@@ -11,6 +12,8 @@ from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, t
 
 from admodes.memory.limit import limited
 from admodes.modes import checks
+from admodes.modes.contents import on_contents, references_in
+from admodes.modes.flags import flags_of_leaves
 from admodes.modes.flat import select_arguments, std_basis, wraps
 from admodes.modes.interpreter import interpreter_for
 from admodes.modes.pullback import Pullback
@@ -21,20 +24,70 @@ from admodes.text_tables import memory_bytes
 from admodes.transforms.forward import record
 
 
+@overload
+def vjp(
+    fun: Callable[..., Any],
+    *primals: Any,
+    has_aux: Literal[False] = False,
+    saveable_args: Any = True,
+    in_nzs: Any = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
+) -> tuple[Any, Pullback]: ...
+
+
+@overload
+def vjp(
+    fun: Callable[..., Any],
+    *primals: Any,
+    has_aux: Literal[True],
+    saveable_args: Any = True,
+    in_nzs: Any = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
+) -> tuple[Any, Pullback, Any]: ...
+
+
+@overload
+def vjp(
+    fun: Callable[..., Any],
+    *primals: Any,
+    has_aux: bool,
+    saveable_args: Any = True,
+    in_nzs: Any = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
+) -> tuple[Any, ...]: ...
+
+
 @jc.api_boundary
-def vjp(fun: Callable, *primals, has_aux: bool = False, nan_safe: bool = False, ties: str = "jax"):
+def vjp(
+    fun: Callable[..., Any],
+    *primals: Any,
+    has_aux: bool = False,
+    saveable_args: Any = True,
+    in_nzs: Any = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
+) -> tuple[Any, ...]:
     r"""Value at x and the pullback g ↦ gᵀ f'(x), by a tape.
 
     Args:
       fun: a function of pytrees of arrays that returns a pytree of arrays.
-      primals: the arguments x.
+      primals: the arguments x. One may be a mutable reference: what is differentiated is what it holds, and the
+        gradient is added to a reference (``pullback.with_refs``).
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+      saveable_args: a bool for each argument (or a tree of them for its parts): False says that the pullback must not
+        keep it, and that you put it back into ``pullback.args_res`` before the call.
+      in_nzs: the same for whether its cotangent is wanted: False makes it a constant, with cotangent zero.
+        ``pullback.out_nzs`` tell, in the structure of y, where y depends on the others.
       nan_safe, ties: what happens at infinite slopes and at kinks (see :func:`grad`).
 
     Returns:
       ``(y, pullback)`` or ``(y, pullback, aux)``. ``pullback(g)``, with g of the structure, shapes and dtypes of y,
       returns a tuple with a cotangent for each argument (dtype ``float0`` for integer arguments). For complex
-      values it is the transpose, not the conjugate transpose, as in JAX.
+      values it is the transpose, not the conjugate transpose, as in JAX. ``pullback.map`` is f'(x) as an
+      :class:`admodes.LinearMap`, of which the pullback is the transpose.
 
     >>> import admodes, jax.numpy as jnp
     >>> y, pullback = admodes.vjp(lambda a, b: a * b, 2.0, 3.0)
@@ -44,20 +97,29 @@ def vjp(fun: Callable, *primals, has_aux: bool = False, nan_safe: bool = False, 
     Reference: Griewank and Walther, *Evaluating Derivatives*, section 3.2.
     """
     jc.check_callable(fun)
+    name = getattr(fun, "__name__", type(fun).__name__)
+    references = references_in(primals, name)
+    if references:
+        fun, primals = on_contents(fun, primals, references, has_aux)
     if ties == "lexicographic":
         fun, nan_safe, ties = beside(fun, directions_for(primals), Lexicographic()), True, "jax"
-    outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties))
-    n = result.tree.num_leaves
-    name = getattr(fun, "__name__", type(fun).__name__)
-    arguments = tree_leaves(primals)
-    pullback = Pullback.of(tape, arguments, in_tree, result.tree, tuple(map(jc.typeof, outs[:n])), name)
-    values = result.tree.unflatten(outs[:n]), pullback
+    outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties), in_nzs)
+    arguments, saveable = tree_leaves(primals), flags_of_leaves(saveable_args, in_tree, "saveable_args")
+    out_tree, n = result.tree, result.tree.num_leaves
+    if references:
+        out_tree = out_tree.children()[0]
+        for (i, reference), content in zip(references.items(), outs[out_tree.num_leaves : n], strict=True):
+            if content is not arguments[i]:
+                reference[...] = content
+    out_avals = tuple(map(jc.typeof, outs[: out_tree.num_leaves]))
+    pullback = Pullback.of(tape, arguments, saveable, tuple(references), in_tree, out_tree, out_avals, name)
+    values = out_tree.unflatten(outs[: out_tree.num_leaves]), pullback
     return (*values, result.aux(outs[n:])) if has_aux else values
 
 
 def value_and_grad(
-    fun: Callable,
-    argnums=0,
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
@@ -65,7 +127,7 @@ def value_and_grad(
     nan_safe: bool = False,
     ties: str = "jax",
     memory_limit: int | float | str | None = None,
-) -> Callable:
+) -> Callable[..., tuple[Any, Any]]:
     r"""A function that returns (f(x), ∇f(x)) for a scalar f; the arguments are those of :func:`grad`.
 
     >>> import admodes
@@ -111,8 +173,8 @@ def differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approac
 
 
 def grad(
-    fun: Callable,
-    argnums=0,
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
@@ -120,7 +182,7 @@ def grad(
     nan_safe: bool = False,
     ties: str = "jax",
     memory_limit: int | float | str | None = None,
-) -> Callable:
+) -> Callable[..., Any]:
     r"""The gradient ∇f of a scalar function, in one sweep back along the tape whatever the number of inputs.
 
     Args:
@@ -164,14 +226,14 @@ def grad(
 
 
 def jacrev(
-    fun: Callable,
-    argnums=0,
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
     *,
     nan_safe: bool = False,
-) -> Callable:
+) -> Callable[..., Any]:
     r"""Jacobian by reverse mode: one sweep back per output, all in one batch.
 
     Shapes and arguments are those of :func:`admodes.jacfwd`; the cost is about m evaluations of f for m outputs.

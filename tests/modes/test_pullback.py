@@ -1,5 +1,7 @@
 """What vjp returns, against what JAX's does: references that take up gradients, and its residuals."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from jax import lax
 
 import admodes
-from admodes.modes.pullback import NotNeeded
+from admodes.modes.pullback import NotNeeded, NotSaveable
 
 LIBRARIES = (admodes, jax)
 W = np.arange(6.0).reshape(2, 3) / 10
@@ -123,3 +125,56 @@ def test_nested_and_batched():
     batch = jnp.stack([X, 2 * X])
     np.testing.assert_allclose(jax.vmap(by_refs)(batch), jax.vmap(jax.grad(g))(batch), rtol=1e-12)
     np.testing.assert_allclose(admodes.jacfwd(by_refs)(X), jax.hessian(g)(X), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_arguments_that_must_not_be_kept(transform):
+    w, x = jnp.asarray(W), jnp.asarray(X)
+    _, pullback = transform(lambda w, x: admodes.vjp(jnp.dot, w, x, saveable_args=(False, True)))(w, x)
+    assert isinstance(pullback.args_res[0], NotSaveable)
+    for call in (pullback, lambda g: jax.jit(lambda pullback, g: pullback(g))(pullback, g)):
+        with pytest.raises(ValueError, match=r"not-saveable args\[0\]"):
+            call(G)
+    pullback.args_res[0] = w
+    found = transform(lambda pullback, g: pullback(g))(pullback, G)
+    jax.tree.map(np.testing.assert_allclose, found, (np.outer(G, X), W.T @ G))
+
+
+def test_arguments_that_are_not_needed_are_not_asked_for():
+    _, pullback = admodes.vjp(lambda x: jnp.sin(x * x), jnp.asarray(X), saveable_args=False)
+    with pytest.raises(ValueError, match="not-saveable"):
+        pullback(X)
+    _, pullback = admodes.vjp(jnp.sin, jnp.asarray(X), saveable_args=False)
+    assert isinstance(pullback.args_res[0], NotNeeded)
+    np.testing.assert_allclose(pullback(X)[0], np.cos(X) * X)
+
+
+def test_flags_by_parts_of_arguments():
+    ours = admodes.vjp(f, *ARGS, saveable_args=({"w": False, "b": True}, True))[1]
+    for flags in (((True, False), True), [[True, False], True]):  # containers only have as many children
+        assert jax.tree.structure(admodes.vjp(f, *ARGS, saveable_args=flags)[1]) == jax.tree.structure(ours)
+    for flags, words in (
+        ((True,), "number of children"),
+        ((True, (True, True)), "leaf"),
+        ((1, True), "tuple-tree of bools"),
+        (({"w": True, "c": True}, True), "keys"),
+    ):
+        with pytest.raises(ValueError, match=f"saveable_args .*{words}"):
+            admodes.vjp(f, *ARGS, saveable_args=flags)
+
+
+def test_arguments_declared_constant():
+    def g(w, x):
+        return {"both": w * x, "x": [jnp.sin(x)], "none": 1.0}
+
+    y, pullback = admodes.vjp(g, 2.0, 3.0, in_nzs=(True, False))
+    assert y["both"] == 6
+    assert pullback.out_nzs == {"both": True, "x": [False], "none": False}
+    assert pullback({"both": 1.0, "x": [1.0], "none": 1.0}) == (3, 0)
+    y, push = admodes.linearize(g, 2.0, 3.0, in_nzs=(False, True))
+    assert push.out_nzs == {"both": True, "x": [True], "none": False}
+    found = push(7.0, 1.0)  # the tangent of what is constant has no effect
+    jax.tree.map(np.testing.assert_allclose, found, {"both": 2.0, "x": [np.cos(3.0)], "none": 0.0})
+    if "in_nzs" in inspect.signature(jax.vjp).parameters:
+        assert jax.vjp(g, 2.0, 3.0, in_nzs=(True, False))[1].out_nzs == pullback.out_nzs
+        assert jax.linearize(g, 2.0, 3.0, in_nzs=(False, True))[1].out_nzs == push.out_nzs

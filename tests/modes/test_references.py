@@ -210,8 +210,11 @@ def test_a_reference_is_neither_result_nor_argument():
     with pytest.raises(UnsupportedPrimitiveError, match="returned"):
         admodes.jvp(jax.new_ref, (2.0,), (1.0,))
     ref = jax.new_ref(jnp.ones(()))
+    for derive in (admodes.grad, admodes.jacrev):
+        with pytest.raises(TypeError, match=r"cannot differentiate with respect to a Ref.* with_refs"):
+            derive(lambda ref: ref[...] ** 2)(ref)
     with pytest.raises(ValueError, match="reference"):
-        admodes.grad(lambda ref: ref[...] ** 2)(ref)
+        admodes.linearize(lambda ref: ref[...] ** 2, ref)
     assert admodes.grad(lambda x, ref: ref[...] * x)(2.0, ref) == 1
 
 
@@ -234,3 +237,217 @@ def test_run_state():
         b[0] = a[1]
 
     check(lambda x: pallas.run_state(body)((x, jnp.sin(x))), (x,), modes=("jvp",), adjoint=True, transforms=False)
+
+
+@jax.custom_vjp
+def stash(ref, x):
+    """x, whose cotangent is written to ``ref`` on the way back."""
+    return x
+
+
+def _stash_bwd(ref, g):
+    ref[...] = g
+    return None, g
+
+
+stash.defvjp(lambda ref, x: (x, ref), _stash_bwd)
+
+
+def stashed(ref, x):
+    return jnp.cos(stash(ref, jnp.sin(x)))
+
+
+def stashed_twice(ref, x):
+    return stashed(ref, stashed(ref, x))
+
+
+def stashed_in_scan(ref, x):
+    return lax.scan(lambda x, _: (stashed(ref, x), None), x, None, length=3)[0]
+
+
+def stashed_in_checkpointed_scan(ref, x):
+    return lax.scan(jax.checkpoint(lambda x, _: (stashed(ref, x), None)), x, None, length=3)[0]
+
+
+def stashed_in_cond(ref, x):
+    return lax.cond(x > 0, lambda x: stashed(ref, x), jnp.exp, x)
+
+
+def stashed_in_checkpoint(ref, x):
+    return jax.checkpoint(stashed)(ref, x)
+
+
+def closed_over(derive, fun, ref):
+    return derive(jax.jit(lambda x: fun(ref, x)))(1.1)
+
+
+CALLS = {
+    "eager": lambda derive, fun, ref: derive(fun, 1)(ref, 1.1),
+    "jit": lambda derive, fun, ref: derive(jax.jit(fun), 1)(ref, 1.1),
+    "jit_around": lambda derive, fun, ref: jax.jit(derive(fun, 1))(ref, 1.1),
+    "closed_over": closed_over,
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize(
+    ("function", "depth"),
+    [
+        (stashed, 1),
+        (stashed_twice, 2),
+        (stashed_in_scan, 3),
+        (stashed_in_checkpointed_scan, 3),
+        (stashed_in_cond, 1),
+        (stashed_in_checkpoint, 1),
+    ],
+)
+def test_backward_rules_that_write_to_references(function, depth, call):
+    """What is there in the end is the cotangent of the innermost step, the last on the way back."""
+    if call is closed_over and "checkpoint" in function.__name__:
+        pytest.skip("JAX does not lower a custom_vjp call on a reference that a jitted function closes over")
+    ref = jax.new_ref(jnp.zeros(()))
+
+    def chain(x):
+        for _ in range(depth):
+            x = jnp.cos(jnp.sin(x))
+        return x
+
+    def after_first_sine(s):
+        x = jnp.cos(s)
+        for _ in range(depth - 1):
+            x = jnp.cos(jnp.sin(x))
+        return x
+
+    np.testing.assert_allclose(call(admodes.grad, function, ref), jax.grad(chain)(1.1))
+    np.testing.assert_allclose(ref[...], jax.grad(after_first_sine)(jnp.sin(1.1)))
+
+
+def count(ref, y):
+    ref[...] += 1.0
+    return jnp.sin(y * y)
+
+
+def read_then_count(ref, y):
+    out = y * ref[...]
+    ref[...] += 1.0
+    return jnp.sin(out)
+
+
+def read_then_count_in_jit(ref, y):
+    return jax.jit(read_then_count)(ref, y)
+
+
+def read_then_count_nested(ref, y):
+    return 2 * jax.checkpoint(jax.checkpoint(lambda ref, y: read_then_count(ref, y)))(ref, y)
+
+
+POLICIES = [None, jax.checkpoint_policies.everything_saveable]
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("policy", POLICIES, ids=["nothing", "everything"])
+@pytest.mark.parametrize("kind", [None, "no_grad_no_remat"])
+@pytest.mark.parametrize(
+    ("function", "value"),
+    [
+        (count, lambda y: jnp.sin(y * y)),
+        (read_then_count, lambda y: jnp.sin(1.5 * y)),
+        (read_then_count_in_jit, lambda y: jnp.sin(1.5 * y)),
+        (read_then_count_nested, lambda y: 2 * jnp.sin(1.5 * y)),
+    ],
+)
+def test_what_a_checkpointed_call_does_to_references_it_does_once(function, value, kind, policy, transform):
+    """The call that is computed a second time for its derivative sees what the first one saw."""
+    fun = transform(jax.checkpoint(lambda ref, y: function(ref, y), policy=policy))
+    for derive in (
+        lambda ref: admodes.grad(fun, 1)(ref, 0.7),
+        lambda ref: admodes.jvp(lambda y: fun(ref, y), (0.7,), (1.0,))[1],
+    ):
+        ref = jax.new_ref(jnp.float64(1.5), kind=kind)
+        np.testing.assert_allclose(derive(ref), jax.grad(value)(0.7))
+        assert ref[...] == 2.5
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_a_checkpointed_call_that_writes_what_is_differentiated(transform):
+    def write(ref, y):
+        ref[...] = y * y
+        return ref[...] * y
+
+    def written(ref):
+        return admodes.grad(transform(jax.checkpoint(lambda y: write(ref, y))))(3.0)
+
+    with pytest.raises(UnsupportedPrimitiveError, match="reference"):
+        written(jax.new_ref(0.0))
+    ref = jax.new_ref(0.0, kind="no_grad_no_remat")
+    assert written(ref) == 9
+    assert ref[...] == 9
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=["nothing", "everything"])
+@pytest.mark.parametrize("function", [read_and_write, through_scan], ids=lambda f: f.__name__)
+def test_policies_where_references_are_created(function, policy):
+    jacobian = jax.jacrev(function)(x)
+    found = admodes.jacrev(jax.checkpoint(function, policy=policy))(x)
+    jax.tree.map(np.testing.assert_allclose, found, jacobian)
+
+
+def squared(ref, x):
+    return ref[...] ** 2 * x
+
+
+def replaced(ref, x):
+    out = jnp.sin(ref[...]) * x
+    ref[...] = out
+    return 2 * out
+
+
+def multiplied(ref, x):
+    ref[...] *= x
+    ref[...] += jnp.sin(x)
+    return ref[...] ** 2
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("function", [squared, replaced, multiplied])
+def test_arguments_that_are_references(function, transform):
+    """The reference for the gradient holds the cotangent of the final content before, of the first one after."""
+
+    def of_content(r, x):
+        ref = jax.new_ref(r)
+        out = function(ref, x)
+        return out, ref[...]
+
+    (y, final), pull = jax.vjp(of_content, 1.5, 0.4)
+    expected = pull((jnp.float64(1.1), jnp.float64(0.7)))
+    ref, gradient = jax.new_ref(jnp.float64(1.5)), jax.new_ref(jnp.float64(0.7))
+    value, pullback = admodes.vjp(transform(function), ref, 0.4)
+    np.testing.assert_allclose(value, y)
+    np.testing.assert_allclose(ref[...], final)
+    found = pullback.with_refs(gradient, jax.ad.GradValue())(1.1)
+    assert isinstance(found[0], jax.ad.GradRef)
+    np.testing.assert_allclose((gradient[...], found[1]), expected)
+
+
+def test_what_is_not_done_with_the_gradient_of_a_reference():
+    ref = jax.new_ref(jnp.float64(2.0))
+    y, pullback, aux = admodes.vjp(lambda ref: (ref[...] ** 2, "aux"), ref, has_aux=True)
+    assert (y, aux) == (4, "aux")
+    assert isinstance(pullback.with_refs(jax.ad.DontWant())(1.0)[0], jax.ad.DidntWant)
+    with pytest.raises(ValueError, match=r"args\[0\].*with_refs"):
+        pullback(1.0)
+    with pytest.raises(ValueError, match="can't be returned as a value"):
+        pullback.with_refs(jax.ad.GradValue())
+    with pytest.raises(ValueError, match=r"only one reference.* args\[0\] and args\[1\]"):
+        admodes.vjp(lambda a, b: a[...] * b[...], ref, ref)
+    # references that are not of floats, or without derivative, are plumbing
+    count, state = jax.new_ref(jnp.array(3)), jax.new_ref(jnp.float64(5.0), kind="no_grad_no_remat")
+
+    def plumbing(x, count, state):
+        count[...] += 1
+        state[...] = x
+        return x * count[...] * state[...]
+
+    _, pullback = admodes.vjp(plumbing, 2.0, count, state)
+    assert pullback.with_refs(jax.ad.GradValue(), jax.ad.DontWant(), jax.ad.DontWant())(1.0)[0] == 8
+    assert (count[...], state[...]) == (4, 2)

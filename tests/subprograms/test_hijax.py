@@ -196,6 +196,20 @@ def by_rule(x):
 PRODUCTS = [ByPullback, ByAccumulators, ByPush, ByLinearization, Derived]
 
 
+@pytest.mark.parametrize("argnum", [0, 1])
+def test_an_operand_without_derivative_has_an_accumulator_that_takes_nothing(argnum):
+    found = []
+
+    class Observed(ByAccumulators):
+        def vjp_bwd(self, residuals, g, *accums):
+            found[:] = [type(a).__name__ for a in accums]
+            super().vjp_bwd(residuals, g, *accums)
+
+    slope = admodes.grad(lambda x, y: call(Observed, x, y), argnum)(1.5, 0.5)
+    assert slope == (2 * 0.5, 3 * 1.5)[argnum]
+    assert found == ["ValAccum" if i == argnum else "NullAccum" for i in range(2)]
+
+
 @pytest.mark.parametrize("mode", FIRST)
 @pytest.mark.parametrize("kind", PRODUCTS)
 def test_the_authors_methods_are_called(kind, mode):

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from admodes.planner.elimination.graph import ScalarGraph
+from admodes.planner.elimination.vertex_elimination import Elimination
 
 Rule = Literal["all", "unit"]
 Neighbours = tuple[int, int]  # the free ones and the others, as bit masks
@@ -253,21 +254,14 @@ def accumulate(graph: ScalarGraph, order: Sequence[int], values: Sequence) -> di
     {(2, 0): 15.0}
     """
     check_order(graph, order)
-    successors: list[dict] = [{} for _ in range(graph.vertices)]
-    predecessors: list[dict] = [{} for _ in range(graph.vertices)]  # of which only the keys are used
+    elimination = Elimination(lambda outer, inner: multiply(inner, outer), lambda w, there, more: there + more)
+    for v in range(graph.vertices):
+        elimination.vertex(v)
     for (u, w, _), value in zip(graph.edges, values, strict=True):
-        successors[u][w] = value
-        predecessors[w][u] = None
+        elimination.add(u, w, value)
     for v in order:
-        for u in predecessors[v]:
-            first, targets = successors[u].pop(v), successors[u]
-            for w, second in successors[v].items():
-                product = multiply(first, second)
-                targets[w] = targets[w] + product if w in targets else product
-                predecessors[w][u] = None
-        for w in successors[v]:
-            del predecessors[w][v]
-    return {(w, u): value for u in graph.inputs for w, value in successors[u].items()}
+        elimination.eliminate(v)
+    return {(w, u): value for u in graph.inputs for w, value in elimination.successors[u].items()}
 
 
 def multiply(x, y):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import jax
@@ -32,6 +33,7 @@ from admodes.planner.elimination.graph import Linearised, scalar_graph
 from admodes.planner.elimination.local_nonzeros import Local, TooLarge, local_jacobians
 from admodes.planner.elimination.orders import Rule, accumulate
 from admodes.planner.elimination.search import Found, search
+from admodes.planner.elimination.vertex_elimination import Elimination
 from admodes.program import jax_compat as jc
 from admodes.program.common_subexpressions import merge_common
 from admodes.program.ir import Program
@@ -118,7 +120,7 @@ def accumulation(
     else:
         local = local_jacobians(merge_common(program), active, most_products, regions=True)
         formulas = Formulas(sum(local.sizes))
-        entries = _Elimination(local, program, active, formulas, most_products).run()
+        entries = _Arrays(local, program, active, formulas, most_products).run()
     found = schedule(formulas, local.sizes, entries)
     return Accumulation(
         SparsityPattern.build(entries.rows, entries.cols, entries.shape),
@@ -159,80 +161,70 @@ def _eliminated(linearised: Linearised, split: Split, order: Sequence[int], form
     return Entries(places[:, 0], places[:, 1], coefs, roots, (len(rows), len(linearised.graph.inputs)))
 
 
-class _Elimination:
-    """Vertices are slots, ``outward[u][w]`` what ∂w/∂u is a sum of; an output is a vertex ``("out", j)`` of its own.
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """∂w/∂u as a sum of terms, which is formed when it is looked at."""
 
-    ``matrices`` holds the sums that have been formed already.
-    """
+    formulas: Formulas
+    terms: tuple[Terms, ...]
+    shape: tuple[int, int]
+
+    @cached_property
+    def entries(self) -> Entries:
+        return self.formulas.collect(list(self.terms), self.shape)
+
+    def plus(self, other: _Block) -> _Block:
+        return _Block(self.formulas, (*self.terms, *other.terms), self.shape)
+
+    def times(self, inner: _Block) -> _Block:
+        terms = product(self.entries, inner.entries)
+        return _Block(self.formulas, (terms,), (self.shape[0], inner.shape[1]))
+
+
+class _Arrays(Elimination):
+    """The arrays of a program, by slot; an output is a vertex ``("out", j)`` of its own."""
 
     def __init__(self, local: Local, program: Program, active: Sequence[bool], formulas: Formulas, most: int):
-        self.formulas, self.left = formulas, most
-        self.most = most
-        self.outward: dict[Any, dict[Any, list[Terms]]] = {}
-        self.inward: dict[Any, dict[Any, None]] = {}
-        self.matrices: dict[tuple, Entries] = {}
-        self.size: dict[Any, int] = {}
+        super().__init__(_Block.times, lambda w, there, more: there.plus(more))
+        self.formulas, self.most, self.left = formulas, most, most
         self.inputs = [slot for slot, on in enumerate(active) if on]
         self.out_sizes = [math.prod(a.shape) for a in program.out_avals]
         self.in_sizes = [math.prod(program.in_avals[slot].shape) for slot in self.inputs]
+        for slot in self.inputs:
+            self.vertex(slot)
         for equation in local.blocks:
             for block in equation:
-                self.size[block.target], self.size[block.source] = block.entries.shape
-                self._add(block.source, block.target, block.entries.terms())
-        self.size.update(zip(self.inputs, self.in_sizes, strict=True))
+                self.add(block.source, block.target, _Block(formulas, (block.entries.terms(),), block.entries.shape))
         for j, (slot, size) in enumerate(zip(local.outputs, self.out_sizes, strict=True)):
             if slot is not None:
-                self.size[slot] = self.size["out", j] = size
-                self._add(slot, ("out", j), Entries.identity(size).terms())
-
-    def _add(self, u, w, terms: Terms) -> None:
-        self.outward.setdefault(u, {}).setdefault(w, []).append(terms)
-        self.inward.setdefault(w, {})[u] = None
-        self.matrices.pop((u, w), None)
-
-    def matrix(self, u, w) -> Entries:
-        """∂w/∂u."""
-        if (u, w) not in self.matrices:
-            self.matrices[u, w] = self.formulas.collect(self.outward[u][w], (self.size[w], self.size[u]))
-        return self.matrices[u, w]
+                self.add(slot, ("out", j), _Block(formulas, (Entries.identity(size).terms(),), (size, size)))
 
     def cost(self, v) -> tuple[int, int]:
         """The products that the elimination of v takes: of numbers that are not known, and all."""
-        none = np.zeros((2, self.size[v]), np.int64)
-        into = sum((self.matrix(u, v).row_counts for u in self.inward[v]), none)
-        out = sum((self.matrix(v, w).col_counts for w in self.outward[v]), none)
-        all_pairs, unknown = (int(n) for n in np.sum(into * out, axis=1))
+        into = [self.successors[u][v].entries.row_counts for u in self.predecessors[v]]
+        out = [block.entries.col_counts for block in self.successors[v].values()]
+        if not into or not out:
+            return 0, 0
+        all_pairs, unknown = (int(n) for n in np.sum(sum(into) * sum(out), axis=1))
         return unknown, all_pairs
 
     def run(self) -> Entries:
         """Eliminate all but inputs and outputs; the Jacobian."""
-        left = [v for v in self.size if v not in set(self.inputs) and not isinstance(v, tuple)]
-        for v in left:
-            self.inward.setdefault(v, {})
-            self.outward.setdefault(v, {})
+        ends = set(self.inputs)
+        left = [v for v in self.successors if v not in ends and not isinstance(v, tuple)]
         order = {v: k for k, v in enumerate(sorted(left))}
         costs = {v: (*self.cost(v), k) for v, k in order.items()}
         while costs:
             v = min(costs, key=costs.__getitem__)
-            self._eliminate(v, costs.pop(v)[1])
-            for x in self.touched:
+            self.left -= costs.pop(v)[1]
+            if self.left < 0:
+                raise TooLarge(self.most - self.left)
+            touched = (*self.predecessors[v], *self.successors[v])
+            self.eliminate(v)
+            for x in touched:
                 if x in costs:
                     costs[x] = (*self.cost(x), order[x])
         return self._stacked()
-
-    def _eliminate(self, v, pairs: int) -> None:
-        self.left -= pairs
-        if self.left < 0:
-            raise TooLarge(self.most - self.left)
-        before, after = list(self.inward.pop(v)), list(self.outward.pop(v))
-        for u in before:
-            inner = self.matrices.pop((u, v))
-            for w in after:
-                self._add(u, w, product(self.matrices[v, w], inner))
-            del self.outward[u][v]
-        for w in after:
-            del self.inward[w][v], self.matrices[v, w]
-        self.touched = [*before, *after]
 
     def _stacked(self) -> Entries:
         """The blocks of inputs and outputs as one matrix, sorted by rows and columns."""
@@ -240,8 +232,8 @@ class _Elimination:
         first_row, first_col = np.cumsum([0, *self.out_sizes]), np.cumsum([0, *self.in_sizes])
         parts = [Terms(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))]
         for i, u in enumerate(self.inputs):
-            for w in self.outward.get(u, {}):
-                block = self.matrix(u, w)
+            for w, found in self.successors[u].items():
+                block = found.entries
                 places = (block.rows + first_row[w[1]]) * shape[1] + block.cols + first_col[i]
                 parts.append(Terms(places, block.coef, block.root, np.full(block.root.size, KNOWN)))
         return self.formulas.collect(parts, shape)

@@ -28,6 +28,7 @@ from admodes.planner.elimination.elementwise_regions import joined
 from admodes.planner.elimination.graph import ScalarGraph
 from admodes.planner.elimination.local_nonzeros import is_real
 from admodes.planner.elimination.search import Found, search
+from admodes.planner.elimination.vertex_elimination import Elimination
 from admodes.planner.matrices import LARGEST, Dense
 from admodes.planner.sweeps.batched_sweep import evaluate_once
 from admodes.planner.task import Task
@@ -44,16 +45,12 @@ QUICK, QUICK_SECONDS = 8, 0.05  # arrays whose best order is found, and how long
 SEARCH_SECONDS = 4.0
 
 
-class Elimination:
-    """The arrays of a tape as vertices; ``successors[u][w]`` is ∂w/∂u.
-
-    The rows of the Jacobian have vertices of their own, the ``sinks``.
-    """
+class Arrays(Elimination):
+    """The arrays of a tape, by slot; the rows of the Jacobian have vertices of their own, the ``sinks``."""
 
     def __init__(self, tape: Tape, active: Sequence[bool], differentiated: Sequence[bool]):
-        self.types: dict[int, Any] = dict(enumerate(tape.domain))
-        self.successors: dict[int, dict[int, Edge]] = {}
-        self.predecessors: dict[int, dict[int, None]] = {}
+        self.types: dict[Any, Any] = dict(enumerate(tape.domain))
+        super().__init__(Edge.times, lambda w, there, more: there.plus(more, self.types[w].size, self.types[w].dtype))
         self.inputs = tuple(keep(active, range(len(active))))
         for s in self.inputs:
             self._vertex(s, tape.domain[s])
@@ -64,7 +61,7 @@ class Elimination:
                     self._vertex(s, aval)
             for j, i, edge in edges(jacobian):
                 if reads[i] is not None and writes[j] is not None:
-                    self._add(reads[i], writes[j], edge)
+                    self.add(reads[i], writes[j], edge)
         first = max(self.types, default=-1) + 1
         self.sinks = tuple(range(first, first + sum(differentiated)))
         for sink, slot, aval in zip(
@@ -72,35 +69,21 @@ class Elimination:
         ):
             self._vertex(sink, aval)
             if slot is not None:
-                self._add(slot, sink, Edge(None))
+                self.add(slot, sink, Edge(None))
         self._contract()
 
     def _vertex(self, v: int, aval) -> None:
         self.types[v] = aval
-        self.successors[v], self.predecessors[v] = {}, {}
-
-    def _add(self, u: int, w: int, edge: Edge) -> None:
-        there, aval = self.successors[u].get(w), self.types[w]
-        self.successors[u][w] = edge if there is None else there.plus(edge, aval.size, aval.dtype)
-        self.predecessors[w][u] = None
+        self.vertex(v)
 
     @property
-    def intermediates(self) -> list[int]:
+    def intermediates(self) -> list:
         ends = {*self.inputs, *self.sinks}
         return [v for v in self.successors if v not in ends]
 
-    def eliminate(self, v: int) -> None:
-        """Join each predecessor with each successor."""
-        for u in self.predecessors.pop(v):
-            inner = self.successors[u].pop(v)
-            for w, outer in self.successors[v].items():
-                self._add(u, w, outer.times(inner))
-        for w in self.successors.pop(v):
-            del self.predecessors[w][v]
-
     def _contract(self) -> None:
         """Eliminate what is a multiple, entry by entry, of the only array before it, or has its only successor so."""
-        left: list[int] = []
+        left: list = []
         while len(left) != len(now := self.intermediates):
             left = now
             for v in left:
@@ -119,7 +102,7 @@ class Elimination:
 
     def graph(self) -> tuple[ScalarGraph, tuple[int, ...], tuple[int, ...]]:
         """The network that is left, the sizes of its arrays, and the slots of its vertices."""
-        slots = tuple(self.successors)
+        slots: tuple = tuple(self.successors)
         number = {v: k for k, v in enumerate(slots)}
         found = [
             (number[u], number[w], 1.0 if edge.is_free else None)
@@ -185,7 +168,7 @@ class Network:
 
 
 def _eliminated(task: Task, tape: Tape, order: Sequence[int]) -> Dense:
-    elimination = Elimination(tape, task.active, task.differentiated)
+    elimination = Arrays(tape, task.active, task.differentiated)
     for v in order:
         elimination.eliminate(v)
     return elimination.jacobian(task.dtype)
@@ -216,7 +199,7 @@ def network(task: Task, find: Callable[[ScalarGraph, Sequence[int]], Found]) -> 
         nonlocal found
         outs, tape = INTERPRETER.record_program(task.closed, args, task.active)
         if is_real(tape) and all(isinstance(m, KINDS) for m in tape.maps):
-            elimination = Elimination(tape, task.active, task.differentiated)
+            elimination = Arrays(tape, task.active, task.differentiated)
             found = tape, elimination.is_of_matrices, elimination.graph()
         return [*outs, *filter(_is_number, jax.tree_util.tree_leaves(tape))]
 

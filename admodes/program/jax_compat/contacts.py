@@ -54,6 +54,7 @@ TABLE = (
     ("0.10", "state.discharge", "discharge_state run_state_p _discharge_rules _partial_discharge_rules?"),
     ("0.11", "state.discharge", "DischargeContext?"),
     ("0.10", "state.primitives", "addupdate_p get_p swap_p"),
+    ("0.10", "state.types", "ReadEffect RefEffect"),
     # -- shard_map
     ("0.10", "shard_map", "shard_map_p _all_newly_manual_mesh_names _unmentioned2"),
     # -- meshes and processes
@@ -80,8 +81,8 @@ TABLE = (
     ("0.10", "numpy.hijax", "Nonzero? SearchSorted?"),
     ("0.11", "lax.control_flow.solves", "CustomRoot? _RootLinearMap as RootLinearMap?"),
     ("0.12", "numpy.ufuncs", "Frexp? Ldexp?"),
-    ("0.10", "interpreters.ad", "ValAccum"),
-    ("0.11", "jax.experimental.hijax", "ValAccum"),
+    ("0.10", "interpreters.ad", "ValAccum NullAccum"),
+    ("0.11", "jax.experimental.hijax", "ValAccum NullAccum"),
     # -- calls out of the program
     ("0.10", "callback", "io_callback_p pure_callback_p"),
     ("0.10", "debugging", "debug_callback_p debug_print_p inspect_sharding_p"),

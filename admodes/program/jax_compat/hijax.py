@@ -26,7 +26,8 @@ from admodes.program.jax_compat.values import canonicalize
 
 Zero = ad_util.Zero
 call_hi_primitive_p = contact("call_hi_primitive_p")
-HiPrim, VmapOf, ValAccum = contact("HiPrim"), contact("VmapOf"), contact("ValAccum")
+HiPrim, VmapOf = contact("HiPrim"), contact("VmapOf")
+ValAccum, NullAccum = contact("ValAccum"), contact("NullAccum")
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,13 @@ def vjp_of(prim, nonzeros: Sequence[bool], primals: Sequence) -> tuple[list, tup
     return flat_results(prim, out), _residuals(found), reached
 
 
-def pulled_by(prim, residuals: tuple, cotangents: Sequence) -> tuple[list, Any]:
+def pulled_by(prim, nonzeros: Sequence[bool], residuals: tuple, cotangents: Sequence) -> tuple[list, Any]:
     """An object's own backward pass: (flat cotangents of the operands, Zero where they are zero; logs)."""
-    return _accumulated(
-        prim, lambda accums: prim.vjp_bwd(*residuals, tree_unflatten(prim.out_tree, cotangents), *accums)
-    )
+
+    def pull(accums):
+        return prim.vjp_bwd(*residuals, tree_unflatten(prim.out_tree, cotangents), *accums)
+
+    return _accumulated(prim, nonzeros, pull)
 
 
 def transposed_by(prim, primals: Sequence, linear: Sequence[bool], cotangents: Sequence) -> list:
@@ -137,14 +140,18 @@ def transposed_by(prim, primals: Sequence, linear: Sequence[bool], cotangents: S
         mixed = [a if on else p for a, p, on in zip(tree_leaves(accums), primals, linear, strict=True)]
         return prim.transpose(tree_unflatten(prim.out_tree, cotangents), *operands_of(prim, mixed))
 
-    return _accumulated(prim, transpose)[0]
+    return _accumulated(prim, linear, transpose)[0]
 
 
-def _accumulated(prim, run: Callable) -> tuple[list, Any]:
-    """What a method adds to accumulators, one for each operand: (cotangents, what it returns)."""
-    accums = [ValAccum(getattr(a, "inner_aval", a).to_ct_aval()) for a in prim.in_avals_flat]
+def _accumulated(prim, nonzeros: Sequence[bool], run: Callable) -> tuple[list, Any]:
+    """What a method adds to accumulators, one for each operand: (cotangents, what it returns).
+
+    That of an operand without derivative takes nothing: a method may see this, and spare the work.
+    """
+    avals = [getattr(a, "inner_aval", a).to_ct_aval() for a in prim.in_avals_flat]
+    accums = [(ValAccum if on else NullAccum)(a) for a, on in zip(avals, nonzeros, strict=True)]
     logs = run(operands_of(prim, accums))
-    return [a.freeze() for a in accums], logs
+    return [a.freeze() if on else Zero(a.aval) for a, on in zip(accums, nonzeros, strict=True)], logs
 
 
 def gives(prim, *names: str) -> bool:
@@ -244,16 +251,17 @@ def _custom_jvp(prim, args) -> list:
 
 def _custom_vjp(prim, args) -> list:
     trees: list = []  # of the residuals, once the forward pass has run
+    active: list = []  # which operands have a derivative
 
     def fwd(*pairs):
         outs, residuals, _ = vjp_of(prim, pairs[1::2], pairs[::2])
         leaves, tree = tree_flatten(residuals)
-        trees[:] = [tree]
+        trees[:], active[:] = [tree], pairs[1::2]
         return [*leaves, *outs]
 
     def bwd(*values):
         n = trees[0].num_leaves
-        cts, logs = pulled_by(prim, tree_unflatten(trees[0], values[:n]), list(map(_inside, values[n:])))
+        cts, logs = pulled_by(prim, active, tree_unflatten(trees[0], values[:n]), list(map(_inside, values[n:])))
         found = [ad_util.instantiate(ct) for ct in cts]
         return (found, logs) if hasattr(HiPrim, "vjp_bwd_retval_logs") else found  # a pair since jax 0.11
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 from jax import lax
 from jax._src import core
 from jax._src.state import discharge
+from jax._src.state.types import ReadEffect, RefEffect
 
 from admodes.program.jax_compat.contacts import contact
-from admodes.program.jax_compat.jaxprs import ClosedJaxpr
+from admodes.program.jax_compat.jaxprs import ClosedJaxpr, inner, trace_flat
+from admodes.program.jax_compat.values import is_reference, weak_cache
 
 DischargeContext = contact("DischargeContext")  # since jax 0.11, where all rules are of one kind
 partial_rules = contact("_partial_discharge_rules")  # before it
@@ -23,6 +27,47 @@ def abstract_results(primitive, avals, params):
 def empty(ref_aval):
     """An array of unspecified content, for a reference of this type."""
     return lax.empty(ref_aval.shape, ref_aval.dtype)
+
+
+def origin_of_reference(x, arguments: Sequence) -> tuple | None:
+    """Where a reference that a function which is being traced meets is from; None for other values.
+
+    That is ("input", i), or ("literal", x) for one from outside. (One made within is a matter of JAX's: None.)
+    """
+    if not is_reference(core.typeof(x)):
+        return None
+    i = next((i for i, argument in enumerate(arguments) if argument is x), None)
+    if i is not None:
+        return "input", i
+    return None if getattr(x, "_trace", None) is core.trace_ctx.trace else ("literal", x)
+
+
+def touched_references(closed: ClosedJaxpr) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    """Which inputs are references that the program itself reads or writes, and which are those that it writes."""
+    touches = [e for e in closed.effects if isinstance(e, RefEffect)]
+    return _inputs_of(closed, touches), _inputs_of(closed, [e for e in touches if not isinstance(e, ReadEffect)])
+
+
+def _inputs_of(closed, found) -> tuple[bool, ...]:
+    names = {e.input for e in found}
+    return tuple(v in names for v in inner(closed).invars)
+
+
+@weak_cache
+def on_contents(closed: ClosedJaxpr, kinds: tuple, touched: tuple[bool, ...], written: tuple[bool, ...]) -> Any:
+    """The program on the contents of the references that it touches; it also returns what is in those it has written.
+
+    Within, it works on references of the same ``kinds``, which nobody else sees.
+    """
+
+    def fun(*contents):
+        places = zip(contents, kinds, touched, strict=True)
+        args = [jax.new_ref(x, kind=kind) if on else x for x, kind, on in places]
+        outs = core.jaxpr_as_fun(closed)(*args)
+        return [*outs, *(x[...] for x, on in zip(args, written, strict=True) if on)]
+
+    avals = [a.inner_aval if on else a for a, on in zip(closed.in_avals, touched, strict=True)]
+    return trace_flat(fun, avals, "references")
 
 
 def has_references(closed: ClosedJaxpr) -> bool:

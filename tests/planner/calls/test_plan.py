@@ -254,6 +254,8 @@ def test_plans_that_do_not_fit_are_refused(tmp_path):
         {"rows": arrays["rows"][2:], "cols": arrays["cols"][2:]},
         {"header": np.array(str(arrays["header"]).replace(f'"version": {VERSION}', '"version": 0'))},
         {"header": np.array("not json")},
+        {"header": np.array("[" * 100_000)},
+        {"header": np.array('{"request":' * 50_000)},
     ):
         np.savez(file, **(arrays | damage))
         with pytest.raises(StalePlanError):
