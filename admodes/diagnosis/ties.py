@@ -59,9 +59,12 @@ def kinks(steps: Iterable[Step]) -> list[Kink]:
     return found
 
 
-def _ties(step: Step) -> tuple[str, Any, bool]:
-    """(where the operands of a step are, which entries are there, whether the value jumps there)."""
-    if not any(step.active):
+def _ties(step: Step, within: tuple = ()) -> tuple[str, Any, bool]:
+    """(where the operands of a step are, which entries are there, whether the value jumps there).
+
+    A step may stand in the slope of its own primitive: those that it is ``within`` are taken as known.
+    """
+    if not any(step.active) or step.primitive in within:
         return "", False, False
     avals = tuple(map(jc.typeof, step.operands))
     kink = kink_of(step.primitive, avals, step.active, step.params)
@@ -69,17 +72,17 @@ def _ties(step: Step) -> tuple[str, Any, bool]:
         return _TIES[kink](step) if kink in _TIES else ("", False, False)
     if kink is None:
         return "", False, False
-    said = traits(step.primitive)
+    said, within = traits(step.primitive), (*within, step.primitive)
     if kink == SLOPE:
         program = from_jaxpr(slopes_of(step.primitive, avals, step.active, step.params)[0])
-        what, tied = _ties_inside(program, [*step.outs, *step.operands], [False, *step.active])
+        what, tied = _ties_inside(program, [*step.outs, *step.operands], [False, *step.active], within)
     else:
         program = from_jaxpr(spelled_out(kink, avals, tuple(step.params.items())))
-        what, tied = _ties_inside(program, step.operands, step.active)
+        what, tied = _ties_inside(program, step.operands, step.active, within)
     return said.tie or what, tied, said.jump
 
 
-def _ties_inside(program: Program, operands: Sequence, active: Sequence[bool]) -> tuple[str, Any]:
+def _ties_inside(program: Program, operands: Sequence, active: Sequence[bool], within: tuple) -> tuple[str, Any]:
     """The ties in a program that stands for one step; an entry may be tied in several of its comparisons."""
     varying = dependent(program, keep(active, program.inputs))
     met: list[Step] = []
@@ -91,7 +94,7 @@ def _ties_inside(program: Program, operands: Sequence, active: Sequence[bool]) -
         return results
 
     run(program, evaluate, operands)
-    found = [(what, tied) for what, tied, _ in map(_ties, met) if np.any(tied)]
+    found = [(what, tied) for what, tied, _ in (_ties(s, within) for s in met) if np.any(tied)]
     if not found:
         return "", False
     masks = [np.asarray(tied) for _, tied in found]

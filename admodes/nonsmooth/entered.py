@@ -7,6 +7,7 @@ and its slope compares. Then the slope itself is evaluated beside the point: tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import jax
 from jax.tree_util import tree_unflatten
@@ -18,6 +19,7 @@ from admodes.program.dependence import dependent
 from admodes.program.derived import present
 from admodes.program.ir import from_jaxpr
 from admodes.rules.slopes import jumps, slopes_of, spelled_out
+from admodes.rules.table import lookup
 
 
 def decided_by_function(kink: Callable, interpreter, primitive, germs: Sequence[Germ], params: dict) -> list:
@@ -38,10 +40,12 @@ def decided_by_slope(interpreter, primitive, germs: Sequence[Germ], params: dict
         )
         raise UnsupportedPrimitiveError(primitive.name, jc.current_place(), reason)
 
+    inside = replace(interpreter, within=(*interpreter.within, primitive))
+
     def slope(out, primals, tangents):
         given = iter(tangents)
         rates = [next(given) if on else None for on in active]
-        return tree_unflatten(tree, interpreter.push_program(closed, [out, *primals], [None, *rates])[0])
+        return tree_unflatten(tree, inside.push_program(closed, [out, *primals], [None, *rates])[0])
 
     @jax.custom_jvp
     def attached(value, primals, tangents):
@@ -55,7 +59,12 @@ def decided_by_slope(interpreter, primitive, germs: Sequence[Germ], params: dict
     attached.defjvp(rule)
     value = detach(primitive.bind(*primals, **params))
     rates = [t for t in tangents if t is not None]
-    (rate,) = slope(value, list(map(detach, primals)), rates).push(tuple(tangents))
+    at = list(map(detach, primals))
+    if primitive in interpreter.within:  # a slope that is made of the function itself, whose value is all it takes
+        found = lookup(primitive).jacobian(interpreter, primitive, (value,), at, active, params)
+    else:
+        found = slope(value, at, rates)
+    (rate,) = found.push(tuple(tangents))
     return [Germ(attached(value, primals, rates), detach(rate))]
 
 

@@ -55,6 +55,7 @@ class Lexicographic(Interpreter):
     nan_safe: bool = True
     guards: bool = False
     strict: bool = False
+    within: tuple = ()  # the primitives whose slope is being decided
     nested: bool = False  # there is an outer level, for which our rates are constants
     met: list = field(default_factory=list, compare=False)  # the equalities that were decided
 

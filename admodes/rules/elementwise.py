@@ -238,8 +238,8 @@ def _over_square_of_radius(z, x, y):
 elementwise(lax.sin_p, lambda out, x, *, accuracy: lax.cos(x, accuracy=accuracy), cost="transcendental")
 elementwise(lax.cos_p, lambda out, x, *, accuracy: lax.neg(lax.sin(x, accuracy=accuracy)), cost="transcendental")
 elementwise(lax.tan_p, lambda out, x, **_: _one_plus_square(out), cost="transcendental")
-elementwise(lax.asin_p, _arcus, cost="transcendental")
-elementwise(lax.acos_p, lambda out, x: lax.neg(_arcus(out, x)), cost="transcendental")
+elementwise(lax.asin_p, _arcus, cost="transcendental", kink=SMOOTH)
+elementwise(lax.acos_p, lambda out, x: lax.neg(_arcus(out, x)), cost="transcendental", kink=SMOOTH)
 elementwise(lax.atan_p, _atan, cost="transcendental")
 elementwise(
     lax.atan2_p,
@@ -252,7 +252,7 @@ elementwise(lax.cosh_p, lambda out, x: lax.sinh(x), cost="transcendental")
 elementwise(lax.tanh_p, _tanh, cost="transcendental")
 elementwise(lax.asinh_p, _asinh, cost="transcendental", kink=SMOOTH)
 elementwise(lax.acosh_p, _acosh, cost="transcendental")
-elementwise(lax.atanh_p, _atanh, cost="transcendental")
+elementwise(lax.atanh_p, _atanh, cost="transcendental", kink=SMOOTH)
 
 # -- complex numbers: linear over the reals only; transposes, not adjoints -------------------------
 

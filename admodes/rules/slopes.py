@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any
 
 from jax.tree_util import tree_flatten
@@ -17,8 +16,6 @@ from jax.tree_util import tree_flatten
 from admodes.program import jax_compat as jc
 from admodes.program.traits import JUMPS, SLOPE, SMOOTH, traits
 from admodes.rules.table import ElementwiseRule, lookup
-
-AS_JAX = SimpleNamespace(ties="jax", nan_safe=False)  # what the rule of a kink asks of an interpreter
 
 
 def kink_of(primitive, avals: tuple, active: tuple, params: dict) -> str | Callable | None:
@@ -51,12 +48,18 @@ def slopes_of(primitive, avals: tuple, active: tuple, params: dict) -> tuple[Any
     return _slopes(lookup(primitive), primitive, avals, active, tuple(params.items()))
 
 
+class _AsJax:
+    """What a rule of a kink may ask of an interpreter; beside the point all policies are the same."""
+
+    ties = "jax"
+
+
 @lru_cache(4096)
-def _slopes(rule: ElementwiseRule, primitive, avals, active, params):
+def _slopes(rule, primitive, avals, active, params):
     trees = []
 
     def partials(*primals):
-        leaves, tree = tree_flatten(rule.jacobian(AS_JAX, primitive, primals[:1], primals[1:], active, dict(params)))
+        leaves, tree = tree_flatten(rule.jacobian(_AsJax, primitive, primals[:1], primals[1:], active, dict(params)))
         trees.append(tree)
         return leaves
 

@@ -66,7 +66,7 @@ def _trigamma(out, x):
 
 
 elementwise(lax.lgamma_p, lambda out, x: lax.digamma(x), cost="transcendental")
-elementwise(lax.digamma_p, _trigamma, cost="transcendental")
+elementwise(lax.digamma_p, _trigamma, cost="transcendental", kink=SMOOTH)
 elementwise(
     lax.polygamma_p,
     _not_differentiable("polygamma(m, x) has no derivative in m: it is defined for whole m only."),
@@ -210,7 +210,14 @@ def _beta_shape_slope(place):
     return slope
 
 
-elementwise(lax.regularized_incomplete_beta_p, _beta_shape_slope(0), _beta_shape_slope(1), _beta_density, cost="series")
+elementwise(
+    lax.regularized_incomplete_beta_p,
+    _beta_shape_slope(0),
+    _beta_shape_slope(1),
+    _beta_density,
+    cost="series",
+    kink=SMOOTH,
+)
 
 # -- exponentially scaled Bessel functions ---------------------------------------------------------
 

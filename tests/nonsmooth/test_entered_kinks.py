@@ -127,6 +127,17 @@ def test_the_second_derivative_of_a_piece():
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
+def test_a_slope_that_is_made_of_the_function_itself():
+    """(e^-|x|)' = -sign x e^-|x|"""
+    p = primitive("peak", lambda x: jnp.exp(-jnp.abs(x)))
+    elementwise(p, lambda out, x: lax.neg(lax.mul(lax.sign(x), p.bind(x))))
+    for v in (1.0, -1.0):
+        np.testing.assert_allclose(admodes.subgradient(p.bind, direction=v)(0.0), -v)
+        np.testing.assert_allclose(admodes.directional(p.bind, 0.0, v), -1.0)
+    (kink,) = admodes.doctor(p.bind, 0.0).kinks
+    assert (kink.primitive, kink.count) == ("peak", 1)
+
+
 def test_a_special_function_with_a_kink():
     """exp(-|x|) I₀(x) falls on both sides of 0."""
     slopes = [admodes.directional(jax.scipy.special.i0e, 0.0, v) for v in (1.0, -1.0)]

@@ -219,7 +219,7 @@ def run_cases(name: str, function: Function, dtype: str, mp) -> list[Case]:
                 who: _errors(results[k][at], truth, xs[at], dtype, mp) for who, results in both.items()
             }
             if at:
-                cases.append(Case(name, dtype, order, len(at), **found))
+                cases.append(Case(name, dtype, order, len(at), **errors))
         return cases
 
 
