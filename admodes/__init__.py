@@ -1,5 +1,6 @@
 """admodes: derivatives in forward, reverse and mixed mode on JAX, and what each of them costs."""
 
+import typing as _typing
 from importlib import import_module as _import_module
 from pathlib import Path as _Path
 
@@ -7,6 +8,7 @@ from admodes import checkpointing, errors, rules, subprograms  # noqa: F401 (the
 from admodes.compare import compare
 from admodes.draw import draw
 from admodes.explain import explain
+from admodes.linear.maps import LinearMap
 from admodes.program import jax_compat as _jc
 from admodes.transforms.forward import jacfwd, jvp, linearize
 from admodes.transforms.reverse import grad, jacrev, value_and_grad, vjp
@@ -14,6 +16,7 @@ from admodes.transforms.second_order import hvp
 
 for _layer in (
     "program",
+    "compilers",
     "linear",
     "rules",
     "subprograms",
@@ -28,6 +31,20 @@ for _layer in (
     "stand_in.py",
 ):  # source lines in errors are the user's, not ours
     _jc.exclude_from_sources(str(_Path(__file__).parent / _layer))
+
+if _typing.TYPE_CHECKING:  # what is imported on first use, for tools that read and do not run: the names of _LATE
+    from admodes import problems
+    from admodes.compare.verify import verify
+    from admodes.diagnosis import doctor
+    from admodes.memory.checkpoint import checkpoint
+    from admodes.memory.profile import memory_profile
+    from admodes.planner.calls.diagonals import block_jacobian, diagonal, laplacian
+    from admodes.planner.calls.jacobian import hessian, jacobian, value_and_jacobian
+    from admodes.planner.calls.plan import load_plan, plan
+    from admodes.planner.calls.untraced import choose_mode
+    from admodes.sparse import coloring, hessian_sparsity, sparsity
+    from admodes.stand_in import as_jax
+    from admodes.transforms.subgradient import directional, subgradient, subjacobian
 
 _LATE = {
     "as_jax": "admodes.stand_in",
@@ -53,18 +70,25 @@ _LATE = {
 }
 
 
-def __getattr__(name: str):
-    """What few programs need is imported on first use, so that ``import admodes`` stays quick."""
-    if name == "problems":
-        return _import_module("admodes.problems")
-    if name in _LATE:
-        return getattr(_import_module(_LATE[name]), name)
-    raise AttributeError(f"module 'admodes' has no attribute '{name}'")
+if not _typing.TYPE_CHECKING:  # a type checker would take any name for one that it finds
+
+    def __getattr__(name: str):
+        """What few programs need is imported on first use, so that ``import admodes`` stays quick."""
+        if name == "problems":
+            return _import_module("admodes.problems")
+        if name in _LATE:
+            return getattr(_import_module(_LATE[name]), name)
+        raise AttributeError(f"module 'admodes' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LinearMap",
     "as_jax",
     "block_jacobian",
     "checkpoint",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from typing import Any
 
 from admodes.errors import AdmodesError
 from admodes.program.ir import Const, Program
@@ -18,7 +19,7 @@ FORMATS = ("text", "dot", "svg")
 DEEPEST = 20  # levels of indentation
 
 
-def draw(fun: Callable, *args, format: str = "text") -> str:
+def draw(fun: Callable[..., Any], *args: Any, format: str = "text") -> str:
     """The computational graph of ``fun`` at arguments of these shapes and dtypes.
 
     Args:

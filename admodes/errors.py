@@ -13,7 +13,8 @@ class UnsupportedPrimitiveError(AdmodesError, NotImplementedError):
     """A value that is differentiated reaches a primitive that has no rule in the table."""
 
     def __init__(self, primitive: str, source: str, reason: str = "has no rule in admodes' table"):
-        self.primitive, self.source = primitive, source
+        self.primitive: str = primitive
+        self.source: str = source
         super().__init__(
             f"the primitive '{primitive}' {reason} (reached at {source}).\n"
             "Ways out: stop the derivative with jax.lax.stop_gradient, give the function a derivative with "

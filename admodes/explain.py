@@ -26,12 +26,13 @@ from admodes.program.evaluate import live_equations, run
 from admodes.program.ir import Const, Program
 from admodes.program.text import Names, leaf_names, norm, type_text, value_text
 from admodes.program.trace import trace
+from admodes.text_tables import Brief, clipped, plural
 
 HEADINGS = {"reverse": ("value α", "adjoint β"), "forward": ("value", "tangent")}
 
 
-@dataclass(frozen=True, eq=False)
-class Row:
+@dataclass(frozen=True, eq=False, repr=False)
+class Row(Brief):
     """One line: the variable, how it was computed, its value, and its adjoint or tangent.
 
     ``derivative`` is None for values that carry none, such as integers and constants.
@@ -48,7 +49,7 @@ class Row:
         return {"name": self.name, "formula": self.formula, "value": _plain(self.value), "derivative": derivative}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """The lines of an evaluation trace; ``str()`` is the table, ``to_dict()`` fits JSON."""
 
@@ -66,6 +67,9 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         return {"function": self.function, "mode": self.mode, "rows": [row.to_dict() for row in self.rows]}
 
+    def __repr__(self) -> str:
+        return clipped(f"Explanation({self.function}, {self.mode} mode, {plural(len(self.rows), 'line')})")
+
     def __str__(self) -> str:
         cells = [("variable", "operation", *HEADINGS[self.mode])]
         for row in self.rows:
@@ -80,10 +84,10 @@ class Explanation:
         }[self.mode]
         return "\n".join([f"{self.function}, {self.mode} mode: {how}", lines[0], rule, *lines[1:]])
 
-    __repr__ = __str__
 
-
-def explain(fun: Callable, *args, mode: str = "reverse", tangents=None, cotangents=None) -> Explanation:
+def explain(
+    fun: Callable[..., Any], *args: Any, mode: str = "reverse", tangents: Any = None, cotangents: Any = None
+) -> Explanation:
     r"""The evaluation trace of ``fun`` at ``args``, with the adjoint or the tangent of every intermediate value.
 
     Args:

@@ -7,7 +7,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import _GeneratorContextManager, contextmanager
 from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
@@ -21,10 +21,7 @@ OPTIONS = ("nan_safe", "ties", "memory_limit")
 _JAX = {name: getattr(jax_ad, name) for name in jax_ad.NAMES}
 _OURS = {f.__name__: f for f in (jvp, vjp, linearize, grad, value_and_grad, jacfwd, jacrev, jacobian, hessian)}
 # which options each takes; hessian hands its own on to jacobian
-_TAKES = {
-    name: [o for o in OPTIONS if o in inspect.signature(jacobian if f is hessian else f).parameters]
-    for name, f in _OURS.items()
-}
+_TAKES = {name: [o for o in OPTIONS if o in inspect.signature(f).parameters] for name, f in _OURS.items()}
 
 
 class _Entered:
@@ -78,7 +75,7 @@ def _replace(old: dict[str, Callable], new: dict[str, Callable]) -> None:
                 names[key] = by_identity[id(value)]
 
 
-def as_jax(**options: Any):
+def as_jax(**options: Any) -> _GeneratorContextManager[None]:
     """Inside of ``with as_jax():``, JAX's differentiation is ours; as a decorator, in each call of the function.
 
     ``jax.grad``, ``value_and_grad``, ``jvp``, ``vjp``, ``linearize``, ``jacfwd``, ``jacrev``, ``jacobian`` and

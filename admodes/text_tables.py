@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+from dataclasses import fields
 from typing import Any
 
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+WIDTH = 80  # of what reprs show, in characters: the width of a terminal
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -51,12 +53,12 @@ def error(value: float) -> str:
     return "-" if math.isnan(value) else "0" if value == 0 else f"{value:.1e}"
 
 
-def plural(number: int, noun: str) -> str:
+def plural(number: int, noun: str, many: str = "") -> str:
     """
-    >>> plural(1, "input"), plural(2, "output")
-    ('1 input', '2 outputs')
+    >>> plural(1, "input"), plural(2, "output"), plural(2, "pass", "passes")
+    ('1 input', '2 outputs', '2 passes')
     """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number} {noun if number == 1 else many or f'{noun}s'}"
 
 
 def table(title: str, columns: list[str], rows: list[list[str]], *, left: int = 1, caption: str = ""):
@@ -102,6 +104,35 @@ def plain(*parts: Any, width: int = 1000) -> str:
     for part in parts:
         console.print(part, markup=False)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def clipped(line: str, width: int = WIDTH) -> str:
+    """
+    >>> clipped("one two three", 9)
+    'one t ...'
+    """
+    return line if len(line) <= width else f"{line[: width - 4].rstrip()} ..."
+
+
+class Brief:
+    """The repr of a dataclass in one line: as many fields as fit; functions by their names, arrays by their types."""
+
+    def __repr__(self) -> str:
+        text, end = f"{type(self).__name__}(", ", ...)"
+        for k, field in enumerate(fields(self)):  # type: ignore[arg-type]  # a mixin
+            part = f"{', ' if k else ''}{field.name}={_brief(getattr(self, field.name))}"
+            if len(text) + len(part) + len(end) > WIDTH:
+                return text + end
+            text += part
+        return text + ")"
+
+
+def _brief(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return clipped(getattr(value, "__name__", None) or " ".join(repr(value).split()), 30)
 
 
 def memory_bytes(limit: int | float | str | None) -> int | None:

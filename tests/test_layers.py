@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = (
     ("errors", "text_tables"),
     ("program",),
+    ("compilers",),
     ("linear",),
     ("rules",),
     ("subprograms",),
@@ -137,6 +139,24 @@ def test_lower_parts_never_import_higher_ones(file):
             continue
         allowed = other == part or RANK[other] < RANK[part]
         assert allowed, f"{file}:{line}: '{part}' imports '{other}', which stands above or beside it"
+
+
+def module_of(file: Path) -> str:
+    return ".".join(("admodes", *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def test_no_imports_go_in_a_circle():
+    """Wherever they stand: in a function, or for type checkers only. The package itself may import all of its parts."""
+    modules = {module_of(file): parse(file) for file in FILES if file.parent != ROOT or file.stem != "__init__"}
+    imports = {
+        module: {name if name in modules else name.rpartition(".")[0] for _, name in names_imported(tree)}
+        for module, tree in modules.items()
+    }
+    graph = {module: {other for other in others if other in modules} - {module} for module, others in imports.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if part_of(f) != "compare"], ids=lambda f: str(f.relative_to(ROOT)))

@@ -175,4 +175,4 @@ class PolicyScanRule(ScanRule):
         return outs, keep_slots(found(carry_on), recorder.append(slots, lambda: linear, outs))
 
 
-higher_order(jc.scan_p, PolicyScanRule())
+higher_order(jc.scan_p, PolicyScanRule(), cost="loop")

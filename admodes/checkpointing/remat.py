@@ -8,7 +8,7 @@ from typing import Any
 
 from admodes.checkpointing.block_segments import has_loops, in_segments
 from admodes.checkpointing.policies import Checkpoints
-from admodes.checkpointing.recompute import after
+from admodes.compilers.recompute import after
 from admodes.linear.maps import LinearMap, linear_map, static
 from admodes.program import jax_compat as jc
 from admodes.program.derived import keep, merge, present, pushed
@@ -23,7 +23,7 @@ from admodes.subprograms.control import CallRule, Compiled, keep_slots
 class Rematerialised(LinearMap):
     """The Jacobian of a checkpointed call: only its inputs (and what the policy saves) are residuals.
 
-    The tape is recorded again when it is needed, and not before (``recompute.py``).
+    The tape is recorded again when it is needed, and not before (``compilers/recompute.py``).
     """
 
     inputs: tuple

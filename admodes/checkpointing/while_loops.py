@@ -192,4 +192,4 @@ def _ignoring(closed, extra: tuple):
     return jc.trace_flat(lambda *args: evaluate(from_jaxpr(closed), *args[:n]), [*closed.in_avals, *extra], "condition")
 
 
-higher_order(jc.while_p, WhileRule())
+higher_order(jc.while_p, WhileRule(), cost="loop")

@@ -23,7 +23,7 @@ from admodes.cli.output import (
 
 def list_problems(options: argparse.Namespace) -> None:
     from admodes import problems
-    from admodes.compare.report import table
+    from admodes.text_tables import table
 
     known = problems.all()
     rows = [[p.name, f"{p.inputs} -> {p.outputs}", p.field, p.summary] for p in known]
@@ -37,10 +37,9 @@ def list_problems(options: argparse.Namespace) -> None:
 
 def compare_modes(options: argparse.Namespace) -> None:
     from admodes import problems
-    from admodes.compare.comparison import STRATEGIES, compare, find_strategy
+    from admodes.compare.comparison import STRATEGIES, compare, comparison_table, find_strategy
     from admodes.compare.measure import keep_memory
     from admodes.compare.planned import strategies
-    from admodes.compare.report import comparison_table
 
     if not options.problem and not options.all:
         raise SystemExit(fail("compare needs a PROBLEM, or --all for every problem", 2))
@@ -166,7 +165,7 @@ def draw_problem(options: argparse.Namespace) -> None:
 
 def list_rules(options: argparse.Namespace) -> None:
     from admodes import rules
-    from admodes.compare.report import table
+    from admodes.text_tables import table
 
     supported = rules.supported()
     rows = [[name, kind] for name, kind in supported.items()]
@@ -248,4 +247,13 @@ def bench_checkpointing_suite(options: argparse.Namespace) -> None:
     parts = chosen_names(options.parts, PARTS, "part")
     with output(options) as write:
         result = bench_checkpointing(parts, rounds=options.repeat, progress=progress_line)
+        write(result.to_dict(), *result.tables())
+
+
+def bench_workarounds_suite(options: argparse.Namespace) -> None:
+    from admodes.compare.bench.workarounds import EXAMPLES, bench_workarounds
+
+    names = chosen_names(options.workarounds, EXAMPLES, "workaround")
+    with output(options) as write:
+        result = bench_workarounds(names, rounds=options.repeat, progress=progress_line)
         write(result.to_dict(), *result.tables())

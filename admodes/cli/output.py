@@ -77,7 +77,7 @@ def opened_figure(path: str | None) -> AbstractContextManager[BinaryIO | None]:
 def output(options: argparse.Namespace) -> Iterator[Callable]:
     """Gives ``write(data, *tables)``. Names must have been resolved: the JSON file is opened (and emptied) at once."""
     from admodes.compare.comparison import finite
-    from admodes.compare.report import show
+    from admodes.text_tables import show
 
     target = options.json
     with opened(None if target == "-" else target) as file:

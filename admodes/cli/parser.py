@@ -195,6 +195,14 @@ def make_parser() -> argparse.ArgumentParser:
         within=suites,
     )
     add_sampling(sub, "parts", repeat=10)
+    sub = command(
+        "workarounds",
+        do.bench_workarounds_suite,
+        "what is written for a compiler, with and without it",
+        "admodes bench workarounds --workarounds 'stored values'",
+        within=suites,
+    )
+    add_sampling(sub, "workarounds", repeat=3)
     return parser
 
 

@@ -17,13 +17,14 @@ from admodes.compare import jax_ad
 from admodes.compare.check import errors
 from admodes.compare.fallback import borrowing
 from admodes.compare.measure import Measurement, measure, paired_ratio
-from admodes.compare.pareto import curve, draw, front, points_of
+from admodes.compare.pareto import Points, curve, draw, front
+from admodes.text_tables import Brief, clipped, count, error, plain, plural, ratio, seconds, table
 from admodes.transforms.forward import jacfwd
 from admodes.transforms.reverse import jacrev
 
 
-@dataclass(frozen=True)
-class Strategy:
+@dataclass(frozen=True, repr=False)
+class Strategy(Brief):
     """A way to compute a Jacobian.
 
     ``jacobian(f, argnums=..., holomorphic=...)`` returns a function of the arguments of f, as :func:`admodes.jacfwd`
@@ -42,8 +43,8 @@ REVERSE = Strategy("reverse", jacrev, lambda n, m: m, jax_ad.jacrev)
 STRATEGIES = {strategy.name: strategy for strategy in (FORWARD, REVERSE)}
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, repr=False)
+class Row(Brief):
     """The cost of one mode. Times are medians in seconds; ``nan`` is what the backend does not tell.
 
     Attributes:
@@ -75,7 +76,7 @@ class Row:
     run_ratio: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What :func:`compare` found: a row per mode and a row per oracle. ``str()`` is a table."""
 
@@ -103,24 +104,69 @@ class Comparison:
     @property
     def pareto(self) -> tuple[str, ...]:
         """The modes (and oracles) that no other beats in both run time and temporary memory, by memory."""
-        return front(points_of(self))
+        return front(self._points)
+
+    @property
+    def _points(self) -> Points:
+        return {row.mode: (row.temp_bytes, row.run_s) for row in (*self.rows, *self.oracle_rows)}
 
     def curve(self) -> str:
         """Time against memory of all rows, as text."""
-        return curve(points_of(self))
+        return curve(self._points)
 
     def plot(self, file: Any, format: str = "png") -> None:
         """Draw time against memory of all rows into a file (a path, or a binary handle), with matplotlib."""
-        draw(points_of(self), file, f"{self.function}: {self.outputs} x {self.inputs}", format)
+        draw(self._points, file, f"{self.function}: {self.outputs} x {self.inputs}", format)
 
     def to_json(self, indent: int | None = 2) -> str:
         """Everything, as JSON; numbers that JSON does not have (NaN, infinity) become null."""
         return json.dumps(finite(self.to_dict()), indent=indent)
 
-    def __str__(self) -> str:
-        from admodes.compare.report import comparison_table, plain
+    def __repr__(self) -> str:
+        runs = ", ".join(f"{row.mode} {seconds(row.run_s)}" for row in (*self.rows, *self.oracle_rows))
+        head = f"Comparison({self.function}: {self.outputs} x {self.inputs}, on {self.device})"
+        return "\n".join(map(clipped, [head, f"  run: {runs}"]))
 
+    def __str__(self) -> str:
         return plain(comparison_table(self))
+
+
+def comparison_table(comparison: Comparison) -> Any:
+    """One line per mode, then one per oracle."""
+    columns = ["mode", "passes", "flops", "bytes", "trace", "compile", "run", "temp", "abs. err", "rel. err", "/ JAX"]
+    columns.append("Pareto")
+    best = comparison.pareto
+
+    def line(row: Row) -> list[str]:
+        costs = [f"{row.passes}", count(row.flops), count(row.bytes, "B")]
+        costs += [seconds(row.trace_s), seconds(row.compile_s), seconds(row.run_s), count(row.temp_bytes, "B")]
+        mark = "*" if row.mode in best else ""
+        if row.mode == row.oracle:
+            return [row.mode, *costs, "", "", "", mark]
+        return [row.mode, *costs, error(row.abs_error), error(row.rel_error), ratio(row.run_ratio), mark]
+
+    return table(
+        f"{comparison.function}: {plural(comparison.inputs, 'input')}, {plural(comparison.outputs, 'output')}",
+        columns,
+        [line(row) for row in (*comparison.rows, *comparison.oracle_rows)],
+        caption=_caption(comparison),
+    )
+
+
+def _caption(comparison: Comparison) -> str:
+    samples = plural(comparison.repeat, "sample")
+    by_oracle: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        by_oracle.setdefault(row.oracle, []).append(row.mode)
+    checked = "; ".join(f"{', '.join(modes)} against {oracle}" for oracle, modes in by_oracle.items())
+    lines = [
+        f"Jacobian under jit on {comparison.device}; times are medians of {samples}, interleaved.",
+        f"Errors: {checked}; '/ JAX' is the run time over its.",
+        "Pareto: no other is better in both run and temp.",
+    ]
+    if comparison.borrowed:
+        lines.append(f"Rules borrowed from JAX: {', '.join(comparison.borrowed)}.")
+    return "\n".join(lines)
 
 
 def finite(data: Any) -> Any:
@@ -133,8 +179,8 @@ def finite(data: Any) -> Any:
 
 
 def compare(
-    f: Callable,
-    *args,
+    f: Callable[..., Any],
+    *args: Any,
     argnums: int | Sequence[int] = 0,
     modes: Sequence[str | Strategy] | None = None,
     repeat: int = 10,

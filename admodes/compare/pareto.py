@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from admodes.text_tables import count, seconds
-
-if TYPE_CHECKING:
-    from admodes.compare.comparison import Comparison
 
 Points = Mapping[str, tuple[float, float]]  # (bytes, seconds) by name
 TITLE = "time against temporary memory"
@@ -40,11 +37,6 @@ def front(points: Points) -> tuple[str, ...]:
         return any(y != x and y[0] <= x[0] and y[1] <= x[1] for y in points.values())
 
     return tuple(sorted((name for name in points if not beaten(name)), key=lambda name: points[name]))
-
-
-def points_of(comparison: Comparison) -> dict[str, tuple[float, float]]:
-    """Temporary bytes and seconds of each row, JAX's included."""
-    return {row.mode: (row.temp_bytes, row.run_s) for row in (*comparison.rows, *comparison.oracle_rows)}
 
 
 def curve(points: Points) -> str:

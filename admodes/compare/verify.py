@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,12 +20,13 @@ from admodes.planner.cost.machine import machine
 from admodes.sparse.coloring import coloring
 from admodes.sparse.compress import decompression
 from admodes.sparse.validate import missed_entries
+from admodes.text_tables import Brief, clipped, plural
 from admodes.transforms.forward import jacfwd
 from admodes.transforms.reverse import jacrev
 
 
-@dataclass(frozen=True)
-class Finding:
+@dataclass(frozen=True, repr=False)
+class Finding(Brief):
     """One thing that was checked: ``error`` is the largest relative difference, ``problem`` what is wrong, if it is."""
 
     what: str
@@ -32,7 +34,7 @@ class Finding:
     problem: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
     """What :func:`verify` found. ``str()`` is a line for each check."""
 
@@ -45,6 +47,10 @@ class Verification:
     def __bool__(self) -> bool:
         return self.ok
 
+    def __repr__(self) -> str:
+        wrong = ", ".join(f.what for f in self.findings if f.problem)
+        return clipped(f"Verification({plural(len(self.findings), 'check')}, {f'wrong: {wrong}' if wrong else 'ok'})")
+
     def __str__(self) -> str:
         width = max(len(f.what) for f in self.findings)
         lines = [f"{'ok ' if not f.problem else 'NO '} {f.what:<{width}}  {_note(f)}".rstrip() for f in self.findings]
@@ -56,7 +62,11 @@ def _note(f: Finding) -> str:
 
 
 def verify(
-    fun: Callable, *args, argnums: int | Sequence[int] = 0, holomorphic: bool = False, rtol: float | None = None
+    fun: Callable[..., Any],
+    *args: Any,
+    argnums: int | Sequence[int] = 0,
+    holomorphic: bool = False,
+    rtol: float | None = None,
 ) -> Verification:
     r"""Check a function's Jacobian every way: modes, sparsity pattern, colorings and all candidates against JAX.
 

@@ -27,7 +27,7 @@ class Birth:
     step: Step
     sweep: str  # "value", "forward" or "reverse"
     which: int
-    index: tuple
+    index: tuple[int, ...]
     count: int
     result: float
     incoming: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
@@ -18,7 +19,7 @@ from admodes.program import jax_compat as jc
 from admodes.transforms.subgradient import directional
 
 
-def doctor(fun: Callable, *args) -> Report:
+def doctor(fun: Callable[..., Any], *args: Any) -> Report:
     r"""Examine a function at a point: the first equation that makes a value or a derivative that is not finite.
 
     The function is run equation by equation, through jit, scan, while, cond, checkpoints and custom rules; then the

@@ -7,6 +7,7 @@ import re
 import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from admodes.diagnosis.cures import cure, cure_of_loss
 from admodes.diagnosis.ties import Kink, Loss
 from admodes.program import jax_compat as jc
 from admodes.program.text import value_text
+from admodes.text_tables import Brief, clipped, plural
 
 _PLACE = re.compile(r"^(.*?):(\d+)(?::\d+)?(?: \((.*)\))?$")
 
@@ -34,8 +36,8 @@ def code_at(source: str) -> str:
     return linecache.getline(match.group(1), int(match.group(2))).strip() if match else ""
 
 
-@dataclass(frozen=True)
-class Finding:
+@dataclass(frozen=True, repr=False)
+class Finding(Brief):
     """An equation that makes a value or a derivative that is not finite out of finite ones."""
 
     sweep: str
@@ -106,7 +108,7 @@ def _inside(path) -> str:
     return f", in {', '.join(path)}" if path else ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """The result of :func:`admodes.doctor`.
 
@@ -129,12 +131,17 @@ class Report:
         """True if the value and both derivatives are finite and the function does not jump."""
         return not (self.value or self.reverse or self.forward or self.jumps)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return {"healthy": self.healthy, **asdict(self)}
 
+    def __repr__(self) -> str:
+        counted = (len(self.kinks), "kink", ""), (len(self.losses), "loss", "losses"), (len(self.masked), "mask", "")
+        parts = [plural(*numbered) for numbered in counted if numbered[0]]
+        return clipped(f"Report({'; '.join([f'{self.function}: {self._verdict()}', *parts])})")
+
     def __str__(self) -> str:
-        parts = [f"{self.function}: {'healthy' if self.healthy and not self.kinks else self._verdict()}"]
+        parts = [f"{self.function}: {self._verdict()}"]
         for title, finding in self._chapters():
             parts.append(f"{title}: it begins at\n{_indent(str(finding))}")
         if self.masked:
@@ -160,7 +167,7 @@ class Report:
 
     def _verdict(self) -> str:
         if self.healthy:
-            return "finite; on kinks, where the derivative is a choice"
+            return "finite; on kinks, where the derivative is a choice" if self.kinks else "healthy"
         broken = [name for name in ("value", "reverse", "forward") if getattr(self, name) is not None]
         names = {"value": "the value", "reverse": "the gradient", "forward": "the tangent"}
         verb = "are" if len(broken) > 1 else "is"

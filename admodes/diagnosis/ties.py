@@ -12,27 +12,28 @@ from jax import lax
 from admodes.diagnosis.examine import Step
 from admodes.program import jax_compat as jc
 from admodes.rules.table import lookup
+from admodes.text_tables import Brief
 
 
-@dataclass(frozen=True)
-class Kink:
+@dataclass(frozen=True, repr=False)
+class Kink(Brief):
     """``count`` entries of an equation are at a tie; ``jump``: its value changes by a jump there."""
 
     primitive: str
     source: str
-    path: tuple
+    path: tuple[str, ...]
     what: str
     count: int
     jump: bool = False
 
 
-@dataclass(frozen=True)
-class Loss:
+@dataclass(frozen=True, repr=False)
+class Loss(Brief):
     """A difference of numbers that agree in all but a few digits: ``digits`` of them are lost."""
 
     primitive: str
     source: str
-    path: tuple
+    path: tuple[str, ...]
     digits: float
     operands: tuple[float, float]
     result: float

@@ -1,83 +1,36 @@
-r"""Linear maps, the one currency of the library.
-
-A :class:`LinearMap` J goes from a tuple of arrays (the operands of an equation) to a tuple of
-arrays (its results). Whatever a mode wants of a local Jacobian it asks through this contract:
-
-======================  =====================================================================
-``push(tangents)``      J t, the forward mode
-``pull(cotangents)``    Jᵀ g, the reverse mode (a transpose, never a conjugate transpose)
-``pattern()``           which entries of J can be nonzero (static)
-======================  =====================================================================
-
-``None`` stands for a zero tangent or cotangent, so that zeros stay symbolic: an operand that is not
-differentiated has tangent ``None`` and its cotangent is ``None``. Maps are pytrees whose leaves are
-the *residuals* and whose static part is their kind; that is what lets a tape be returned from
-``jit``, stacked by ``scan`` or rebuilt by a checkpoint.
-"""
+"""Kinds of linear maps: elementwise, linear primitives, and maps given by code. Their contract is in ``algebra``."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, dataclass_transform
+from dataclasses import dataclass
+from typing import Any
 
-import jax
 import numpy as np
 from jax import lax
 
+from admodes.linear.algebra import Arrays, Compose, LinearMap, Sum, add, linear_map, size, static
 from admodes.linear.logs import page
 from admodes.linear.pattern import SparsityPattern
 from admodes.program import jax_compat as jc
 
-Arrays = tuple  # of jax.Array or None
-
-
-def static(**kwargs) -> Any:
-    return field(metadata={"static": True}, **kwargs)
-
-
-@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, static))
-def linear_map(cls):
-    """Make a class a frozen dataclass and a pytree: fields marked ``static`` are its kind, the others residuals."""
-    return jax.tree_util.register_dataclass(dataclass(frozen=True, eq=False)(cls))
-
-
-class LinearMap:
-    """The contract. ``domain`` and ``codomain`` are the types of the operands and results (primal types)."""
-
-    domain: Any
-    codomain: Any
-
-    def push(self, tangents: Arrays) -> Arrays:
-        raise NotImplementedError
-
-    def pull(self, cotangents: Arrays) -> Arrays:
-        raise NotImplementedError
-
-    def pattern(self) -> dict[tuple[int, int], SparsityPattern]:
-        """For each (result j, operand i): which entries of the block can be nonzero; dense unless a kind knows better.
-
-        It holds for every value of the residuals that are tracers, and for the given values of the others.
-        """
-        return {
-            (j, i): SparsityPattern.dense(_size(out), _size(arg))
-            for j, out in enumerate(self.codomain)
-            if jc.is_differentiable(out)
-            for i, arg in enumerate(self.domain)
-            if jc.is_differentiable(arg)
-        }
-
-
-def _size(aval) -> int:
-    return math.prod(aval.shape)
-
-
-def add(x, y):
-    """x + y where ``None`` is zero."""
-    if x is None or y is None:
-        return x if y is None else y
-    return jc.add_any(x, y)
+__all__ = [
+    "MINUS_ONE",
+    "ONE",
+    "Arrays",
+    "Compose",
+    "Elementwise",
+    "Function",
+    "Linear",
+    "LinearMap",
+    "Over",
+    "Sum",
+    "add",
+    "collapse",
+    "expand",
+    "linear_map",
+    "static",
+]
 
 
 def expand(t, shape):
@@ -156,10 +109,10 @@ class Elementwise(LinearMap):
         blocks = {}
         for i, (d, kind, aval) in enumerate(zip(self.partials, self.kinds, self.domain, strict=True)):
             if d is not None or kind is not None:
-                sources = np.broadcast_to(np.arange(_size(aval)).reshape(aval.shape), out.shape)
+                sources = np.broadcast_to(np.arange(size(aval)).reshape(aval.shape), out.shape)
                 if kind is None and not isinstance(d, jc.Tracer):
                     sources = np.where(np.asarray(d) != 0, sources, -1)
-                blocks[0, i] = SparsityPattern.choice(sources, (_size(out), _size(aval)))
+                blocks[0, i] = SparsityPattern.choice(sources, (size(out), size(aval)))
         return blocks
 
 
@@ -195,6 +148,7 @@ class Linear(LinearMap):
     codomain: tuple = static()
 
     def push(self, tangents):
+        tangents = tuple(t if on else None for t, on in zip(tangents, self.active, strict=True))
         if all(t is None for t in tangents):
             return (None,) * len(self.codomain)
         operands = [
@@ -231,39 +185,6 @@ def _as_tangent(ct, aval):
     if [np.issubdtype(x.dtype, np.complexfloating) for x in (ct, aval)] == [True, False]:
         ct = lax.real(ct)  # of a real factor beside a complex one
     return ct if ct.dtype == aval.dtype else lax.convert_element_type(ct, aval.dtype)
-
-
-@linear_map
-class Sum(LinearMap):
-    """t ↦ Σ Jₖ t, for maps with one domain and codomain (a bilinear primitive with both factors active)."""
-
-    terms: tuple
-    domain: tuple = static()
-    codomain: tuple = static()
-
-    def push(self, tangents):
-        return _sum(term.push(_restrict(tangents, term)) for term in self.terms)
-
-    def pull(self, cotangents):
-        return _sum(term.pull(cotangents) for term in self.terms)
-
-    def pattern(self):
-        blocks: dict = {}
-        for term in self.terms:
-            for key, block in term.pattern().items():
-                blocks[key] = blocks[key].union(block) if key in blocks else block
-        return blocks
-
-
-def _restrict(tangents, term):
-    return tuple(t if on else None for t, on in zip(tangents, term.active, strict=True))
-
-
-def _sum(tuples):
-    total: tuple = ()
-    for values in tuples:
-        total = values if not total else tuple(map(add, total, values))
-    return total
 
 
 @linear_map
@@ -314,35 +235,3 @@ class Function(LinearMap):
         given = [v for v in values if v is not None]
         results = iter(self.transpose(forward, [a for a, on in zip(avals, active, strict=True) if on], given))
         return tuple(next(results) if on else None for on in active)
-
-
-@linear_map
-class Compose(LinearMap):
-    """t ↦ J₂ J₁ t."""
-
-    outer: LinearMap
-    inner: LinearMap
-
-    @property
-    def domain(self):
-        return self.inner.domain
-
-    @property
-    def codomain(self):
-        return self.outer.codomain
-
-    def push(self, tangents):
-        return self.outer.push(self.inner.push(tangents))
-
-    def pull(self, cotangents):
-        return self.inner.pull(self.outer.pull(cotangents))
-
-    def pattern(self):
-        blocks: dict = {}
-        inner = self.inner.pattern()
-        for (j, k), after in self.outer.pattern().items():
-            for (k2, i), before in inner.items():
-                if k == k2:
-                    product = after.compose(before)
-                    blocks[j, i] = blocks[j, i].union(product) if (j, i) in blocks else product
-        return blocks

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from admodes.linear.maps import LinearMap
 from admodes.program import jax_compat as jc
 
 
-def materialise(linear: LinearMap, by: str = "push") -> dict[tuple[int, int], jax.Array]:
+class Applied(Protocol):
+    """What is needed of a linear map here."""
+
+    domain: Any
+    codomain: Any
+
+    def push(self, tangents: tuple[Any, ...]) -> tuple[Any, ...]: ...
+
+    def pull(self, cotangents: tuple[Any, ...]) -> tuple[Any, ...]: ...
+
+
+def materialise(linear: Applied, by: str = "push") -> dict[tuple[int, int], jax.Array]:
     """The matrices of a map: for each (result j, operand i) an array of shape (size of j, size of i).
 
     ``by="push"`` applies the map to the columns of the identity, ``"pull"`` its transpose to the rows.
@@ -46,7 +57,7 @@ class Cost:
     bytes: float
 
 
-def cost(linear: LinearMap, by: str = "push") -> Cost:
+def cost(linear: Applied, by: str = "push") -> Cost:
     """What XLA expects one push (or pull) of a map to cost."""
     avals = linear.domain if by == "push" else linear.codomain
     seeds = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) if jc.is_differentiable(a) else None for a in avals)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -46,12 +48,12 @@ class SparsityPattern:
     labels: np.ndarray | None = None
 
     @staticmethod
-    def build(rows, cols, shape) -> SparsityPattern:
+    def build(rows: ArrayLike, cols: ArrayLike, shape: tuple[int, int]) -> SparsityPattern:
         """From the row and column index of each nonzero (repetitions are merged)."""
-        return SparsityPattern(_csr((np.ones(len(rows), bool), (rows, cols)), shape=shape))
+        return SparsityPattern(_csr((np.ones(np.size(rows), bool), (rows, cols)), shape=shape))
 
     @staticmethod
-    def choice(sources, shape) -> SparsityPattern:
+    def choice(sources: ArrayLike, shape: tuple[int, int]) -> SparsityPattern:
         """Row i has one entry, in column ``sources[i]``, or none where that is negative."""
         sources = np.asarray(sources).ravel()
         there = sources >= 0
@@ -59,7 +61,7 @@ class SparsityPattern:
         return SparsityPattern(_raw(sources[there].astype(np.int32), indptr.astype(np.int32), shape))
 
     @staticmethod
-    def shared(labels, rows, cols, shape) -> SparsityPattern:
+    def shared(labels: ArrayLike, rows: ArrayLike, cols: ArrayLike, shape: tuple[int, int]) -> SparsityPattern:
         """Row i is row ``labels[i]`` of the table of this shape with these nonzeros."""
         labels = np.asarray(labels).ravel()
         return SparsityPattern(SparsityPattern.build(rows, cols, shape).table, labels)
@@ -82,7 +84,7 @@ class SparsityPattern:
         return SparsityPattern(_raw(np.zeros(0, np.int32), np.array([0, 0]), (1, n)), np.zeros(m, np.int32))
 
     @staticmethod
-    def stack(patterns) -> SparsityPattern:
+    def stack(patterns: Iterable[SparsityPattern]) -> SparsityPattern:
         """One below the other."""
         from scipy.sparse import vstack
 
@@ -125,7 +127,9 @@ class SparsityPattern:
 
     @property
     def cols(self) -> np.ndarray:
-        return self.matrix.indices
+        columns = self.matrix.indices.view()
+        columns.setflags(write=False)  # they are those of the pattern itself
+        return columns
 
     @property
     def is_full(self) -> bool:
@@ -150,7 +154,7 @@ class SparsityPattern:
     def to_dense(self) -> np.ndarray:
         return self.matrix.toarray()
 
-    def take_rows(self, rows) -> SparsityPattern:
+    def take_rows(self, rows: np.ndarray | Sequence[int]) -> SparsityPattern:
         """The pattern of A[rows]."""
         return SparsityPattern(self.table, self.row_labels[rows])
 
@@ -204,7 +208,7 @@ class SparsityPattern:
 
     # -- pictures ----------------------------------------------------------------------------------
 
-    def spy(self, width: int = 64, axes: Any = None):
+    def spy(self, width: int = 64, axes: Any = None) -> Any:
         """A picture of the nonzeros: as text, or drawn into the matplotlib ``axes``.
 
         Each character stands for a block of entries: blank if it has none, then ``.:+#`` by the part that is nonzero.

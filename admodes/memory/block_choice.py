@@ -26,8 +26,8 @@ from admodes.modes.interpreter import INTERPRETER
 from admodes.program import jax_compat as jc
 from admodes.program.blocks import Chain, aval_bytes
 from admodes.program.derived import Recording, recorded
-from admodes.program.fusion import FUSED
 from admodes.program.ir import Const, from_jaxpr
+from admodes.program.traits import traits
 
 LEVELS = 1000  # of memory that the dynamic program tells apart
 SWEEPS = 4  # beyond, a chain that is written out becomes too long to compile
@@ -83,13 +83,13 @@ def _block_costs(chain: Chain, k: int, entering: frozenset, before: frozenset) -
 def _residual_bytes(recording: Recording) -> int:
     """What a tape keeps beside inputs and outputs, less what the compiler gets from something else that is kept."""
     program = from_jaxpr(recording.program)
-    fused = {slot for e in program.equations if e.primitive in FUSED for slot in e.outputs}
+    fused = {slot for e in program.equations if traits(e.primitive).fuses for slot in e.outputs}
     held = {"input": program.inputs, "output": program.outputs}
     residuals = [slot for slot in program.outputs[recording.n_outputs :] if not isinstance(slot, Const)]
     known = {held[kind][k] for kind, k in recording.sources if kind in held}
     known |= {slot for slot, _ in program.constants} | (set(residuals) - fused)
     for e in program.equations:
-        if e.primitive in FUSED and all(isinstance(x, Const) or x in known for x in e.inputs):
+        if traits(e.primitive).fuses and all(isinstance(x, Const) or x in known for x in e.inputs):
             known.update(e.outputs)
     return sum(aval_bytes(program.avals[slot]) for slot in residuals if slot not in fused or slot not in known)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar, cast
 
 import jax
 
@@ -10,10 +11,10 @@ from admodes.checkpointing.policies import DEFAULT_SLOTS, Checkpoints
 from admodes.modes.flat import wraps
 from admodes.program import jax_compat as jc
 
+F = TypeVar("F", bound=Callable)
 
-def checkpoint(
-    fun: Callable, policy: str = "revolve", *, slots: int | None = None, tapes: int | None = None
-) -> Callable:
+
+def checkpoint(fun: F, policy: str = "revolve", *, slots: int | None = None, tapes: int | None = None) -> F:
     r"""``fun``, of which reverse mode keeps less and computes the rest again.
 
     The policy is for the loops of ``fun`` (``lax.scan``, ``lax.fori_loop``, outermost ones); where it has none, the
@@ -63,4 +64,4 @@ def checkpoint(
     else:
         checkpoints = Checkpoints(policy, slots, 1 if tapes is None else tapes)
     checkpointed = jax.checkpoint(fun, policy=checkpoints)
-    return wraps(fun, f"Checkpointed ({policy})")(lambda *args, **kwargs: checkpointed(*args, **kwargs))
+    return cast(F, wraps(fun, f"Checkpointed ({policy})")(lambda *args, **kwargs: checkpointed(*args, **kwargs)))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
 
 import jax
 from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
@@ -18,9 +17,9 @@ from admodes.modes.interpreter import INTERPRETER
 from admodes.program import jax_compat as jc
 from admodes.program.agreement import temporary_bytes
 from admodes.program.blocks import Chain, chain, is_loop
-from admodes.program.evaluate import evaluate
-from admodes.program.fingerprint import callbacks, digest, has_rules
+from admodes.program.fingerprint import digest, hidden
 from admodes.program.ir import Program, from_jaxpr
+from admodes.program.kept import Kept
 from admodes.program.trace import closed_jaxpr
 from admodes.text_tables import count
 
@@ -48,11 +47,10 @@ def within(limit: int, fun: Callable, args: tuple) -> Callable:
     program = from_jaxpr(closed_jaxpr(flat, *leaves))
     slots, values = zip(*program.constants, strict=True) if program.constants else ((), ())
     opened = Program((*program.inputs, *slots), program.outputs, (), program.equations, program.avals)
-    n, avals = len(program.inputs), opened.in_avals
-    whole = _gradient(partial(evaluate, opened), avals, n)
-    sweeps = [from_jaxpr(jc.trace_flat(whole, avals, "gradient"))] if has_rules(program) else []
     types = tuple(map(jc.placed, (*leaves, *values)))
-    scheduled = _fitting(_Task((digest(opened, *sweeps), callbacks(program)), opened, n, types), limit)
+    task = _Task(opened, len(program.inputs), types)
+    key = digest(opened), hidden(program), task.n, types, limit
+    scheduled = _SCHEDULED.get(key, lambda: _fitting(task, limit))
     return lambda *args: tree_unflatten(structure[0], scheduled(*tree_leaves(args), *values))
 
 
@@ -61,20 +59,21 @@ def limited(limit: int) -> Callable:
     return lambda both, fun, args: both(within(limit, fun, args))
 
 
+_SCHEDULED: Kept[Callable] = Kept(64)
+
+
 @dataclass(frozen=True)
 class _Task:
-    """A program of which the first ``n`` inputs are differentiated; equal to others of the same key.
+    """A program of which the first ``n`` inputs are differentiated.
 
     ``types`` are those of its inputs, with the devices that these are on.
     """
 
-    key: tuple
-    program: Program = field(compare=False)
+    program: Program
     n: int
     types: tuple
 
 
-@lru_cache(64)
 def _fitting(task: _Task, limit: int) -> Callable:
     """The program under the fastest schedule whose compiled gradient fits; MemoryLimitError if none does."""
     search = _Search(task, limit)

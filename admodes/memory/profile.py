@@ -16,11 +16,11 @@ from admodes.modes.tape import Recorder
 from admodes.program import jax_compat as jc
 from admodes.program.agreement import temporary_bytes
 from admodes.program.blocks import aval_bytes
-from admodes.text_tables import count, plain, table
+from admodes.text_tables import Brief, clipped, count, plain, plural, table
 
 
-@dataclass(frozen=True)
-class Residual:
+@dataclass(frozen=True, repr=False)
+class Residual(Brief):
     """A value that the tape keeps: its type, its size in bytes, and the equation that keeps it first."""
 
     aval: Any
@@ -29,21 +29,21 @@ class Residual:
     source: str
 
     @property
-    def shape(self) -> tuple:
+    def shape(self) -> tuple[int, ...]:
         return self.aval.shape
 
     @property
-    def dtype(self):
+    def dtype(self) -> Any:
         return self.aval.dtype
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MemoryProfile:
     """The residuals of a tape in the order of evaluation, each value once; arguments are not among them."""
 
     residuals: tuple[Residual, ...]
-    fun: Callable
-    args: tuple
+    fun: Callable[..., Any]
+    args: tuple[Any, ...]
 
     @property
     def bytes(self) -> int:
@@ -60,13 +60,18 @@ class MemoryProfile:
             for policy, s in policies
         }
 
+    def __repr__(self) -> str:
+        largest = sorted(self.residuals, key=lambda r: -r.bytes)[:3]
+        kept = ", ".join(f"{r.primitive} {count(r.bytes, 'B')}" for r in largest)
+        return clipped(f"MemoryProfile({count(self.bytes, 'B')} in {plural(len(self.residuals), 'value')}: {kept} ...)")
+
     def __str__(self) -> str:
         largest = sorted(self.residuals, key=lambda r: -r.bytes)
         rows = [[r.primitive, r.source, r.aval.str_short(short_dtypes=True), count(r.bytes, "B")] for r in largest]
         title = f"the tape keeps {count(self.bytes, 'B')} in {len(rows)} values beside the arguments"
         return plain(table(title, ["kept by", "at", "type", "size"], rows, left=3))
 
-    def plot(self, path) -> None:
+    def plot(self, path: Any) -> None:
         """Draw what is kept along the program, and the peak under each policy, into a file."""
         from itertools import accumulate
 
@@ -85,7 +90,7 @@ class MemoryProfile:
         figure.savefig(path)
 
 
-def memory_profile(fun: Callable, *args) -> MemoryProfile:
+def memory_profile(fun: Callable[..., Any], *args: Any) -> MemoryProfile:
     r"""What reverse mode keeps of ``fun`` at arguments of these types: each residual's type, bytes and source line.
 
     Args:

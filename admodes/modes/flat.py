@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from admodes.program import jax_compat as jc
+
+F = TypeVar("F", bound=Callable)
 
 
 class Result:
@@ -83,7 +85,7 @@ def std_basis(tree):
     return tree_unflatten(treedef, [jc.batch_of(part, jc.typeof(x)) for part, x in zip(parts, leaves, strict=True)])
 
 
-def wraps(fun: Callable, what: str) -> Callable:
+def wraps(fun: Callable, what: str) -> Callable[[F], F]:
     """Give a derivative the name and signature of ``fun``, and a docstring that says what it is."""
 
     def decorate(wrapped):

@@ -10,11 +10,13 @@ from typing import Any
 import jax
 from jax.tree_util import Partial, tree_flatten, tree_leaves, tree_unflatten
 
+from admodes.linear.algebra import LinearMap, structured
 from admodes.linear.logs import page
 from admodes.modes import checks
 from admodes.modes.flags import mirrored
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
+from admodes.text_tables import clipped
 
 WANTED: Any = jax.ad  # JAX's words for what with_refs does with a cotangent
 
@@ -36,7 +38,7 @@ class NotSaveable:
     data_fields=["args_res", "opaque_residuals"],
     meta_fields=["sources", "references", "tape_tree", "in_tree", "out_tree", "out_avals", "name", "want_logs"],
 )
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Pullback:
     """g ↦ gᵀ f'(x) at a fixed x, walking a tape backwards; a pytree, so that it can be returned from ``jit``.
 
@@ -46,20 +48,27 @@ class Pullback:
     back before the call. ``references`` are the places of leaves that are references: the tape is on what they hold.
     """
 
-    args_res: list
-    opaque_residuals: list
-    sources: tuple
-    references: tuple
+    args_res: list[Any]
+    opaque_residuals: list[Any]
+    sources: tuple[tuple[bool, int], ...]
+    references: tuple[int, ...]
     tape_tree: Any
     in_tree: Any
     out_tree: Any
-    out_avals: tuple
+    out_avals: tuple[Any, ...]
     name: str
     want_logs: bool = False
 
     @staticmethod
     def of(
-        tape: Tape, arguments: Sequence, saveable: Sequence[bool], references: tuple, in_tree, out_tree, out_avals, name
+        tape: Tape,
+        arguments: Sequence[Any],
+        saveable: Sequence[bool],
+        references: tuple[int, ...],
+        in_tree: Any,
+        out_tree: Any,
+        out_avals: tuple[Any, ...],
+        name: str,
     ) -> Pullback:
         """The pullback along a tape; ``arguments`` are the leaves of the arguments."""
         residuals, tape_tree = tree_flatten(tape)
@@ -110,7 +119,15 @@ class Pullback:
         return tree_unflatten(self.tape_tree, range(self.tape_tree.num_leaves))
 
     @property
-    def jaxpr(self):
+    def map(self) -> LinearMap:
+        """f'(x) as a linear map, of which this is the transpose; of several arguments it takes a tuple."""
+        return structured(self.tape, self.in_tree, self.out_tree)
+
+    def __repr__(self) -> str:
+        return clipped(f"Pullback({clipped(self.name, 20)}, {self.map.T.types})")
+
+    @property
+    def jaxpr(self) -> Any:
         """The linearised program ẋ ↦ f'(x) ẋ (of the leaves, where these carry derivatives) as a jaxpr.
 
         Its constants are the residuals.
@@ -126,7 +143,7 @@ class Pullback:
         avals = [jc.tangent_aval(a) for a, active in zip(tape.domain, on, strict=True) if active]
         return jc.trace_flat(push, avals, self.name).jaxpr
 
-    def __call__(self, *cotangents):
+    def __call__(self, *cotangents: Any) -> Any:
         if len(cotangents) != 1:
             raise TypeError(
                 f"the function returned by admodes.vjp applied to {self.name} takes one argument, a cotangent with the "
@@ -155,7 +172,7 @@ class Pullback:
         found = tree_unflatten(self.in_tree, cts)
         return (found, logs) if self.want_logs else found
 
-    def with_refs(self, *refs):
+    def with_refs(self, *refs: Any) -> Partial:
         """The pullback that adds gradients to mutable references.
 
         Args:

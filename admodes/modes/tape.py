@@ -20,11 +20,11 @@ class Tape(LinearMap):
     The first slots are the inputs; ``outputs`` are the slots of the results.
     """
 
-    maps: tuple
-    wiring: tuple = static()
-    outputs: tuple = static()
-    domain: tuple = static()
-    codomain: tuple = static()
+    maps: tuple[LinearMap, ...]
+    wiring: tuple[Any, ...] = static()
+    outputs: tuple[int | None, ...] = static()
+    domain: tuple[Any, ...] = static()
+    codomain: tuple[Any, ...] = static()
 
     def push(self, tangents):
         slots = dict(enumerate(tangents))

@@ -13,7 +13,8 @@ import numpy as np
 from jax import lax
 from jax.tree_util import tree_unflatten
 
-from admodes.checkpointing.recompute import stored
+from admodes.compilers.recompute import stored
+from admodes.compilers.workarounds import RUNS, TRANSPOSED_COLUMNS
 from admodes.linear.pattern import SparsityPattern
 from admodes.program import jax_compat as jc
 
@@ -66,15 +67,16 @@ class Dense:
         own, others, size = self.array.size, inner.array.size, self.shape[0] * inner.shape[1]
         by_rows = self.transposed * own + inner.transposed * others
         by_columns = (not self.transposed) * own + (not inner.transposed) * others + (size > max(own, others)) * size
-        if by_rows <= by_columns:
+        if by_rows <= by_columns or not TRANSPOSED_COLUMNS.on:
             return Dense(self._dot(inner))
         (columns,) = stored([inner.transpose._dot(self.transpose)])
         return Dense(columns, transposed=True)
 
     def _dot(self, inner: Dense):
         left = self.array
-        if self.transposed:  # stored: XLA would else fold the transposition into the product
-            (left,) = stored([lax.transpose(left, (1, 0))])
+        if self.transposed:
+            left = lax.transpose(left, (1, 0))
+            (left,) = stored([left]) if TRANSPOSED_COLUMNS.on else (left,)
         return lax.dot_general(left, inner.array, (((1,), (1,) if inner.transposed else (0,)), ((), ())))
 
     def at(self, places):
@@ -162,7 +164,7 @@ def places(pattern: SparsityPattern) -> np.ndarray | OneEach | Runs:
     flat = positions(pattern)
     ends = np.flatnonzero(np.diff(flat) != 1) + 1
     width = int(np.gcd.reduce(np.diff(ends, prepend=0, append=flat.size)))
-    return Runs(flat[::width], width) if width >= SHORTEST else flat
+    return Runs(flat[::width], width) if width >= SHORTEST and RUNS.on else flat
 
 
 def blocks(matrix, out_avals: Sequence, in_avals: Sequence, out_tree, in_tree, pulled: bool):

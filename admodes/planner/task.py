@@ -17,7 +17,7 @@ from admodes.modes.interpreter import INTERPRETER
 from admodes.planner.sweeps.batched_sweep import batched
 from admodes.program import jax_compat as jc
 from admodes.program.derived import instantiate, keep, merge, pushed
-from admodes.program.fingerprint import callbacks, content, digest, has_rules, hashed
+from admodes.program.fingerprint import content, digest, has_rules, hashed, hidden
 from admodes.program.folding import is_known
 from admodes.program.ir import Program, from_jaxpr
 from admodes.program.trace import closed_jaxpr
@@ -173,8 +173,8 @@ class Task:
 
     @cached_property
     def key(self) -> tuple:
-        """As the fingerprint, with the Python functions that the program calls, which have no text."""
-        return self.fingerprint, callbacks(self.program)
+        """As the fingerprint, with what has no text: the Python functions behind rules and callbacks."""
+        return self.fingerprint, hidden(self.program)
 
 
 # what a derivative rule may raise where it is for the other mode only, or for none

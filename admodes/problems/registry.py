@@ -6,15 +6,18 @@ import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import DTypeLike
 
 from admodes.errors import UnknownProblemError
+from admodes.text_tables import Brief
 
 
-@dataclass(frozen=True)
-class Problem:
+@dataclass(frozen=True, repr=False)
+class Problem(Brief):
     """A function of some field, a point to differentiate it at, and what its Jacobian looks like.
 
     ``inputs`` and ``outputs`` count the scalars that are differentiated and that come out, at the default sizes.
@@ -27,9 +30,11 @@ class Problem:
     inputs: int
     outputs: int
     argnums: int | tuple[int, ...]
-    build: Callable
+    build: Callable[..., Any]
 
-    def make(self, dtype=np.float32, seed: int = 0, **sizes) -> tuple[Callable, tuple]:
+    def make(
+        self, dtype: DTypeLike = np.float32, seed: int = 0, **sizes: int
+    ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """The function and its arguments, the same for the same ``dtype`` and ``seed``; ``sizes`` as in ``self.sizes``.
 
         >>> import admodes
@@ -52,7 +57,7 @@ class Problem:
         return fun, jax.tree_util.tree_map(jax.numpy.asarray, args)
 
     @property
-    def sizes(self) -> dict:
+    def sizes(self) -> dict[str, Any]:
         """The sizes that ``make`` takes as keywords, with their defaults."""
         parameters = list(inspect.signature(self.build).parameters.values())[2:]
         return {p.name: p.default for p in parameters}

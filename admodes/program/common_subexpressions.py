@@ -8,8 +8,7 @@ from admodes.program.evaluate import live_equations
 from admodes.program.fingerprint import content
 from admodes.program.folding import is_known
 from admodes.program.ir import Const, Equation, Program
-
-COMMUTATIVE = {"add", "add_any", "mul", "max", "min"}
+from admodes.program.traits import traits
 
 
 def merge_common(program: Program) -> Program:
@@ -34,7 +33,7 @@ def merge_common(program: Program) -> Program:
 def _key(equation: Equation):
     """Equal for equations that compute the same; None if the parameters cannot tell."""
     operands = [_operand_key(x) for x in equation.inputs]
-    if equation.primitive.name in COMMUTATIVE:
+    if traits(equation.primitive).commutative:
         operands.sort()
     key = (equation.primitive, tuple(operands), tuple(sorted(equation.params.items(), key=lambda item: item[0])))
     try:

@@ -23,7 +23,7 @@ def hashed(*items) -> str:
 
 
 def digest(*programs: Program) -> str:
-    """A hash of programs. What Python functions in them do is not in it: see :func:`callbacks` and :func:`has_rules`.
+    """A hash of programs. What Python functions in them do is not in it: see :func:`hidden` and :func:`has_rules`.
 
     Constants count by their entries; those that are not known, by their types.
     """
@@ -44,14 +44,23 @@ def digest(*programs: Program) -> str:
     return found.hexdigest()
 
 
-def callbacks(program: Program) -> tuple:
-    """The Python functions that the program calls when it runs, which equal only themselves."""
-    return tuple(x for e in program.equations for x in _hidden(e.params) if _is_callback(x))
+def hidden(program: Program) -> tuple:
+    """A key of what has no text: derivative rules and callbacks, which equal only themselves, and values in these.
+
+    A rule may bring others of any order, so that functions with rules are told apart by the rules, not by what these
+    were seen to do.
+    """
+    return tuple(key for e in program.equations for key in jc.hidden_in_equation(e, content))
 
 
 def has_rules(program: Program) -> bool:
     """True if the program holds functions with derivative rules of the user's, whose equations are not its own."""
     return any(jc.has_own_rule(e.primitive) or jc.mentions(e.params, jc.has_own_rule) for e in program.equations)
+
+
+def has_rules_of_users(program: Program) -> bool:
+    """True if the program holds rules that need not be derivatives: those of JAX's own functions are."""
+    return any(jc.holds_rule_of_user(e.primitive, e.params) for e in program.equations)
 
 
 def _is_callback(x) -> bool:

@@ -6,19 +6,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from jax import lax
-
 from admodes.program.blocks import aval_bytes
 from admodes.program.ir import Const, Program
+from admodes.program.traits import traits
 
-FUSED = frozenset(
-    {
-        *(lax.add_p, lax.sub_p, lax.mul_p, lax.neg_p, lax.abs_p, lax.square_p, lax.integer_pow_p, lax.max_p, lax.min_p),
-        *(lax.eq_p, lax.ne_p, lax.lt_p, lax.le_p, lax.gt_p, lax.ge_p, lax.and_p, lax.or_p, lax.not_p, lax.sign_p),
-        *(lax.select_n_p, lax.convert_element_type_p, lax.broadcast_in_dim_p, lax.real_p, lax.imag_p, lax.conj_p),
-    }
-)
-PARTS = frozenset({lax.slice_p, lax.squeeze_p, lax.reshape_p, lax.rev_p, lax.transpose_p, lax.unstack_p})
 MOST = 8  # values that one is derived from
 
 
@@ -38,9 +29,10 @@ def derived(program: Program, known: Collection[int], wanted: Collection[int]) -
 
     follows = []
     for e in program.equations:
-        found = _union(reads, e.inputs) if e.primitive in FUSED | PARTS else None
+        said = traits(e.primitive)
+        found = _union(reads, e.inputs) if said.fuses or said.part else None
         for slot in e.outputs:
-            reads[slot] = frozenset([slot]) if found and e.primitive in PARTS else found
+            reads[slot] = frozenset([slot]) if found and said.part else found
             if slot in wanted and found is not None and size(reads[slot] or ()) <= size([slot]):
                 follows.append(slot)
             elif slot in wanted or slot in known:

@@ -11,22 +11,8 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from admodes.program import jax_compat as jc
 from admodes.program.evaluate import live_equations
 from admodes.program.ir import Const, Equation, Program
+from admodes.program.traits import traits
 
-INFIX = {
-    "add": "+",
-    "add_any": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "/",
-    "rem": "%",
-    "pow": "**",
-    "eq": "==",
-    "ne": "!=",
-    "lt": "<",
-    "le": "<=",
-    "gt": ">",
-    "ge": ">=",
-}
 SHOWN = ("axes", "axis", "dimension", "permutation", "new_dtype", "start_indices", "limit_indices", "shape", "length")
 
 
@@ -58,16 +44,13 @@ class Names:
     def formula(self, equation: Equation, index: int = 0) -> str:
         """Result number ``index`` of an equation in terms of its operands, such as ``v1 * x2`` or ``sin(v3)``."""
         operands = [self(x) for x in equation.inputs]
-        name, params = equation.primitive.name, equation.params
-        if name in INFIX and len(operands) == 2:
-            return f"{operands[0]} {INFIX[name]} {operands[1]}"
-        if name == "neg":
-            return f"-{operands[0]}"
-        if name == "slice" and set(params["strides"] or ()) <= {1}:
-            spans = zip(params["start_indices"], params["limit_indices"], strict=True)
-            return f"{operands[0]}[{', '.join(f'{start}:{limit}' for start, limit in spans)}]"
-        if name == "integer_pow":
-            return f"{operands[0]} ** {params['y']}"
+        params, written = equation.params, traits(equation.primitive).text
+        if isinstance(written, str):
+            left, right = operands if len(operands) == 2 else ("", operands[0])
+            return f"{left} {written} {right}" if left else f"{written}{right}"
+        text = written(operands, **params) if written else None
+        if text is not None:
+            return text
         shown = [f"{key}={_param(params[key])}" for key in SHOWN if params.get(key) is not None]
         call = f"{called_name(equation)}({', '.join(operands + shown)})"
         return f"{call}[{index}]" if len(equation.outputs) > 1 else call

@@ -110,7 +110,7 @@ def _block(rows, cols, shape) -> SparsityPattern:
     return SparsityPattern.build(rows.ravel(), cols.ravel(), shape)
 
 
-bilinear(lax.dot_general_p, _pull_dot(0), _pull_dot(1), pattern=_dot_pattern)
+bilinear(lax.dot_general_p, _pull_dot(0), _pull_dot(1), pattern=_dot_pattern, cost="contracting")
 
 
 # -- ragged_dot_general ------------------------------------------------------------------------------------
@@ -197,4 +197,4 @@ def _pull_ragged_rhs(g, x, y, group_sizes, *, ragged_dot_dimension_numbers, **pa
     return lax.transpose(ct, _ints(np.argsort(order)))
 
 
-bilinear(jc.ragged_dot_general_p, _pull_ragged_lhs, _pull_ragged_rhs)
+bilinear(jc.ragged_dot_general_p, _pull_ragged_lhs, _pull_ragged_rhs, cost="contracting")

@@ -154,4 +154,4 @@ def _pattern(linear):
     return {(0, int(place)): SparsityPattern.build(rows, cols, (linear.codomain[0].size, linear.domain[place].size))}
 
 
-bilinear(lax.conv_general_dilated_p, _pull_image, _pull_kernel, pattern=_pattern)
+bilinear(lax.conv_general_dilated_p, _pull_image, _pull_kernel, pattern=_pattern, cost="contracting")

@@ -1,6 +1,8 @@
 """Elementwise primitives: each entry gives the partial derivatives.
 
-Formulas are chosen to be finite, infinite or NaN where JAX's derivatives are: d(x/y)/dy is -x y⁻², say, not -(x/y)/y.
+A slope is computed from the argument where the result is saturated: 1 - tanh² has lost everything where tanh rounds to
+1. And it is written so that its own derivative does not cancel. Where several formulas are as good, it is the one that
+is finite, infinite or NaN where JAX's derivative is.
 """
 
 from __future__ import annotations
@@ -9,11 +11,10 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from admodes.linear.maps import MINUS_ONE, ONE, Elementwise, Over, collapse
+from admodes.linear.maps import MINUS_ONE, ONE, Elementwise, Over, collapse, expand
 from admodes.program import jax_compat as jc
+from admodes.rules import host
 from admodes.rules.table import ElementwiseRule, elementwise, linear, register, zero
-
-EXACT = lax.AccuracyMode.HIGHEST
 
 
 def weak(value, like):
@@ -27,6 +28,10 @@ def c(value, like):
     return np.array(value, like.dtype) if np.ndim(like) else weak(value, like)
 
 
+def _is_complex(x) -> bool:
+    return np.issubdtype(x.dtype, np.complexfloating)
+
+
 # -- arithmetic ----------------------------------------------------------------------------------
 
 
@@ -36,16 +41,15 @@ def _without_zeros(x):
 
 
 def _pow_base(out, x, y):
-    """∂(xʸ)/∂x = y xʸ⁻¹, of strong type; for whole y = 0 it is zero even where x⁻¹ is not finite."""
+    """∂(xʸ)/∂x = y xʸ⁻¹, of strong type; for y = 0 it is zero, where x = 0 too: x counts as 1 there."""
     x = lax.convert_element_type(x, x.dtype)
-    whole = not jc.is_differentiable(jc.typeof(y))
-    y = lax.convert_element_type(y, x.dtype) if whole else y
-    power = lax.pow(x, lax.sub(y, weak(1, y)))
-    if not whole:
-        return lax.mul(y, power)
-    slope = lax.mul(_without_zeros(y), power)
-    is_zero = lax.broadcast_in_dim(lax.eq(y, c(0, y)), slope.shape, range(y.ndim))
-    return lax.select(is_zero, lax.full_like(slope, 0), slope)
+    if not jc.is_differentiable(jc.typeof(y)):
+        y = lax.convert_element_type(y, x.dtype)
+    shape = np.broadcast_shapes(np.shape(x), np.shape(y))
+    both = lax.bitwise_and(*(expand(lax.eq(v, c(0, v)), shape) for v in (x, y)))
+    x = expand(x, shape)
+    base = lax.select(both, lax.full_like(x, 1), x)
+    return lax.mul(y, lax.pow(base, lax.sub(y, weak(1, y))))
 
 
 def _integer_pow(out, x, *, y):
@@ -61,21 +65,47 @@ def _rem_divisor(out, x, y):
     return lax.neg(lax.mul(lax.sign(ratio), lax.floor(lax.abs(ratio))))
 
 
-elementwise(lax.add_p, ONE, ONE)
-elementwise(jc.add_any_p, ONE, ONE)
-elementwise(lax.sub_p, ONE, MINUS_ONE)
-elementwise(lax.neg_p, MINUS_ONE)
-elementwise(lax.mul_p, lambda out, x, y, **_: y, lambda out, x, y, **_: x)
-elementwise(lax.div_p, lambda out, x, y: Over(y), lambda out, x, y: lax.neg(lax.mul(x, lax.integer_pow(y, -2))))
-elementwise(lax.rem_p, ONE, _rem_divisor)
-elementwise(lax.pow_p, _pow_base, lambda out, x, y: lax.mul(lax.log(_without_zeros(x)), out))  # log x xʸ
-elementwise(lax.integer_pow_p, _integer_pow)
-elementwise(lax.square_p, lambda out, x: lax.mul(c(2, x), x))
-elementwise(lax.sqrt_p, lambda out, x, **_: lax.div(c(0.5, x), out))  # 1 / 2√x
-elementwise(lax.rsqrt_p, lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)))  # -x^(-3/2) / 2
-elementwise(lax.cbrt_p, lambda out, x, **_: lax.mul(c(1 / 3, x), lax.integer_pow(out, -2)))  # x^(-2/3) / 3
-elementwise(lax.nextafter_p, ONE, None)  # x plus or minus one unit in the last place
-elementwise(jc.one_minus_square_p, lambda out, x: lax.mul(c(-2, x), x))
+elementwise(lax.add_p, ONE, ONE, text="+", commutative=True, host=host.exact(np.add), cost="arithmetic")
+elementwise(jc.add_any_p, ONE, ONE, text="+", commutative=True, cost="arithmetic")
+elementwise(lax.sub_p, ONE, MINUS_ONE, text="-", host=host.exact(np.subtract), cost="arithmetic")
+elementwise(lax.neg_p, MINUS_ONE, text="-", cost="arithmetic")
+elementwise(
+    lax.mul_p,
+    lambda out, x, y, **_: y,
+    lambda out, x, y, **_: x,
+    text="*",
+    commutative=True,
+    host=host.exact(np.multiply),
+    cost="arithmetic",
+    multiplies=True,
+)
+elementwise(
+    lax.div_p,
+    lambda out, x, y: Over(y),
+    lambda out, x, y: lax.neg(lax.div(out, y)),  # -x y⁻² may overflow
+    text="/",
+    cost="elementwise",
+    multiplies=True,
+)
+elementwise(lax.rem_p, ONE, _rem_divisor, text="%", cost="transcendental")
+elementwise(
+    lax.pow_p,
+    _pow_base,
+    lambda out, x, y: lax.mul(lax.log(_without_zeros(x)), out),  # log x xʸ
+    text="**",
+    cost="transcendental",
+)
+elementwise(lax.integer_pow_p, _integer_pow, text=lambda operands, *, y: f"{operands[0]} ** {y}", cost="arithmetic")
+elementwise(lax.square_p, lambda out, x: lax.mul(c(2, x), x), cost="arithmetic")
+elementwise(lax.sqrt_p, lambda out, x, **_: lax.div(c(0.5, x), out), cost="transcendental")  # 1 / 2√x
+elementwise(
+    lax.rsqrt_p, lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)), cost="transcendental"
+)  # -x^(-3/2) / 2
+elementwise(
+    lax.cbrt_p, lambda out, x, **_: lax.mul(c(1 / 3, x), lax.integer_pow(out, -2)), cost="transcendental"
+)  # x^(-2/3) / 3
+elementwise(lax.nextafter_p, ONE, None, cost="elementwise")  # x plus or minus one unit in the last place
+elementwise(jc.one_minus_square_p, lambda out, x: lax.mul(c(-2, x), x), cost="arithmetic")
 
 
 def _polynomial(n_operands: int) -> tuple:
@@ -89,51 +119,78 @@ def _polynomial(n_operands: int) -> tuple:
     return of_x, ONE, *powers
 
 
-register(jc.polynomial_p, ElementwiseRule(_polynomial))
+register(jc.polynomial_p, ElementwiseRule(_polynomial), cost="transcendental")
 
 # -- exponentials and logarithms -----------------------------------------------------------------
 
 
-def _expm1(out, x, *, accuracy):
-    """eˣ = out + 1"""
-    return lax.exp(x, accuracy=accuracy) if accuracy is EXACT else lax.add(out, weak(1, out))
+def _sech_squared(out, x, accuracy):
+    """sech² x = 1 - tanh² x as 4 e / (1 + e)² with e = exp(-2|x|), which keeps the tails that tanh has lost.
 
-
-def _logistic(out, x, *, accuracy):
-    """σ' = σ(x) σ(-x) = σ (1 - σ)"""
-    return lax.mul(out, lax.logistic(lax.neg(x)) if accuracy is EXACT else lax.sub(weak(1, out), out))
-
-
-elementwise(lax.exp_p, lambda out, x, **_: out)
-elementwise(lax.exp2_p, lambda out, x, **_: lax.mul(c(np.log(2), x), out))
-elementwise(lax.expm1_p, _expm1)
-elementwise(lax.log_p, lambda out, x, **_: Over(x))
-elementwise(jc.log2_p, lambda out, x, **_: Over(lax.mul(x, c(np.log(2), x))))
-elementwise(lax.log1p_p, lambda out, x, **_: Over(lax.add(x, weak(1, x))))
-elementwise(lax.logistic_p, _logistic)
-
-# -- trigonometric and hyperbolic functions ------------------------------------------------------
+    Its derivatives are those of 1 - ``out``², which cancel nowhere: the two differ by a constant, as far as these go.
+    """
+    e = lax.exp(lax.mul(c(-2, x), lax.abs(lax.stop_gradient(x))), accuracy=accuracy)
+    exact = lax.div(lax.mul(c(4, e), e), lax.square(lax.add(c(1, e), e)))
+    rounded = lax.sub(c(1, out), lax.square(out))
+    return lax.add(rounded, lax.stop_gradient(lax.sub(exact, rounded)))
 
 
 def _tanh(out, x, *, accuracy):
-    """1 - tanh² = (1 + tanh)(1 - tanh), which does not cancel; sech² = 4 σ(2x) σ(-2x) where asked to be exact."""
-    if accuracy is not EXACT:
-        return lax.mul(lax.add(weak(1, out), out), lax.sub(weak(1, out), out))
-    halves = [lax.logistic(lax.mul(c(k, x), x), accuracy=accuracy) for k in (2, -2)]
-    return lax.mul(c(4, x), lax.mul(*halves))
+    if _is_complex(x):
+        return lax.mul(lax.add(c(1, out), out), lax.sub(c(1, out), out))
+    return _sech_squared(out, x, accuracy)
+
+
+def _logistic(out, x, *, accuracy):
+    """σ' = sech²(x/2) / 4"""
+    if _is_complex(x):
+        return lax.mul(out, lax.logistic(lax.neg(x), accuracy=accuracy))
+    half = lax.mul(c(0.5, x), x)
+    return lax.mul(c(0.25, x), _sech_squared(lax.tanh(half), half, accuracy))
+
+
+elementwise(lax.exp_p, lambda out, x, **_: out, cost="transcendental")
+elementwise(lax.exp2_p, lambda out, x, **_: lax.mul(c(np.log(2), x), out), cost="transcendental")
+elementwise(lax.expm1_p, lambda out, x, *, accuracy: lax.exp(x, accuracy=accuracy), cost="transcendental")
+elementwise(lax.log_p, lambda out, x, **_: Over(x), cost="transcendental")
+elementwise(jc.log2_p, lambda out, x, **_: lax.div(c(1 / np.log(2), x), x), cost="transcendental")
+elementwise(lax.log1p_p, lambda out, x, **_: Over(lax.add(x, weak(1, x))), cost="transcendental")
+elementwise(lax.logistic_p, _logistic, cost="transcendental")
+
+# -- trigonometric and hyperbolic functions ------------------------------------------------------
 
 
 def _one_plus_square(x):
     return lax.add(c(1, x), lax.square(x))
 
 
+def _one_minus_square(x):
+    """1 - x²: near ±1 as (1 - x)(1 + x), which does not cancel; near 0 as it stands, for the sake of its derivative."""
+    one = c(1, x)
+    if _is_complex(x):
+        return lax.sub(one, lax.square(x))
+    near_one = lax.gt(lax.abs(x), c(0.5, x))
+    return lax.select(near_one, lax.mul(lax.sub(one, x), lax.add(one, x)), lax.sub(one, lax.square(x)))
+
+
 def _arcus(out, x):
     """(1 - x²)^(-1/2)"""
-    return lax.rsqrt(lax.sub(c(1, x), lax.square(x)))
+    return lax.rsqrt(_one_minus_square(x))
 
 
-def _is_complex(x) -> bool:
-    return np.issubdtype(x.dtype, np.complexfloating)
+def _scale(size):
+    """A number about as large as the given sizes, a constant, whose inverse is no denormal number."""
+    info = jnp.finfo(size.dtype)
+    return lax.stop_gradient(lax.clamp(weak(float(info.tiny), size), size, weak(float(info.max) / 4, size)))
+
+
+def _atan(out, x):
+    """1 / (1 + x²), without overflow: with s = max(1, |x|) it is s⁻² / (s⁻² + (x/s)²)."""
+    if _is_complex(x):
+        return Over(_one_plus_square(x))
+    inverse = lax.div(weak(1, x), _scale(lax.max(lax.abs(x), weak(1, x))))
+    square = lax.square(inverse)
+    return lax.div(square, lax.add(square, lax.square(lax.mul(x, inverse))))
 
 
 def _asinh(out, x):
@@ -146,9 +203,7 @@ def _asinh(out, x):
         one = lax.full_like(im, 1)
         factors = (lax.complex(lax.sub(one, im), re), lax.complex(lax.add(one, im), lax.neg(re)))
         return lax.mul(*map(lax.rsqrt, factors))
-    largest = weak(float(jnp.finfo(x.dtype).max) / 4, x)  # its inverse is no denormal number
-    scale = lax.stop_gradient(lax.min(lax.max(lax.abs(x), weak(1, x)), largest))
-    inverse = lax.div(weak(1, x), scale)
+    inverse = lax.div(weak(1, x), _scale(lax.max(lax.abs(x), weak(1, x))))
     return lax.mul(inverse, lax.rsqrt(lax.add(lax.square(lax.mul(x, inverse)), lax.square(inverse))))
 
 
@@ -159,32 +214,39 @@ def _acosh(out, x):
 
 
 def _atanh(out, x):
-    """1 / (1 + x)(1 - x)"""
+    """1 / (1 - x²)"""
+    if not _is_complex(x):
+        return Over(_one_minus_square(x))
     one = weak(1, x)
     return lax.mul(lax.div(one, lax.add(one, x)), lax.div(one, lax.sub(one, x)))
 
 
-def _square_of_radius(x, y):
-    return lax.add(lax.square(x), lax.square(y))
+def _over_square_of_radius(z, x, y):
+    """z / (x² + y²) where z is x or y, without overflow: of x, y and z over s = max(|x|, |y|), and s⁻¹ once more."""
+    shape = np.broadcast_shapes(np.shape(x), np.shape(y))
+    scale = _scale(lax.max(*(lax.abs(expand(v, shape)) for v in (x, y))))
+    x, y, z = (lax.div(expand(v, shape), scale) for v in (x, y, z))
+    return lax.div(lax.div(z, lax.add(lax.square(x), lax.square(y))), scale)
 
 
-elementwise(lax.sin_p, lambda out, x, *, accuracy: lax.cos(x, accuracy=accuracy))
-elementwise(lax.cos_p, lambda out, x, *, accuracy: lax.neg(lax.sin(x, accuracy=accuracy)))
-elementwise(lax.tan_p, lambda out, x, **_: _one_plus_square(out))
-elementwise(lax.asin_p, _arcus)
-elementwise(lax.acos_p, lambda out, x: lax.neg(_arcus(out, x)))
-elementwise(lax.atan_p, lambda out, x: Over(_one_plus_square(x)))
+elementwise(lax.sin_p, lambda out, x, *, accuracy: lax.cos(x, accuracy=accuracy), cost="transcendental")
+elementwise(lax.cos_p, lambda out, x, *, accuracy: lax.neg(lax.sin(x, accuracy=accuracy)), cost="transcendental")
+elementwise(lax.tan_p, lambda out, x, **_: _one_plus_square(out), cost="transcendental")
+elementwise(lax.asin_p, _arcus, cost="transcendental")
+elementwise(lax.acos_p, lambda out, x: lax.neg(_arcus(out, x)), cost="transcendental")
+elementwise(lax.atan_p, _atan, cost="transcendental")
 elementwise(
     lax.atan2_p,
-    lambda out, x, y: lax.div(y, _square_of_radius(x, y)),
-    lambda out, x, y: lax.div(lax.neg(x), _square_of_radius(x, y)),
+    lambda out, x, y: _over_square_of_radius(y, x, y),
+    lambda out, x, y: lax.neg(_over_square_of_radius(x, x, y)),
+    cost="transcendental",
 )
-elementwise(lax.sinh_p, lambda out, x: lax.cosh(x))
-elementwise(lax.cosh_p, lambda out, x: lax.sinh(x))
-elementwise(lax.tanh_p, _tanh)
-elementwise(lax.asinh_p, _asinh)
-elementwise(lax.acosh_p, _acosh)
-elementwise(lax.atanh_p, _atanh)
+elementwise(lax.sinh_p, lambda out, x: lax.cosh(x), cost="transcendental")
+elementwise(lax.cosh_p, lambda out, x: lax.sinh(x), cost="transcendental")
+elementwise(lax.tanh_p, _tanh, cost="transcendental")
+elementwise(lax.asinh_p, _asinh, cost="transcendental")
+elementwise(lax.acosh_p, _acosh, cost="transcendental")
+elementwise(lax.atanh_p, _atanh, cost="transcendental")
 
 # -- complex numbers: linear over the reals only; transposes, not adjoints -------------------------
 
@@ -204,15 +266,26 @@ def _pull_conj(g, x, *, input_dtype):
     return lax.conj(g) if np.issubdtype(input_dtype, np.complexfloating) else lax.real(g)
 
 
-linear(lax.real_p, lambda g, z: lax.complex(g, np.zeros((), g.dtype)), pattern=_pattern)
-linear(lax.imag_p, lambda g, z: lax.complex(np.zeros((), g.dtype), lax.neg(g)), pattern=_pattern)
-linear(lax.complex_p, _pull_complex, places=None, pattern=_pattern)
-linear(lax.conj_p, _pull_conj, pattern=_pattern)
+linear(lax.real_p, lambda g, z: lax.complex(g, np.zeros((), g.dtype)), pattern=_pattern, cost="arithmetic")
+linear(lax.imag_p, lambda g, z: lax.complex(np.zeros((), g.dtype), lax.neg(g)), pattern=_pattern, cost="arithmetic")
+linear(lax.complex_p, _pull_complex, places=None, pattern=_pattern, cost="arithmetic")
+linear(lax.conj_p, _pull_conj, pattern=_pattern, cost="arithmetic")
 
 # -- piecewise constant functions ----------------------------------------------------------------
 
-zero(lax.floor_p, lax.ceil_p, lax.round_p, lax.is_finite_p, lax.argmax_p, lax.argmin_p)
-zero(lax.eq_p, lax.ne_p, lax.ge_p, lax.gt_p, lax.le_p, lax.lt_p, lax.eq_to_p, lax.le_to_p, lax.lt_to_p)
-zero(lax.not_p, lax.and_p, lax.or_p, lax.xor_p, lax.reduce_and_p, lax.reduce_or_p, lax.reduce_xor_p)
-zero(lax.shift_left_p, lax.shift_right_arithmetic_p, lax.shift_right_logical_p, lax.bitcast_convert_type_p)
-zero(lax.mulhi_p, lax.clz_p, lax.population_count_p, *jc.random_bits_primitives)
+zero(lax.floor_p, lax.ceil_p, lax.round_p, lax.is_finite_p)
+zero(lax.eq_p, text="==", host=host.exact(np.equal), cost="arithmetic")
+zero(lax.ne_p, text="!=", host=host.exact(np.not_equal), cost="arithmetic")
+zero(lax.lt_p, text="<", host=host.exact(np.less), cost="arithmetic")
+zero(lax.le_p, text="<=", host=host.exact(np.less_equal), cost="arithmetic")
+zero(lax.gt_p, text=">", host=host.exact(np.greater), cost="arithmetic")
+zero(lax.ge_p, text=">=", host=host.exact(np.greater_equal), cost="arithmetic")
+zero(lax.eq_to_p, lax.le_to_p, lax.lt_to_p)
+zero(lax.not_p, host=host.exact(np.invert), cost="arithmetic")
+zero(lax.and_p, host=host.exact(np.bitwise_and), cost="arithmetic")
+zero(lax.or_p, host=host.exact(np.bitwise_or), cost="arithmetic")
+zero(lax.xor_p, host=host.exact(np.bitwise_xor), cost="arithmetic")
+zero(lax.reduce_and_p, lax.reduce_or_p, lax.reduce_xor_p, cost="reducing")
+zero(lax.shift_left_p, lax.shift_right_arithmetic_p, lax.shift_right_logical_p)
+zero(lax.mulhi_p, lax.clz_p, lax.population_count_p)
+zero(*jc.random_bits_primitives, cost="transcendental")

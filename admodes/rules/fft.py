@@ -35,4 +35,4 @@ def _pull(g, x, *, fft_type, fft_lengths):
     return lax.fft(g, fft_type, fft_lengths)
 
 
-linear(lax.fft_p, _pull)
+linear(lax.fft_p, _pull, cost="solving")

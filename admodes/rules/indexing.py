@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from jax import lax
 
+from admodes.linear.maps import Elementwise
 from admodes.program import jax_compat as jc
+from admodes.rules import host
 from admodes.rules.index_patterns import (
     pattern_of_dynamic_slice,
     pattern_of_dynamic_update_slice,
@@ -18,15 +21,18 @@ from admodes.rules.index_patterns import (
     pattern_of_scatter,
     pattern_of_scatter_add,
 )
+from admodes.rules.reductions import batched
+from admodes.rules.repeated import apply_times, products_of_others
 from admodes.rules.structural import zeros_like
-from admodes.rules.table import FunctionRule, LinearRule, LocalRule, function, linear, register
+from admodes.rules.table import FunctionRule, LinearRule, LocalRule, function, linear, register, structural
 
 # -- slices -------------------------------------------------------------------------------------------
 
-linear(
+structural(
     lax.dynamic_slice_p,
     lambda g, x, *starts, slice_sizes: lax.dynamic_update_slice_p.bind(zeros_like(x), g, *starts),
     pattern=pattern_of_dynamic_slice,
+    host=host.dynamic_slice,
 )
 
 
@@ -37,7 +43,9 @@ def _pull_dynamic_update_slice(g, x, update, *starts):
     )
 
 
-linear(lax.dynamic_update_slice_p, _pull_dynamic_update_slice, places=(0, 1), pattern=pattern_of_dynamic_update_slice)
+structural(
+    lax.dynamic_update_slice_p, _pull_dynamic_update_slice, places=(0, 1), pattern=pattern_of_dynamic_update_slice
+)
 
 # -- gather -------------------------------------------------------------------------------------------
 
@@ -62,7 +70,7 @@ def _pull_gather(g, x, indices, *, dimension_numbers, slice_sizes, fill_value, *
     return lax.scatter_add(zeros_like(x), indices, g, numbers, **how)
 
 
-register(lax.gather_p, GatherRule(_pull_gather, (0,), pattern_of_gather))
+register(lax.gather_p, GatherRule(_pull_gather, (0,), pattern_of_gather), cost="gathering", moves=True)
 
 
 def gather_back(x, indices, updates, numbers, mode=None):
@@ -105,8 +113,8 @@ def _pull_scatter(g, x, indices, updates, *, dimension_numbers, mode, **params):
     return of_operand, lambda: gather_back(g, indices, updates, dimension_numbers, mode)
 
 
-linear(lax.scatter_add_p, _pull_scatter_add, places=(0, 2), pattern=pattern_of_scatter_add)
-linear(lax.scatter_sub_p, _pull_scatter_sub, places=(0, 2), pattern=pattern_of_scatter_add)
+structural(lax.scatter_add_p, _pull_scatter_add, places=(0, 2), pattern=pattern_of_scatter_add, cost="scattering")
+linear(lax.scatter_sub_p, _pull_scatter_sub, places=(0, 2), pattern=pattern_of_scatter_add, cost="scattering")
 
 # -- scatter: overwriting ---------------------------------------------------------------------------------
 
@@ -167,12 +175,34 @@ class ScatterRule(LocalRule):
 
     def jacobian(self, interpreter, primitive, outs, primals, active, params):
         if params["update_jaxpr"] is not None:
-            raise NotImplementedError("the derivative of lax.scatter_apply is not implemented")
+            return self._applied(interpreter, outs, primals, active, params)
         rule = self.apart if params["unique_indices"] else self.meeting
         return rule.jacobian(interpreter, primitive, outs, primals, active, params)
 
+    def _applied(self, interpreter, outs, primals, active, params):
+        """``x.at[i].apply(f)``: a diagonal, f' at the places that are met (once or several times) and 1 elsewhere."""
+        if not active[0]:
+            return None
+        x, indices, like = primals
+        numbers, mode = params["dimension_numbers"], params["mode"]
+        scalar = batched(jc.close(params["update_jaxpr"], params["update_consts"]), like.ndim)
 
-register(lax.scatter_p, ScatterRule())
+        def fun(y):
+            return [scalar(y, y)[0]] if params["unique_indices"] else [apply_times(lambda z: scalar(z, z)[0], times, y)]
+
+        if not params["unique_indices"]:
+            ones = lax.full(like.shape, 1, np.int32)
+            counts = lax.scatter_add(lax.full(x.shape, 0, np.int32), indices, ones, numbers, mode=mode)
+            times = gather_back(counts, indices, like, numbers, mode)
+        met = gather_back(x, indices, like, numbers, mode)
+        _, (slopes,) = interpreter.push_function(fun, [met], [lax.full_like(met, 1)])
+        if slopes is None:
+            slopes = zeros_like(met)
+        diagonal = lax.scatter(lax.full_like(x, 1), indices, slopes, numbers, mode=mode)
+        return Elementwise.build((diagonal, None, None), tuple(map(jc.typeof, primals)), tuple(map(jc.typeof, outs)))
+
+
+register(lax.scatter_p, ScatterRule(), cost="scattering", moves=True)
 
 # -- scatter: products and extremes -----------------------------------------------------------------------
 
@@ -185,15 +215,19 @@ def _push_scatter_mul(outs, primals, tangents, **params):
         factors = lax.scatter_mul_p.bind(lax.full_like(x, 1), indices, updates, **params)
         total = lax.mul(t, factors)
     if u is not None:
-        if not params["unique_indices"]:
-            raise NotImplementedError("scatter_mul gradients are only implemented if `unique_indices=True`")
         how = {k: params[k] for k in ("indices_are_sorted", "unique_indices", "mode")}
-        placed = lax.mul(x, lax.scatter_add(zeros_like(x), indices, u, params["dimension_numbers"], **how))
+        numbers = params["dimension_numbers"]
+        if not params["unique_indices"] and updates.size:
+            dtype = jc.counter_dtype(x.size + 1)
+            places = lax.reshape(lax.add(lax.iota(dtype, x.size), dtype.type(1)), x.shape)  # 0 is out of bounds
+            places = gather_back(places, indices, updates, numbers, params["mode"])
+            u = lax.mul(u, products_of_others(places, updates))
+        placed = lax.mul(x, lax.scatter_add(zeros_like(x), indices, u, numbers, **how))
         total = placed if total is None else lax.add(total, placed)
     return (total,)
 
 
-function(lax.scatter_mul_p, _push_scatter_mul)
+function(lax.scatter_mul_p, _push_scatter_mul, cost="scattering")
 
 
 def _shares(outs, primals, *, dimension_numbers, mode, **_):
@@ -243,4 +277,4 @@ def _push_scatter_extreme(
 
 
 for _extreme in (lax.scatter_min_p, lax.scatter_max_p):
-    function(_extreme, _push_scatter_extreme, residuals=_shares)
+    function(_extreme, _push_scatter_extreme, residuals=_shares, cost="scattering")

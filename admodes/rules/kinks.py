@@ -24,6 +24,7 @@ from jax import lax
 
 from admodes.linear.maps import Compose, Elementwise
 from admodes.program import jax_compat as jc
+from admodes.rules import host
 from admodes.rules.table import FunctionRule, LocalRule, lookup, register
 
 POLICIES = ("jax", "first", "average")
@@ -77,13 +78,15 @@ def _clamp_slopes(ties, out, low, x, high) -> tuple:
     )
 
 
-def _abs_slopes(ties, out, x) -> tuple:
-    def slope():
-        zero, one = lax.full_like(x, 0), lax.full_like(x, 1)
-        right = lax.select(lax.ge(x, zero), one, lax.full_like(x, -1))
-        return lax.select(lax.eq(x, zero), zero, right) if ties == "average" else right
+def slope_of_abs(ties, x):
+    """The derivative of the absolute value of a real x."""
+    zero, one = lax.full_like(x, 0), lax.full_like(x, 1)
+    right = lax.select(lax.ge(x, zero), one, lax.full_like(x, -1))
+    return lax.select(lax.eq(x, zero), zero, right) if ties == "average" else right
 
-    return (slope,)
+
+def _abs_slopes(ties, out, x) -> tuple:
+    return (lambda: slope_of_abs(ties, x),)
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,8 @@ def _turn(outs, primals, tangents):
     return (lax.mul(s, lax.complex(lax.full_like(angle, 0), angle)),)
 
 
-register(lax.max_p, KinkRule(_extreme_slopes))
-register(lax.min_p, KinkRule(_extreme_slopes))
-register(lax.clamp_p, KinkRule(_clamp_slopes))
-register(lax.abs_p, AbsRule(_abs_slopes))
-register(lax.sign_p, SignRule())
+register(lax.max_p, KinkRule(_extreme_slopes), commutative=True, host=host.exact(np.maximum), cost="arithmetic")
+register(lax.min_p, KinkRule(_extreme_slopes), commutative=True, host=host.exact(np.minimum), cost="arithmetic")
+register(lax.clamp_p, KinkRule(_clamp_slopes), cost="elementwise")
+register(lax.abs_p, AbsRule(_abs_slopes), cost="arithmetic")
+register(lax.sign_p, SignRule(), cost="arithmetic")

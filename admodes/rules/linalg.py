@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from jax import lax
 
+from admodes.program.traits import describe
 from admodes.rules.table import function, zero
 
 # -- matrix algebra ----------------------------------------------------------------------------------------
@@ -157,6 +158,7 @@ function(
     _push_cholesky,
     value=lambda a: (tril(lax.linalg.cholesky_p.bind(a)),),  # the raw primitive may leave A's upper triangle there
     residuals=lambda outs, primals: outs,
+    cost="solving",
 )
 
 
@@ -180,8 +182,8 @@ def _push_lu(lu, permutation, tangents):
     return lax.add(dot(lower, tril(both, -1)), dot(triu(both), upper)), None, None
 
 
-function(lax.linalg.lu_p, _push_lu, residuals=lambda outs, primals: (outs[0], outs[2]))
-zero(lax.linalg.lu_pivots_to_permutation_p)
+function(lax.linalg.lu_p, _push_lu, residuals=lambda outs, primals: (outs[0], outs[2]), cost="solving")
+zero(lax.linalg.lu_pivots_to_permutation_p, cost="moving")
 
 
 # -- qr ----------------------------------------------------------------------------------------------------
@@ -247,4 +249,15 @@ function(
     lax.linalg.qr_p,
     _push_qr,
     residuals=lambda outs, primals, pivoting, **_: (primals[0], *outs[:2], outs[2] if pivoting else None),
+    cost="solving",
 )
+
+# -- no rule yet -------------------------------------------------------------------------------------------
+
+_factorizations = (
+    lax.linalg.hessenberg_p,
+    lax.linalg.householder_product_p,
+    lax.linalg.schur_p,
+    lax.linalg.tridiagonal_p,
+)
+describe(*_factorizations, cost="solving")

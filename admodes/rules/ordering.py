@@ -49,6 +49,6 @@ def _top_k(primitive, primals, params):
     return [values, places], [_at(places, axis)]
 
 
-higher_order(lax.sort_p, StepsRule(_sort))
-higher_order(lax.top_k_p, StepsRule(_top_k))
-higher_order(lax.approx_top_k_p, StepsRule(_top_k))
+higher_order(lax.sort_p, StepsRule(_sort), cost="scattering")
+higher_order(lax.top_k_p, StepsRule(_top_k), cost="scattering")
+higher_order(lax.approx_top_k_p, StepsRule(_top_k), cost="scattering")

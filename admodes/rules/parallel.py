@@ -64,39 +64,41 @@ def _pull_ppermute(g, x, *, perm, axis_name):
     return lax.ppermute(g, axis_name, [(target, source) for source, target in perm])
 
 
-linear(lax.psum_p, _pull_psum)
-linear(lax.ppermute_p, _pull_ppermute)
-linear(_p.pbroadcast_p, _pull_pbroadcast)
-linear(getattr(_p, "pbroadcast_dynamic_p", None), _pull_pbroadcast_dynamic)  # since jax 0.12
-linear(lax.all_to_all_p, _pull_all_to_all)
-linear(lax.all_gather_p, _pull_all_gather)
-linear(_p.all_gather_invariant_p, _pull_all_gather_invariant)
-linear(_p.reduce_scatter_p, _pull_reduce_scatter)
-zero(lax.axis_index_p)
+linear(lax.psum_p, _pull_psum, cost="reducing")
+linear(lax.ppermute_p, _pull_ppermute, cost="reducing")
+linear(_p.pbroadcast_p, _pull_pbroadcast, cost="reducing")
+linear(getattr(_p, "pbroadcast_dynamic_p", None), _pull_pbroadcast_dynamic, cost="reducing")  # since jax 0.12
+linear(lax.all_to_all_p, _pull_all_to_all, cost="reducing")
+linear(lax.all_gather_p, _pull_all_gather, cost="reducing")
+linear(_p.all_gather_invariant_p, _pull_all_gather_invariant, cost="reducing")
+linear(_p.reduce_scatter_p, _pull_reduce_scatter, cost="reducing")
+zero(lax.axis_index_p, cost="free")
 
 
 # -- pairs that are each other's transpose, inside shard_map with replication tracking -----------------------
 
 
-def _transposes(primitive, other) -> None:
-    linear(primitive, lambda g, x, *, axes: other.bind(g, axes=axes))
-    linear(other, lambda g, x, *, axes: primitive.bind(g, axes=axes))
+def _transposes(primitive, other, cost: str) -> None:
+    linear(primitive, lambda g, x, *, axes: other.bind(g, axes=axes), cost=cost)
+    linear(other, lambda g, x, *, axes: primitive.bind(g, axes=axes), cost="free")
 
 
-_transposes(_p.psum_invariant_p, jc.pvary_p)
-_transposes(_p.unreduced_psum_p, _p.preduced_p)
-_transposes(_p.vary_unreduced_cast_p, jc.reduced_vary_cast_p)
+_transposes(_p.psum_invariant_p, jc.pvary_p, cost="reducing")
+_transposes(_p.unreduced_psum_p, _p.preduced_p, cost="reducing")
+_transposes(_p.vary_unreduced_cast_p, jc.reduced_vary_cast_p, cost="free")
 linear(
     _p.all_gather_reduced_p,
     lambda g, x, *, all_gather_dimension, **params: _p.unreduced_reduce_scatter_p.bind(
         g, scatter_dimension=all_gather_dimension, **params
     ),
+    cost="reducing",
 )
 linear(
     _p.unreduced_reduce_scatter_p,
     lambda g, x, *, scatter_dimension, **params: _p.all_gather_reduced_p.bind(
         g, all_gather_dimension=scatter_dimension, **params
     ),
+    cost="reducing",
 )
 
 
@@ -127,4 +129,4 @@ def _pull_ragged_all_to_all(
     return back, lax.select(received, lax.full_like(g, 0), g)
 
 
-linear(lax.ragged_all_to_all_p, _pull_ragged_all_to_all, places=(0, 1))
+linear(lax.ragged_all_to_all_p, _pull_ragged_all_to_all, places=(0, 1), cost="reducing")

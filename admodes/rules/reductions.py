@@ -15,9 +15,10 @@ from jax import lax
 
 from admodes.linear.maps import Compose, Elementwise, Linear
 from admodes.program import jax_compat as jc
+from admodes.rules import host
 from admodes.rules.kinks import first_along
 from admodes.rules.patterns import pattern_of_prefixes, pattern_of_sums
-from admodes.rules.table import LinearRule, LocalRule, ProgramRule, higher_order, linear, program, register, zero
+from admodes.rules.table import LinearRule, LocalRule, ProgramRule, higher_order, program, register, structural, zero
 
 
 def _pull_reduce_sum(g, x, *, axes, out_sharding=None):
@@ -25,7 +26,7 @@ def _pull_reduce_sum(g, x, *, axes, out_sharding=None):
     return lax.broadcast_in_dim(g, x.shape, kept, out_sharding=x.sharding)
 
 
-linear(lax.reduce_sum_p, _pull_reduce_sum, pattern=pattern_of_sums)
+structural(lax.reduce_sum_p, _pull_reduce_sum, pattern=pattern_of_sums, host=host.reduce_sum, cost="reducing")
 _SUM = LinearRule(_pull_reduce_sum, (0,), pattern_of_sums)
 
 
@@ -54,9 +55,9 @@ class ExtremeRule(LocalRule):
         return Compose(share, Compose(add_up, mark))
 
 
-register(lax.reduce_max_p, ExtremeRule())
-register(lax.reduce_min_p, ExtremeRule())
-zero(lax.argmax_p, lax.argmin_p)
+register(lax.reduce_max_p, ExtremeRule(), cost="reducing")
+register(lax.reduce_min_p, ExtremeRule(), cost="reducing")
+zero(lax.argmax_p, lax.argmin_p, cost="reducing")
 
 # -- by trees of binary operations ----------------------------------------------------------------------
 
@@ -123,16 +124,17 @@ class ReduceRule(ProgramRule):
             raise NotImplementedError("the derivative of lax.reduce with respect to its initial values")
 
 
-program(lax.reduce_prod_p, _reduce_prod)
-higher_order(lax.reduce_p, ReduceRule(_reduce))
+program(lax.reduce_prod_p, _reduce_prod, cost="reducing")
+higher_order(lax.reduce_p, ReduceRule(_reduce), cost="reducing")
 
 # -- cumulative -------------------------------------------------------------------------------------------
 
 # the transpose of a sum over the entries before is the sum over the entries after
-linear(
+structural(
     lax.cumsum_p,
     lambda g, x, *, axis, reverse: lax.cumsum(g, axis, not reverse),
     pattern=pattern_of_prefixes,
+    cost="reducing",
 )
 
 
@@ -140,7 +142,7 @@ def _cumulative(combine, x, *, axis, reverse):
     return [lax.associative_scan(combine, x, reverse, axis)]
 
 
-program(lax.cumprod_p, partial(_cumulative, lax.mul))
-program(lax.cummax_p, partial(_cumulative, lax.max))
-program(lax.cummin_p, partial(_cumulative, lax.min))
-program(lax.cumlogsumexp_p, partial(_cumulative, jc.logaddexp))
+program(lax.cumprod_p, partial(_cumulative, lax.mul), cost="reducing")
+program(lax.cummax_p, partial(_cumulative, lax.max), cost="reducing")
+program(lax.cummin_p, partial(_cumulative, lax.min), cost="reducing")
+program(lax.cumlogsumexp_p, partial(_cumulative, jc.logaddexp), cost="reducing")

@@ -39,6 +39,8 @@ class ReferenceRule(LocalRule):
 
 
 for primitive in (jc.get_p, jc.swap_p, jc.addupdate_p, jc.new_ref_p):
-    register(primitive, ReferenceRule())
+    register(primitive, ReferenceRule(), cost="moving")
 
-program(jc.run_state_p, jc.run_state_p.impl)  # a program on references to its operands, as a function of their contents
+program(
+    jc.run_state_p, jc.run_state_p.impl, cost="calling"
+)  # a program on references to its operands, as a function of their contents

@@ -88,7 +88,7 @@ class TriangularSolveRule(LocalRule):
         return TriangularSolve(primals[0], x, tuple(active), tuple(params.items()), domain, codomain)
 
 
-register(lax.linalg.triangular_solve_p, TriangularSolveRule())
+register(lax.linalg.triangular_solve_p, TriangularSolveRule(), cost="solving")
 
 
 # -- tridiagonal_solve -------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class TridiagonalSolveRule(LocalRule):
         return TridiagonalSolve(tuple(primals[:3]), x, tuple(active), tuple(params.items()), domain, codomain)
 
 
-register(lax.linalg.tridiagonal_solve_p, TridiagonalSolveRule())
+register(lax.linalg.tridiagonal_solve_p, TridiagonalSolveRule(), cost="solving")
 
 
 # -- custom_linear_solve -----------------------------------------------------------------------------------
@@ -256,4 +256,4 @@ def _solve_map(primals, outs, reads, params, scale):
     return CustomSolve(operands, scale, tuple(params.items()), active, (*domain, *domain), tuple(map(jc.typeof, outs)))
 
 
-higher_order(lax.linear_solve_p, CustomSolveRule())
+higher_order(lax.linear_solve_p, CustomSolveRule(), cost="solving")

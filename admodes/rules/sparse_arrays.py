@@ -68,13 +68,13 @@ class MultilinearRule(LocalRule):
 def multilinear(name: str, *places: int) -> None:
     """Register a primitive that is linear in each of the operands at ``places``."""
     primitive, run = DEFINITIONS[name]
-    register(primitive, MultilinearRule(run, places))
+    register(primitive, MultilinearRule(run, places), cost="scattering")
 
 
 def defined(name: str) -> None:
     """Register a primitive whose definition is differentiated."""
     primitive, run = DEFINITIONS[name]
-    program(primitive, lambda *operands, **params: list(_flat(run(*operands, **params))))
+    program(primitive, lambda *operands, **params: list(_flat(run(*operands, **params))), cost="scattering")
 
 
 # -- conversions: the data, or the dense array ---------------------------------------------------------------
@@ -139,4 +139,4 @@ class SparseSolveRule(LocalRule):
         return rule.jacobian(interpreter, primitive, outs, primals, active, params)
 
 
-register(linalg.spsolve_p, SparseSolveRule())
+register(linalg.spsolve_p, SparseSolveRule(), cost="solving")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
@@ -9,19 +11,37 @@ from jax import numpy as jnp
 from admodes.linear.maps import expand
 from admodes.program import jax_compat as jc
 from admodes.rules.elementwise import c, weak
-from admodes.rules.table import elementwise
+from admodes.rules.kinks import KinkRule, slope_of_abs
+from admodes.rules.table import elementwise, register
 
 # -- the error function --------------------------------------------------------------------------
 
 
+def _exp_of_minus_square(x):
+    """exp(-x²), with what x² loses by rounding, a constant: x = h + l with h² exact has x² = h² + l (x + h).
+
+    x is bounded where the result is zero, as its derivatives then are.
+    """
+    info = jnp.finfo(x.dtype)
+    end = weak(float(np.sqrt(-1.1 * np.log(float(info.smallest_subnormal)))), x)
+    x = lax.clamp(lax.neg(end), x, end)
+    square, fixed = lax.square(x), lax.stop_gradient(x)
+    half = lax.reduce_precision(fixed, info.nexp, info.nmant // 2)
+    rest = lax.mul(lax.sub(fixed, half), lax.add(fixed, half))
+    lost = lax.sub(lax.sub(lax.stop_gradient(square), lax.square(half)), rest)
+    return lax.mul(lax.exp(lax.neg(square)), lax.exp(lost))
+
+
 def _gauss(scale):
     """The partial ``scale`` exp(-x²)."""
-    return lambda out, x, **_: lax.mul(c(scale, x), lax.exp(lax.neg(lax.square(x))))
+    return lambda out, x, **_: lax.mul(c(scale, x), _exp_of_minus_square(x))
 
 
-elementwise(lax.erf_p, _gauss(2 / np.sqrt(np.pi)))
-elementwise(lax.erfc_p, _gauss(-2 / np.sqrt(np.pi)))
-elementwise(lax.erf_inv_p, lambda out, x: lax.mul(c(np.sqrt(np.pi) / 2, x), lax.exp(lax.square(out))))
+elementwise(lax.erf_p, _gauss(2 / np.sqrt(np.pi)), cost="transcendental")
+elementwise(lax.erfc_p, _gauss(-2 / np.sqrt(np.pi)), cost="transcendental")
+elementwise(
+    lax.erf_inv_p, lambda out, x: lax.mul(c(np.sqrt(np.pi) / 2, x), lax.exp(lax.square(out))), cost="transcendental"
+)
 
 # -- gamma and its logarithmic derivatives ---------------------------------------------------------
 
@@ -33,17 +53,30 @@ def _not_differentiable(message):
     return partial
 
 
-elementwise(lax.lgamma_p, lambda out, x: lax.digamma(x))
-elementwise(lax.digamma_p, lambda out, x: lax.polygamma(c(1, x), x))
+def _trigamma(out, x):
+    """ψ' = ψ₁, whose series is for positive arguments; at others by reflection, (π / sin πx)² - ψ₁(1 - x)."""
+    left = lax.le(x, c(0, x))
+    to_integer = lax.sub(x, lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN))
+    to_integer = lax.select(left, to_integer, lax.full_like(x, 0.5))
+    right_side = lax.select(left, lax.sub(c(1, x), x), x)
+    series = lax.polygamma(c(1, x), right_side)
+    reflected = lax.square(lax.div(c(np.pi, x), lax.sin(lax.mul(c(np.pi, x), to_integer))))
+    return lax.select(left, lax.sub(reflected, series), series)
+
+
+elementwise(lax.lgamma_p, lambda out, x: lax.digamma(x), cost="transcendental")
+elementwise(lax.digamma_p, _trigamma, cost="transcendental")
 elementwise(
     lax.polygamma_p,
     _not_differentiable("polygamma(m, x) has no derivative in m: it is defined for whole m only."),
     lambda out, m, x: lax.polygamma(lax.add(m, c(1, m)), x),
+    cost="series",
 )
 elementwise(
     lax.zeta_p,
     _not_differentiable("the derivative of zeta(x, q) in its exponent x is not supported; that in q is."),
     lambda out, x, q: lax.neg(lax.mul(x, lax.zeta(lax.add(x, c(1, x)), q))),  # ∂ζ(s, q)/∂q = -s ζ(s + 1, q)
+    cost="series",
 )
 
 # -- incomplete gamma functions: P(a, x) = ∫₀ˣ p(t; a) dt, p(t; a) = tᵃ⁻¹ e⁻ᵗ / Γ(a), and Q = 1 - P -------
@@ -98,16 +131,19 @@ elementwise(
     lax.igamma_p,
     lambda out, a, x: lax.igamma_grad_a(a, x),
     lambda out, a, x: _density(a, x),
+    cost="iterated",
 )
 elementwise(
     lax.igammac_p,
     lambda out, a, x: lax.neg(lax.igamma_grad_a(a, x)),
     lambda out, a, x: lax.neg(_density(a, x)),
+    cost="iterated",
 )
 elementwise(
     lax.igamma_grad_a_p,
     _igamma_curvature,
     lambda out, a, x: lax.mul(_density(a, x), lax.sub(lax.log(x), lax.digamma(a))),  # p s
+    cost="iterated",
 )
 
 
@@ -120,7 +156,7 @@ def _gamma_sample(out, key, a, *, log_space):
     return lax.div(lax.random_gamma_grad(a, z), z)
 
 
-elementwise(jc.random_gamma_p, None, _gamma_sample)
+elementwise(jc.random_gamma_p, None, _gamma_sample, cost="iterated")
 
 # -- incomplete beta: Iₓ(a, b), whose density in x is xᵃ⁻¹ (1 - x)ᵇ⁻¹ / B(a, b) -----------------------
 
@@ -133,20 +169,106 @@ def _beta_density(out, a, b, x):
     return lax.exp(lax.sub(lax.add(left, right), log_beta))
 
 
-_beta_shape = _not_differentiable("betainc(a, b, x) is differentiated in x only, not in its shapes a and b.")
-elementwise(lax.regularized_incomplete_beta_p, _beta_shape, _beta_shape, _beta_density)
+def _beta_shape_slope(place):
+    r"""∂I/∂a = ∫₀ˣ p(t) (log t - ψ(a) + ψ(a + b)) dt, and ∂I/∂b with log(1 - t) and ψ(b); there is no closed form.
+
+    Over all of (0, 1) the integral is zero, so that for x above the mean the upper tail, with the opposite sign, is
+    what is summed. Below, t = x exp(-L v); above, 1 - t = (1 - x) exp(-L v), with L about the width of p in such units.
+    """
+
+    def slope(out, a, b, x):
+        dtype = out.dtype
+        narrow = jnp.finfo(dtype).bits < 32
+        a, b, x = (expand(lax.convert_element_type(y, np.float32) if narrow else y, out.shape) for y in (a, b, x))
+        inside = lax.bitwise_and(lax.gt(x, c(0, x)), lax.lt(x, c(1, x)))
+        x = lax.select(inside, x, lax.full_like(x, 0.5))
+        both = lax.add(a, b)
+        lower = lax.le(x, lax.div(a, both))
+        near, far = lax.select(lower, a, b), lax.select(lower, b, a)  # the shape at the end that is summed up to
+        spread = lax.sqrt(lax.div(far, lax.mul(near, lax.add(both, c(1, x)))))
+        width = lax.stop_gradient(lax.add(spread, lax.div(c(1, a), near)))
+        start = lax.select(lower, lax.log(x), lax.log1p(lax.neg(x)))
+        log_beta = lax.sub(lax.add(lax.lgamma(a), lax.lgamma(b)), lax.lgamma(both))
+        shift = lax.sub(lax.digamma(b if place else a), lax.digamma(both))
+
+        def add_node(total, node):
+            v, weight = node
+            log_near = lax.sub(start, lax.mul(width, v))
+            log_far = lax.log1p(lax.neg(lax.exp(log_near)))
+            mass = lax.add(lax.mul(near, log_near), lax.mul(lax.sub(far, c(1, far)), log_far))
+            mass = lax.mul(lax.exp(lax.sub(mass, log_beta)), width)
+            logs = (log_near, log_far) if place == 0 else (log_far, log_near)
+            score = lax.sub(lax.select(lower, *logs), shift)
+            return lax.add(total, lax.mul(weight, lax.mul(mass, score))), None
+
+        total, _ = lax.scan(add_node, lax.full_like(x, 0), (NODES.astype(x.dtype), WEIGHTS.astype(x.dtype)))
+        total = lax.select(lower, total, lax.neg(total))
+        return lax.convert_element_type(lax.select(inside, total, lax.full_like(total, 0)), dtype)
+
+    return slope
+
+
+elementwise(lax.regularized_incomplete_beta_p, _beta_shape_slope(0), _beta_shape_slope(1), _beta_density, cost="series")
 
 # -- exponentially scaled Bessel functions ---------------------------------------------------------
 
 
-def _bessel_i1e(out, x):
-    """I₁' = I₀ - I₁/x gives d(e⁻ˣ I₁)/dx = e⁻ˣ I₀ - e⁻ˣ I₁ (sign x + 1/x), and 1/2 at 0."""
-    eps = lax.full_like(x, jnp.finfo(x.dtype).eps)
-    large = lax.gt(lax.abs(x), eps)
-    safe = lax.select(large, x, eps)
-    slope = lax.sub(lax.bessel_i0e(safe), lax.mul(out, lax.add(lax.sign(safe), lax.div(weak(1, x), safe))))
-    return lax.select(large, slope, lax.full_like(x, 0.5))
+# With S = |x|' and D = e^-|x| (I₀ - S I₁), which is even, I₀' = I₁ and I₁' = I₀ - I₁/x give
+# (e^-|x| I₀)' = -S D and (e^-|x| I₁)' = D - e^-|x| I₁/x.
+
+FAR = 30  # beyond, D is summed without its leading terms, which cancel; 20 of the others are enough for 1e-19
 
 
-elementwise(lax.bessel_i0e_p, lambda out, x: lax.sub(lax.bessel_i1e(x), lax.mul(lax.sign(x), out)))
-elementwise(lax.bessel_i1e_p, _bessel_i1e)
+def _far_terms(n=20):
+    """The coefficients of D √(2π|x|) in powers of 1/|x|, from those of I₀ and I₁ (DLMF 10.40.1)."""
+    terms = [1.0, 1.0]
+    for k in range(1, n + 1):
+        terms = [-t * (order - (2 * k - 1) ** 2) / (8 * k) for t, order in zip(terms, (0, 4), strict=True)]
+        yield terms[0] - terms[1]
+
+
+def _near_terms(n=10):
+    """The coefficients of I₁/x in powers of x²/4."""
+    return [0.5 / (math.factorial(k) * math.factorial(k + 1)) for k in range(n)]
+
+
+def _horner(coefficients, x):
+    total = lax.full_like(x, 0)
+    for a in reversed(list(coefficients)):
+        total = lax.add(lax.mul(total, x), c(a, x))
+    return total
+
+
+def _difference(x, side):
+    size = lax.mul(side, x)
+    far = lax.gt(size, c(FAR, x))
+    inverse = lax.div(c(1, x), lax.select(far, size, lax.full_like(x, FAR)))
+    series = lax.mul(lax.sqrt(lax.mul(c(0.5 / np.pi, x), inverse)), lax.mul(inverse, _horner(_far_terms(), inverse)))
+    near = lax.select(far, lax.full_like(x, FAR), x)
+    return lax.select(far, series, lax.sub(lax.bessel_i0e(near), lax.mul(side, lax.bessel_i1e(near))))
+
+
+def _i1e_over_x(x, side):
+    near = lax.lt(lax.mul(side, x), c(1, x))
+    inside, outside = lax.select(near, x, lax.full_like(x, 0)), lax.select(near, lax.full_like(x, 1), x)
+    series = lax.mul(lax.exp(lax.neg(lax.mul(side, inside))), i1_over_x(inside))
+    return lax.select(near, series, lax.div(lax.bessel_i1e(outside), outside))
+
+
+def i1_over_x(x):
+    """I₁(x)/x for |x| ≤ 1."""
+    return _horner(_near_terms(), lax.square(lax.mul(c(0.5, x), x)))
+
+
+def _bessel_i0e(ties, out, x):
+    side = slope_of_abs(ties, x)
+    return (lambda: lax.neg(lax.mul(side, _difference(x, side))),)
+
+
+def _bessel_i1e(ties, out, x):
+    side = slope_of_abs(ties, x)
+    return (lambda: lax.sub(_difference(x, side), _i1e_over_x(x, side)),)
+
+
+register(lax.bessel_i0e_p, KinkRule(_bessel_i0e), cost="transcendental")
+register(lax.bessel_i1e_p, KinkRule(_bessel_i1e), cost="transcendental")

@@ -46,7 +46,7 @@ def _push_eigh(v, w, tangents, **_):
     return dot(v, lax.mul(_gaps(lax.convert_element_type(w, v.dtype)), p)), diagonal(real(p))
 
 
-function(lax.linalg.eigh_p, _push_eigh, value=_value_eigh, residuals=lambda outs, primals, **_: outs)
+function(lax.linalg.eigh_p, _push_eigh, value=_value_eigh, residuals=lambda outs, primals, **_: outs, cost="solving")
 
 
 # -- eig and svd -------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def _push_eigenvectors(w, v, t):
     return diagonal(p), lax.add(u, lax.mul(v, rows(lax.complex(norm, phase), v.shape)))
 
 
-higher_order(lax.linalg.eig_p, FactorRule(_factor_eig, _push_eig))
+higher_order(lax.linalg.eig_p, FactorRule(_factor_eig, _push_eig), cost="solving")
 
 
 def _factor_svd(a, *, full_matrices, compute_uv, **params):
@@ -177,4 +177,4 @@ def _outside(u, x, s):
     return lax.div(lax.sub(x, dot(u, dot(H(u), x))), lax.convert_element_type(rows(s, x.shape), x.dtype))
 
 
-higher_order(lax.linalg.svd_p, FactorRule(_factor_svd, _push_svd))
+higher_order(lax.linalg.svd_p, FactorRule(_factor_svd, _push_svd), cost="solving")

@@ -11,8 +11,10 @@ from jax import lax
 
 from admodes.linear.maps import ONE
 from admodes.program import jax_compat as jc
+from admodes.program.traits import describe
+from admodes.rules import host
 from admodes.rules.patterns import pattern_by_push, pattern_of_entries, pattern_of_operands, pattern_of_select
-from admodes.rules.table import LinearRule, elementwise, linear, register, zero
+from admodes.rules.table import LinearRule, elementwise, register, structural, zero
 
 
 def zeros_like(x):
@@ -22,10 +24,26 @@ def zeros_like(x):
 
 # -- one operand, one result --------------------------------------------------------------------------
 
-linear(lax.transpose_p, lambda g, x, *, permutation: lax.transpose(g, np.argsort(permutation)), pattern=pattern_by_push)
-linear(lax.squeeze_p, lambda g, x, *, dimensions: lax.expand_dims(g, dimensions), pattern=pattern_by_push)
-linear(lax.rev_p, lambda g, x, *, dimensions: lax.rev(g, dimensions), pattern=pattern_by_push)
-linear(lax.copy_p, lambda g, x: lax.copy_p.bind(g), pattern=pattern_of_entries)
+structural(
+    lax.transpose_p,
+    lambda g, x, *, permutation: lax.transpose(g, np.argsort(permutation)),
+    pattern=pattern_by_push,
+    host=host.transpose,
+    part=True,
+)
+structural(
+    lax.squeeze_p,
+    lambda g, x, *, dimensions: lax.expand_dims(g, dimensions),
+    pattern=pattern_by_push,
+    host=host.squeeze,
+    cost="free",
+    part=True,
+    in_order=True,
+)
+structural(
+    lax.rev_p, lambda g, x, *, dimensions: lax.rev(g, dimensions), pattern=pattern_by_push, host=host.rev, part=True
+)
+structural(lax.copy_p, lambda g, x: lax.copy_p.bind(g), pattern=pattern_of_entries, cost="free")
 
 
 def _pull_reshape(g, x, *, new_sizes, dimensions, sharding):
@@ -35,7 +53,9 @@ def _pull_reshape(g, x, *, new_sizes, dimensions, sharding):
     return lax.transpose(permuted, np.argsort(dimensions))
 
 
-linear(lax.reshape_p, _pull_reshape, pattern=pattern_by_push)
+structural(
+    lax.reshape_p, _pull_reshape, pattern=pattern_by_push, host=host.reshape, cost="free", part=True, in_order=True
+)
 
 
 def _pull_broadcast_in_dim(g, x, *, shape, broadcast_dimensions, sharding):
@@ -46,7 +66,14 @@ def _pull_broadcast_in_dim(g, x, *, shape, broadcast_dimensions, sharding):
     return lax.reshape(summed, x.shape, out_sharding=x.sharding) if repeated else summed
 
 
-linear(lax.broadcast_in_dim_p, _pull_broadcast_in_dim, pattern=pattern_by_push)
+structural(
+    lax.broadcast_in_dim_p,
+    _pull_broadcast_in_dim,
+    pattern=pattern_by_push,
+    host=host.broadcast_in_dim,
+    cost="free",
+    in_order=True,
+)
 
 
 def _pull_tile(g, x, *, reps):
@@ -55,7 +82,7 @@ def _pull_tile(g, x, *, reps):
     return lax.reduce_sum(lax.reshape(g, split, out_sharding=layout), range(0, len(split), 2))
 
 
-linear(lax.tile_p, _pull_tile, pattern=pattern_by_push)
+structural(lax.tile_p, _pull_tile, pattern=pattern_by_push, host=host.tile, cost="joining")
 
 
 def _pull_slice(g, x, *, start_indices, limit_indices, strides):
@@ -65,7 +92,15 @@ def _pull_slice(g, x, *, start_indices, limit_indices, strides):
     return lax.pad(g, g.dtype.type(0), margins)
 
 
-linear(lax.slice_p, _pull_slice, pattern=pattern_by_push)
+def _text_of_slice(operands, *, start_indices, limit_indices, strides):
+    """The slice in brackets, where it takes all entries between its ends."""
+    if set(strides or ()) <= {1}:
+        spans = zip(start_indices, limit_indices, strict=True)
+        return f"{operands[0]}[{', '.join(f'{start}:{limit}' for start, limit in spans)}]"
+    return None
+
+
+structural(lax.slice_p, _pull_slice, pattern=pattern_by_push, text=_text_of_slice, host=host.slice_, part=True)
 
 
 class ConversionRule(LinearRule):
@@ -82,8 +117,19 @@ def _pull_convert_element_type(g, x, **_):
     return jc.convert_like(g, x)
 
 
-register(lax.convert_element_type_p, ConversionRule(_pull_convert_element_type, (0,), pattern_of_entries))
-linear(lax.reduce_precision_p, lambda g, x, **kw: lax.reduce_precision_p.bind(g, **kw), pattern=pattern_of_entries)
+register(
+    lax.convert_element_type_p,
+    ConversionRule(_pull_convert_element_type, (0,), pattern_of_entries),
+    host=host.convert,
+    cost="free",
+    moves=True,
+)
+structural(
+    lax.reduce_precision_p,
+    lambda g, x, **kw: lax.reduce_precision_p.bind(g, **kw),
+    pattern=pattern_of_entries,
+    cost="arithmetic",
+)
 
 # -- many operands ------------------------------------------------------------------------------------
 
@@ -92,8 +138,17 @@ def _pull_concatenate(g, *xs, dimension):
     return lax.split(g, [x.shape[dimension] for x in xs], dimension)
 
 
-linear(lax.concatenate_p, _pull_concatenate, places=None, pattern=pattern_by_push)
-linear(lax.stack_p, lambda g, *xs, axis: lax.unstack_p.bind(g, axis=axis), places=None, pattern=pattern_by_push)
+structural(
+    lax.concatenate_p, _pull_concatenate, places=None, pattern=pattern_by_push, host=host.concatenate, cost="joining"
+)
+structural(
+    lax.stack_p,
+    lambda g, *xs, axis: lax.unstack_p.bind(g, axis=axis),
+    places=None,
+    pattern=pattern_by_push,
+    host=host.stack,
+    cost="joining",
+)
 
 
 def _pull_pad(g, x, value, *, padding_config):
@@ -114,7 +169,7 @@ def _pull_pad(g, x, value, *, padding_config):
     return of_entries, of_value
 
 
-linear(lax.pad_p, _pull_pad, places=None, pattern=pattern_by_push)
+structural(lax.pad_p, _pull_pad, places=None, pattern=pattern_by_push, host=host.pad, cost="padding")
 
 
 def _pull_select_n(g, which, *cases):
@@ -129,7 +184,7 @@ def _pull_select_n(g, which, *cases):
     return None, *(lambda i=i: of_case(i) for i in range(len(cases)))
 
 
-linear(lax.select_n_p, _pull_select_n, places=None, pattern=pattern_of_select)
+structural(lax.select_n_p, _pull_select_n, places=None, pattern=pattern_of_select, host=host.select_n, cost="selecting")
 
 # -- many results -------------------------------------------------------------------------------------
 
@@ -141,7 +196,7 @@ def _pull_split(gs, x, *, sizes, axis):
     return lax.concatenate([zeros(n) if g is None else g for g, n in zip(gs, sizes, strict=True)], axis)
 
 
-linear(lax.split_p, _pull_split, pattern=pattern_by_push)
+structural(lax.split_p, _pull_split, pattern=pattern_by_push, host=host.split)
 
 
 def _pull_unstack(gs, x, *, axis):
@@ -149,7 +204,7 @@ def _pull_unstack(gs, x, *, axis):
     return lax.stack_p.bind(*(nothing if g is None else g for g in gs), axis=axis)
 
 
-linear(lax.unstack_p, _pull_unstack, pattern=pattern_by_push)
+structural(lax.unstack_p, _pull_unstack, pattern=pattern_by_push, host=host.unstack, part=True)
 
 # -- identities: hints to the compiler, places, names ---------------------------------------------------
 
@@ -174,25 +229,29 @@ def _pull_device_put(gs, *xs, devices, srcs, copy_semantics):
     return [None if g is None else next(back) for g in gs]
 
 
-linear(lax.optimization_barrier_p, _through(lax.optimization_barrier_p), places=None, pattern=pattern_of_operands)
-linear(lax.device_put_p, _pull_device_put, places=None, pattern=pattern_of_operands)
+structural(lax.optimization_barrier_p, _through(lax.optimization_barrier_p), places=None, pattern=pattern_of_operands)
+structural(lax.device_put_p, _pull_device_put, places=None, pattern=pattern_of_operands)
 for _identity in (jc.sharding_constraint_p, jc.layout_constraint_p, jc.with_memory_space_constraint_p):
-    linear(_identity, lambda g, x, _p=_identity, **params: _p.bind(g, **params), pattern=pattern_of_entries)
-linear(
+    structural(_identity, lambda g, x, _p=_identity, **params: _p.bind(g, **params), pattern=pattern_of_entries)
+describe(jc.sharding_constraint_p, host=host.unchanged)
+structural(
     jc.reshard_p,
     lambda g, x, *, dst_sharding, **params: jc.reshard_p.bind(g, dst_sharding=x.sharding, **params),
     pattern=pattern_of_entries,
+    host=host.unchanged,
 )
-linear(
+structural(
     jc.relayout_p,
     lambda g, x, **_: jc.relayout_p.bind(g, dst_layout=x.layout),
     pattern=pattern_of_entries,
 )
-elementwise(jc.name_p, ONE)
+elementwise(jc.name_p, ONE, cost="free")
 if jc.stage_p is not None:
-    elementwise(jc.stage_p, ONE)
-elementwise(jc.tie_p, None, ONE)
+    elementwise(jc.stage_p, ONE, cost="free")
+elementwise(jc.tie_p, None, ONE, cost="free")
 
 # -- no derivative ------------------------------------------------------------------------------------
 
-zero(jc.stop_gradient_p, jc.dce_sink_p, lax.bitcast_convert_type_p)
+zero(jc.stop_gradient_p, jc.dce_sink_p, cost="free")
+zero(lax.bitcast_convert_type_p)
+describe(lax.iota_p, cost="free", host=host.iota)

@@ -7,12 +7,16 @@ add one entry with the function that fits it:
 ================  ==================================================================================
 ``elementwise``   out[k] depends on operand[k] only: one partial derivative per operand
 ``linear``        linear in some operands jointly: the transpose (and how the pattern is found)
+``structural``    linear, and entries are only moved, repeated and added
 ``bilinear``      linear in each of two operands separately: a transpose for each
 ``zero``          the derivative is zero wherever it exists
 ``function``      a function (residuals, tangents) -> tangents of the results, linear in the tangents
 ``program``       a function made of other primitives, differentiated in the place of this one
 ``higher_order``  primitives with sub-programs: how to push a dual through, how to record
 ================  ==================================================================================
+
+What else there is to know of a primitive is said in the same line, in the words of
+:class:`~admodes.program.traits.Traits`: what it costs, where it has a kink, how it is written.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import jax
 
 from admodes.linear.maps import Elementwise, Function, Linear, LinearMap, Sum
 from admodes.program import jax_compat as jc
+from admodes.program.traits import describe
 
 _RULES: dict[Any, Any] = {}
 of_libraries: Any = None  # the rule of primitives that bring one with them, entered by subprograms/lent.py
@@ -57,18 +62,25 @@ def lookup(primitive):
     return rule
 
 
-def register(primitive, rule) -> None:
-    """Enter ``rule`` for ``primitive``; an entry that is there already is replaced.
+def register(primitive, rule, **traits) -> None:
+    """Enter ``rule`` for ``primitive``, and what else is said of it; a rule that is there already is replaced.
 
     A primitive that is None is one that the installed version of JAX does not have: its rule is left out.
     """
     if primitive is not None:
         _RULES[primitive] = rule
+        describe(primitive, **traits)
 
 
 def unregister(primitive) -> None:
     """Remove the entry of ``primitive``."""
     del _RULES[primitive]
+
+
+def entries() -> list:
+    """The primitives that have an entry of their own, by name."""
+    _load_late()
+    return sorted(_RULES, key=lambda primitive: primitive.name)
 
 
 def supported() -> dict[str, str]:
@@ -78,8 +90,7 @@ def supported() -> dict[str, str]:
     >>> admodes.rules.supported()["tanh"]
     'elementwise'
     """
-    _load_late()
-    return {p.name: rule.kind for p, rule in sorted(_RULES.items(), key=lambda item: item[0].name)}
+    return {primitive.name: _RULES[primitive].kind for primitive in entries()}
 
 
 class LocalRule:
@@ -143,14 +154,14 @@ def _partials_are_constant(rule: ElementwiseRule, primitive, avals, active, para
     return not any(jc.depends_on(jc.trace_flat(partials, avals, "partials"), active))
 
 
-def elementwise(primitive, *partials) -> None:
+def elementwise(primitive, *partials, **traits) -> None:
     """Register a primitive that acts entry by entry; one partial per operand.
 
     >>> from jax import lax
     >>> from admodes.rules.table import elementwise
     >>> elementwise(lax.exp_p, lambda out, x, **_: out)     # d exp(x) = exp(x) dx
     """
-    register(primitive, ElementwiseRule(partials))
+    register(primitive, ElementwiseRule(partials), **traits)
 
 
 @dataclass(frozen=True)
@@ -190,9 +201,14 @@ class LinearRule(LocalRule):
         return None if self.sparsity is None else self.sparsity(linear)
 
 
-def linear(primitive, pull, *, places: tuple | None = (0,), pattern: Callable | None = None) -> None:
+def linear(primitive, pull, *, places: tuple | None = (0,), pattern: Callable | None = None, **traits) -> None:
     """Register a primitive that is jointly linear in the operands at ``places`` (None: in all of them)."""
-    register(primitive, LinearRule(pull, places, pattern))
+    register(primitive, LinearRule(pull, places, pattern), **traits)
+
+
+def structural(primitive, pull, *, pattern: Callable, places: tuple | None = (0,), cost="moving", **traits) -> None:
+    """Register a primitive as :func:`linear` does, which moves, repeats and adds entries: all nonzeros are 1."""
+    linear(primitive, pull, places=places, pattern=pattern, cost=cost, moves=True, **traits)
 
 
 @dataclass(frozen=True)
@@ -217,9 +233,10 @@ class BilinearRule(LocalRule):
         return not (active[0] and active[1])
 
 
-def bilinear(primitive, pull_lhs, pull_rhs, *, pattern: Callable | None = None) -> None:
+def bilinear(primitive, pull_lhs, pull_rhs, *, pattern: Callable | None = None, **traits) -> None:
     """Register a product: ``pull_lhs(g, x, y, **params)`` is the cotangent of x, ``pull_rhs`` that of y."""
-    register(primitive, BilinearRule(LinearRule(pull_lhs, (0,), pattern), LinearRule(pull_rhs, (1,), pattern)))
+    rule = BilinearRule(LinearRule(pull_lhs, (0,), pattern), LinearRule(pull_rhs, (1,), pattern))
+    register(primitive, rule, **traits)
 
 
 @dataclass(frozen=True)
@@ -238,10 +255,10 @@ class ZeroRule(LocalRule):
         return True
 
 
-def zero(*primitives) -> None:
+def zero(*primitives, cost="elementwise", **traits) -> None:
     """Register primitives that are piecewise constant, or through which no derivative flows."""
     for primitive in primitives:
-        register(primitive, ZeroRule())
+        register(primitive, ZeroRule(), cost=cost, **traits)
 
 
 @dataclass(frozen=True)
@@ -280,13 +297,13 @@ class Applied:
         return self.push(*residuals, tangents, **dict(self.params))
 
 
-def function(primitive, push, *, value: Callable | None = None, residuals: Callable | None = None) -> None:
+def function(primitive, push, *, value: Callable | None = None, residuals: Callable | None = None, **traits) -> None:
     """Register a primitive by the linear function of its tangents; the transpose is found by the reverse mode.
 
     ``value`` replaces the evaluation under differentiation where JAX's does too (cholesky's triangle, say).
     ``residuals`` selects or prepares what the push needs, by default all results and operands.
     """
-    register(primitive, FunctionRule(push, value, residuals))
+    register(primitive, FunctionRule(push, value, residuals), **traits)
 
 
 class HigherOrderRule:
@@ -300,8 +317,9 @@ class HigherOrderRule:
     kind = "higher order"
 
 
-def higher_order(primitive, rule: HigherOrderRule) -> None:
-    register(primitive, rule)
+def higher_order(primitive, rule: HigherOrderRule, *, cost="calling", **traits) -> None:
+    """Register a primitive with sub-programs, or one whose derivative takes more than a local Jacobian."""
+    register(primitive, rule, cost=cost, **traits)
 
 
 @dataclass(frozen=True)
@@ -318,9 +336,9 @@ class ProgramRule(HigherOrderRule):
         return interpreter.continue_function(recorder, lambda *xs: self.run(*xs, **params), primals, slots)
 
 
-def program(primitive, run: Callable) -> None:
+def program(primitive, run: Callable, **traits) -> None:
     """Register a primitive by a list of results computed with primitives that have rules.
 
     For reductions whose derivative is the product rule along the tree of their partial results (``cumprod``, say).
     """
-    register(primitive, ProgramRule(run))
+    register(primitive, ProgramRule(run), **traits)

@@ -16,7 +16,7 @@ from admodes.program.derived import instantiate, keep, merge, pushed
 from admodes.rules.moved_alike import Step, StepsRule
 from admodes.rules.patterns import pattern_of_windows
 from admodes.rules.reductions import batched, reduce_by_tree
-from admodes.rules.table import HigherOrderRule, higher_order, linear
+from admodes.rules.table import HigherOrderRule, higher_order, linear, structural
 
 # -- sums -------------------------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ def _pull_reduce_window_sum(g, x, *, window_dimensions, window_strides, padding,
     )
 
 
-linear(lax.reduce_window_sum_p, _pull_reduce_window_sum, pattern=pattern_of_windows)
+structural(lax.reduce_window_sum_p, _pull_reduce_window_sum, pattern=pattern_of_windows, cost="reducing")
 
 # -- extremes ---------------------------------------------------------------------------------------------
 
@@ -55,17 +55,16 @@ def _choose(select_prim, primitive, primals, params):
     ]
 
 
-higher_order(lax.reduce_window_max_p, StepsRule(partial(_choose, lax.ge_p)))
-higher_order(lax.reduce_window_min_p, StepsRule(partial(_choose, lax.le_p)))
+higher_order(lax.reduce_window_max_p, StepsRule(partial(_choose, lax.ge_p)), cost="reducing")
+higher_order(lax.reduce_window_min_p, StepsRule(partial(_choose, lax.le_p)), cost="reducing")
 
 
 def _pull_select_and_gather_add(
     g, t, x, *, select_prim, window_dimensions, window_strides, padding, base_dilation, window_dilation
 ):
     if any(d != 1 for d in window_dilation):
-        raise NotImplementedError(
-            "the reverse mode of max and min over windows is not implemented for dilated windows, "
-            f"got window_dilation={window_dilation}; forward mode is."
+        return _pull_by_offsets(
+            g, x, select_prim, window_dimensions, window_strides, padding, base_dilation, window_dilation
         )
     dilated = any(d != 1 for d in base_dilation)
     if dilated:
@@ -82,13 +81,38 @@ def _pull_select_and_gather_add(
     return lax.slice(ct, (0,) * ct.ndim, ct.shape, base_dilation) if dilated else ct
 
 
+def _pull_by_offsets(g, x, select_prim, dimensions, strides, padding, base_dilation, window_dilation):
+    """The same for windows with gaps, offset by offset: where an entry is the chosen one, it gets the cotangent."""
+    never = x.dtype.type(-np.inf if select_prim is lax.ge_p else np.inf)
+    margins = [(low, high, d - 1) for (low, high), d in zip(padding, base_dilation, strict=True)]
+    spread = lax.pad(x, never, margins)
+    places = []
+    for offset in np.ndindex(*dimensions):
+        starts = [k * d for k, d in zip(offset, window_dilation, strict=True)]
+        ends = [a + (m - 1) * s + 1 if m else a for a, m, s in zip(starts, g.shape, strides, strict=True)]
+        places.append((starts, ends))
+    best, chosen = lax.full_like(g, never, x.dtype), lax.full_like(g, -1, np.int32)
+    for k, (starts, ends) in enumerate(places):
+        entry = lax.slice(spread, starts, ends, strides)
+        stays = select_prim.bind(best, entry)
+        best, chosen = lax.select(stays, best, entry), lax.select(stays, chosen, lax.full_like(chosen, k))
+    total = lax.full(spread.shape, 0, g.dtype)
+    for k, (starts, ends) in enumerate(places):
+        part = lax.select(lax.eq(chosen, lax.full_like(chosen, k)), g, lax.full_like(g, 0))
+        around = [(a, n - b, s - 1) for a, b, n, s in zip(starts, ends, spread.shape, strides, strict=True)]
+        total = lax.add(total, lax.pad(part, g.dtype.type(0), around))
+    # back from the spread entries: negative margins cut, and each base_dilation-th entry is one of the operand
+    cut = lax.pad(total, g.dtype.type(0), [(-low, -high, 0) for low, high in padding])
+    return lax.slice(cut, (0,) * cut.ndim, cut.shape, base_dilation)
+
+
 def _pull_select_and_scatter_add(g, source, x, **params):
     ones = (1,) * x.ndim
     return lax.select_and_gather_add_p.bind(g, x, base_dilation=ones, window_dilation=ones, **params)
 
 
-linear(lax.select_and_gather_add_p, _pull_select_and_gather_add, pattern=pattern_of_windows)
-linear(lax.select_and_scatter_add_p, _pull_select_and_scatter_add)
+linear(lax.select_and_gather_add_p, _pull_select_and_gather_add, pattern=pattern_of_windows, cost="reducing")
+linear(lax.select_and_scatter_add_p, _pull_select_and_scatter_add, cost="scattering")
 
 # -- any operation ----------------------------------------------------------------------------------------
 
@@ -159,4 +183,4 @@ def _reduce_windows(params, *args):
     return reduce_by_tree(lambda left, right: scalar(*left, *right), stacks, None, (0,))
 
 
-higher_order(lax.reduce_window_p, ReduceWindowRule())
+higher_order(lax.reduce_window_p, ReduceWindowRule(), cost="reducing")

@@ -22,8 +22,9 @@ import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
 from admodes.program.agreement import Clock
-from admodes.sparse.coloring import NEUTRAL, ORDER, Coloring, color_columns
+from admodes.sparse.columns import ORDER, color_columns
 from admodes.sparse.orders import find_order
+from admodes.sparse.result import NEUTRAL, Coloring
 from admodes.sparse.symmetric import STAR, star_colors, without_idle_colors
 
 THRESHOLDS = 12

@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from admodes.errors import ColoringError
-from admodes.sparse.coloring import Coloring
+from admodes.sparse.result import Coloring
 
 
 def seeds(colors: np.ndarray | None, dtype=np.float64) -> np.ndarray:

@@ -269,12 +269,12 @@ def batched_blocks(domain, codomain, core: int) -> dict:
 
 
 def sparsity(
-    fun: Callable,
-    *args,
+    fun: Callable[..., Any],
+    *args: Any,
     argnums: int | Sequence[int] = 0,
     fixed_argnums: int | Sequence[int] = (),
     has_aux: bool = False,
-    **kwargs,
+    **kwargs: Any,
 ) -> SparsityPattern:
     r"""The sparsity pattern of the Jacobian of ``fun``, valid for every input of the shapes of ``args``.
 
@@ -334,12 +334,12 @@ def sparsity(
 
 
 def hessian_sparsity(
-    fun: Callable,
-    *args,
+    fun: Callable[..., Any],
+    *args: Any,
     argnums: int | Sequence[int] = 0,
     fixed_argnums: int | Sequence[int] = (),
     has_aux: bool = False,
-    **kwargs,
+    **kwargs: Any,
 ) -> SparsityPattern:
     r"""The sparsity pattern of the Hessian of the scalar function ``fun``: that of its gradient, made symmetric.
 

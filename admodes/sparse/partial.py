@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
-from admodes.sparse.coloring import NEUTRAL, Coloring
 from admodes.sparse.orders import find_order
+from admodes.sparse.result import NEUTRAL, Coloring
 
 
 def color_for(pattern: SparsityPattern, wanted: SparsityPattern, kind: str = "column") -> Coloring:

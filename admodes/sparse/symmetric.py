@@ -18,8 +18,9 @@ import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
 from admodes.program.agreement import Clock
-from admodes.sparse.coloring import LARGE, NEUTRAL, ORDER, Coloring, color_columns
+from admodes.sparse.columns import LARGE, ORDER, color_columns
 from admodes.sparse.orders import find_order
+from admodes.sparse.result import NEUTRAL, Coloring
 
 STRUCTURES = ("star", "acyclic")
 PATIENCE = 100  # passes of recoloring that find no fewer colors

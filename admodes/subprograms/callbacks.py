@@ -42,15 +42,19 @@ class Refused(LocalRule):
         raise ValueError(NO_TRANSPOSE.format(self.plural, jc.current_place()))
 
 
-zero(jc.debug_callback_p, jc.debug_print_p, jc.inspect_sharding_p)
+zero(jc.debug_callback_p, jc.debug_print_p, jc.inspect_sharding_p, cost="free")
 register(
     jc.pure_callback_p,
     Refused(
         "Pure callbacks do not support JVP. Please use `jax.custom_jvp` to use callbacks while taking gradients.",
         "Pure callbacks",
     ),
+    calls_out=True,
+    cost="elementwise",
 )
-register(jc.io_callback_p, Refused("IO callbacks do not support JVP.", "IO callbacks"))
+register(
+    jc.io_callback_p, Refused("IO callbacks do not support JVP.", "IO callbacks"), calls_out=True, cost="elementwise"
+)
 register(
     jc.ffi_call_p,
     Refused(
@@ -58,12 +62,15 @@ register(
         "You can use `jax.custom_jvp` or `jax.custom_vjp` to add support.",
         "FFI calls",
     ),
+    calls_out=True,
+    cost="elementwise",
 )
 register(
     jc.composite_p,
     Refused(
         "The composite `{name}` cannot be differentiated. You can use `jax.custom_jvp` to add support.", "Composites"
     ),
+    cost="calling",
 )
 
 
@@ -98,7 +105,7 @@ class LinearCallRule(LocalRule):
         return rule.jacobian(interpreter, primitive, outs, primals, active, params)
 
 
-register(jc.linear_call_p, LinearCallRule())
+register(jc.linear_call_p, LinearCallRule(), cost="elementwise")
 
 
 # -- custom_vmap -------------------------------------------------------------------------------------------

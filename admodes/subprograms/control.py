@@ -83,7 +83,7 @@ class CallRule(HigherOrderRule):
         self.body = body
 
     def _callee(self, params):
-        return jc.constrained(jc.close_jaxpr(params[self.body]), jc.shardings_of(params))
+        return jc.constrained(jc.substituted(jc.close_jaxpr(params[self.body])), jc.shardings_of(params))
 
     def push(self, interpreter, primitive, primals, tangents, params):
         closed = self._callee(params)
@@ -244,4 +244,4 @@ for _call in (jc.jit_p, jc.compute_on_p, jc.xla_metadata_call_p):
     higher_order(_call, CallRule("jaxpr"))
 higher_order(jc.eval_jaxpr_p, CallRule(jc.EVALUATED))
 higher_order(jc.program_order_p, CallRule("call_jaxpr"))
-higher_order(jc.cond_p, CondRule())
+higher_order(jc.cond_p, CondRule(), cost="branches")

@@ -1,8 +1,8 @@
 """Users' own derivative rules: ``custom_jvp`` and ``custom_vjp``.
 
-The primal body is never inlined: the user's rule *is* the derivative. A custom_jvp rule is linear in its
-tangents, so recording it with tangents in the place of values appends its transpose to the tape. A
-custom_vjp rule gives the pullback; its transpose is the forward mode that JAX refuses.
+The primal body is never inlined: the user's rule *is* the derivative (but a few rules of JAX's own, ``replaced.py``). A
+custom_jvp rule is linear in its tangents, so recording it with tangents in the place of values appends its transpose to
+the tape. A custom_vjp rule gives the pullback; its transpose is the forward mode that JAX refuses.
 
 A rule may apply custom functions to its tangents, itself above all: the rule of a linear solver solves for the
 tangent. Such a function is linear there, so that it is its own derivative. A custom_jvp function is then recorded by
@@ -23,6 +23,8 @@ from admodes.linear import logs
 from admodes.linear.maps import Function
 from admodes.program import jax_compat as jc
 from admodes.program.derived import merge, present
+from admodes.program.evaluate import bind
+from admodes.rules.replaced import replacement
 from admodes.rules.table import HigherOrderRule, higher_order
 
 
@@ -66,7 +68,18 @@ def record_tangents(interpreter, recorder, rule, primals, slots) -> tuple[list, 
 
 
 class CustomJVPRule(HigherOrderRule):
+    def _replaced(self, interpreter, primitive, primals, active, params):
+        """(results, Jacobian) of one of the few functions of JAX's whose rule is replaced; None of others."""
+        rule = replacement(params)
+        if rule is None:
+            return None
+        outs = bind(primitive, primals, params)
+        return outs, interpreter.jacobian(rule, primitive, outs, primals, active, {})
+
     def push(self, interpreter, primitive, primals, tangents, params):
+        if found := self._replaced(interpreter, primitive, primals, present(tangents), params):
+            outs, jacobian = found
+            return outs, jacobian.push(tuple(tangents))
         _, jvp = params["subfuns"]
         outs, ts = jc.call_jvp_rule(jvp, primals, rule_tangents(primals, tangents, params["symbolic_zeros"]))
         return outs, [known_tangent(t) for t in ts]
@@ -75,6 +88,9 @@ class CustomJVPRule(HigherOrderRule):
         fun, jvp = params["subfuns"]
         if recorder.linear:
             return interpreter.continue_function(recorder, fun.call_wrapped, primals, slots)
+        if found := self._replaced(interpreter, primitive, primals, present(slots), params):
+            outs, jacobian = found
+            return outs, recorder.append(slots, lambda: jacobian, outs)
 
         def rule(tangents):
             return jc.call_jvp_rule(jvp, primals, rule_tangents(primals, tangents, params["symbolic_zeros"]))

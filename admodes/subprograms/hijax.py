@@ -166,8 +166,8 @@ def _push_frexp(outs, primals, tangents, *, _prim):
     return [lax.mul(tangents[0], _power_of_two(mantissa, lax.neg(exponent))), None]  # x = m 2ᵉ with e constant
 
 
-elementwise(jc.hi_primitive("Ldexp"), lambda out, x, e, **_: _power_of_two(out, e), None)
-function(jc.hi_primitive("Frexp"), _push_frexp, residuals=lambda outs, primals, **_: (outs, ()))
+elementwise(jc.hi_primitive("Ldexp"), lambda out, x, e, **_: _power_of_two(out, e), None, cost="elementwise")
+function(jc.hi_primitive("Frexp"), _push_frexp, residuals=lambda outs, primals, **_: (outs, ()), cost="elementwise")
 zero(jc.hi_primitive("SearchSorted"), jc.hi_primitive("Nonzero"))
 
 

@@ -131,4 +131,4 @@ class ShardMapped(LinearMap):
         return merge(found, flat)
 
 
-higher_order(jc.shard_map_p, ShardMapRule())
+higher_order(jc.shard_map_p, ShardMapRule(), cost="elementwise")

@@ -5,22 +5,53 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import numpy as np
 from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, tree_unflatten
 
+from admodes.linear.algebra import LinearMap, structured
 from admodes.modes import checks
 from admodes.modes.flags import flags_of_leaves, mirrored
 from admodes.modes.flat import flat_function, select_arguments, std_basis, wraps
 from admodes.modes.interpreter import INTERPRETER, Interpreter, interpreter_for
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
+from admodes.text_tables import clipped
+
+
+@overload
+def jvp(
+    fun: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    has_aux: Literal[False] = False,
+    *,
+    nan_safe: bool = False,
+) -> tuple[Any, Any]: ...
+
+
+@overload
+def jvp(
+    fun: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    has_aux: bool,
+    *,
+    nan_safe: bool = False,
+) -> tuple[Any, ...]: ...
 
 
 @jc.api_boundary
-def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = False, *, nan_safe: bool = False):
+def jvp(
+    fun: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    has_aux: bool = False,
+    *,
+    nan_safe: bool = False,
+) -> tuple[Any, ...]:
     r"""Value and directional derivative: (f(x), f'(x) ẋ), by dual numbers.
 
     Args:
@@ -74,21 +105,29 @@ def jvp(fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = Fa
     data_fields=["tape"],
     meta_fields=["in_tree", "out_tree", "out_avals"],
 )
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pushforward:
-    """ẋ ↦ f'(x) ẋ at a fixed x, along a tape; a pytree."""
+    """ẋ ↦ f'(x) ẋ at a fixed x, along a tape; a pytree. ``map`` is the same as a linear map that can be composed."""
 
     tape: Tape
     in_tree: Any
     out_tree: Any
-    out_avals: tuple
+    out_avals: tuple[Any, ...]
 
     @property
-    def out_nzs(self):
+    def out_nzs(self) -> Any:
         """Where the result is not zero by its structure: bools in the place of its leaves."""
         return mirrored([s is not None for s in self.tape.outputs], self.out_tree)
 
-    def __call__(self, *tangents):
+    @property
+    def map(self) -> LinearMap:
+        """f'(x) as a linear map, to be composed with others; of several arguments it takes a tuple."""
+        return structured(self.tape, self.in_tree, self.out_tree)
+
+    def __repr__(self) -> str:
+        return clipped(f"Pushforward({self.map.types})")
+
+    def __call__(self, *tangents: Any) -> Any:
         flat, tree = tree_flatten(tangents)
         if tree != self.in_tree:
             raise TypeError(f"expected {self.in_tree}, got {tree}")
@@ -105,8 +144,24 @@ class Pushforward:
         return tree_unflatten(self.out_tree, dense)
 
 
+@overload
+def linearize(
+    fun: Callable[..., Any], *primals: Any, has_aux: Literal[False] = False, in_nzs: Any = None
+) -> tuple[Any, Pushforward]: ...
+
+
+@overload
+def linearize(
+    fun: Callable[..., Any], *primals: Any, has_aux: Literal[True], in_nzs: Any = None
+) -> tuple[Any, Pushforward, Any]: ...
+
+
+@overload
+def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool, in_nzs: Any = None) -> tuple[Any, ...]: ...
+
+
 @jc.api_boundary
-def linearize(fun: Callable, *primals, has_aux: bool = False, in_nzs: Any = None):
+def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, in_nzs: Any = None) -> tuple[Any, ...]:
     r"""Value at x and the linear map ẋ ↦ f'(x) ẋ, so that many directions cost one evaluation.
 
     Args:
@@ -115,6 +170,10 @@ def linearize(fun: Callable, *primals, has_aux: bool = False, in_nzs: Any = None
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
       in_nzs: a bool for each argument (or a tree of them for its parts): False says that its tangents are zero, and
         they are taken to be. The map's ``out_nzs`` tell, in the structure of the output, where its results are not.
+
+    Returns:
+      ``(y, push)`` or ``(y, push, aux)``. ``push(ẋ)`` takes a tangent for each argument, ``push.map`` is the
+      :class:`admodes.LinearMap`.
 
     >>> import admodes, jax.numpy as jnp
     >>> y, push = admodes.linearize(jnp.sin, 0.0)
@@ -147,7 +206,9 @@ def record(fun, primals, has_aux, interpreter: Interpreter = INTERPRETER, in_nzs
     return outs, tape, in_tree, result
 
 
-def jacfwd(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False) -> Callable:
+def jacfwd(
+    fun: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, holomorphic: bool = False
+) -> Callable[..., Any]:
     r"""Jacobian by forward mode: one pass per input, all in one batch.
 
     The result J has the structure ``tree_map(outputs) of tree_map(inputs)``, the leaf for an output of shape s and an
@@ -176,7 +237,7 @@ def jacfwd(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = 
         partial_fun, dyn_args = select_arguments(fun, argnums, args, kwargs)
         for x in tree_leaves(dyn_args):
             checks.forward_input("jacfwd", holomorphic, x)
-        push = partial(jvp, partial_fun, dyn_args, has_aux=has_aux)
+        push: Callable[..., Any] = partial(jvp, partial_fun, dyn_args, has_aux=has_aux)
         batched = jax.vmap(push, out_axes=(None, -1, None) if has_aux else (None, -1))
         y, jac, *aux = batched(std_basis(dyn_args))
         tree_map(partial(checks.forward_output, "jacfwd", holomorphic), y)

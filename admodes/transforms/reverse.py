@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import numpy as np
@@ -24,16 +24,52 @@ from admodes.text_tables import memory_bytes
 from admodes.transforms.forward import record
 
 
+@overload
+def vjp(
+    fun: Callable[..., Any],
+    *primals: Any,
+    has_aux: Literal[False] = False,
+    saveable_args: Any = True,
+    in_nzs: Any = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
+) -> tuple[Any, Pullback]: ...
+
+
+@overload
+def vjp(
+    fun: Callable[..., Any],
+    *primals: Any,
+    has_aux: Literal[True],
+    saveable_args: Any = True,
+    in_nzs: Any = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
+) -> tuple[Any, Pullback, Any]: ...
+
+
+@overload
+def vjp(
+    fun: Callable[..., Any],
+    *primals: Any,
+    has_aux: bool,
+    saveable_args: Any = True,
+    in_nzs: Any = None,
+    nan_safe: bool = False,
+    ties: str = "jax",
+) -> tuple[Any, ...]: ...
+
+
 @jc.api_boundary
 def vjp(
-    fun: Callable,
-    *primals,
+    fun: Callable[..., Any],
+    *primals: Any,
     has_aux: bool = False,
     saveable_args: Any = True,
     in_nzs: Any = None,
     nan_safe: bool = False,
     ties: str = "jax",
-):
+) -> tuple[Any, ...]:
     r"""Value at x and the pullback g ↦ gᵀ f'(x), by a tape.
 
     Args:
@@ -50,7 +86,8 @@ def vjp(
     Returns:
       ``(y, pullback)`` or ``(y, pullback, aux)``. ``pullback(g)``, with g of the structure, shapes and dtypes of y,
       returns a tuple with a cotangent for each argument (dtype ``float0`` for integer arguments). For complex
-      values it is the transpose, not the conjugate transpose, as in JAX.
+      values it is the transpose, not the conjugate transpose, as in JAX. ``pullback.map`` is f'(x) as an
+      :class:`admodes.LinearMap`, of which the pullback is the transpose.
 
     >>> import admodes, jax.numpy as jnp
     >>> y, pullback = admodes.vjp(lambda a, b: a * b, 2.0, 3.0)
@@ -81,8 +118,8 @@ def vjp(
 
 
 def value_and_grad(
-    fun: Callable,
-    argnums=0,
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
@@ -90,7 +127,7 @@ def value_and_grad(
     nan_safe: bool = False,
     ties: str = "jax",
     memory_limit: int | float | str | None = None,
-) -> Callable:
+) -> Callable[..., tuple[Any, Any]]:
     r"""A function that returns (f(x), ∇f(x)) for a scalar f; the arguments are those of :func:`grad`.
 
     >>> import admodes
@@ -136,8 +173,8 @@ def differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approac
 
 
 def grad(
-    fun: Callable,
-    argnums=0,
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
@@ -145,7 +182,7 @@ def grad(
     nan_safe: bool = False,
     ties: str = "jax",
     memory_limit: int | float | str | None = None,
-) -> Callable:
+) -> Callable[..., Any]:
     r"""The gradient ∇f of a scalar function, in one sweep back along the tape whatever the number of inputs.
 
     Args:
@@ -189,14 +226,14 @@ def grad(
 
 
 def jacrev(
-    fun: Callable,
-    argnums=0,
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
     *,
     nan_safe: bool = False,
-) -> Callable:
+) -> Callable[..., Any]:
     r"""Jacobian by reverse mode: one sweep back per output, all in one batch.
 
     Shapes and arguments are those of :func:`admodes.jacfwd`; the cost is about m evaluations of f for m outputs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from admodes.program import jax_compat as jc
 from admodes.transforms.forward import jvp
@@ -10,7 +11,7 @@ from admodes.transforms.reverse import grad
 
 
 @jc.api_boundary
-def hvp(fun: Callable, primals, tangents, *, has_aux: bool = False):
+def hvp(fun: Callable[..., Any], primals: Any, tangents: Any, *, has_aux: bool = False) -> Any:
     r"""Hessian-vector product ∇²f(x) v of a scalar function, forward over reverse: the Hessian is never formed.
 
     Args:

@@ -2,8 +2,9 @@ r"""Elements of the generalised derivative, and one-sided directional derivative
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from jax.tree_util import tree_map
@@ -18,7 +19,13 @@ from admodes.transforms.forward import jvp
 from admodes.transforms.reverse import differentiated, jacrev, vjp
 
 
-def subgradient(fun: Callable, argnums=0, has_aux: bool = False, *, direction=None) -> Callable:
+def subgradient(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    *,
+    direction: Any = None,
+) -> Callable[..., Any]:
     r"""An element of the Clarke subdifferential ∂f(x) of a scalar function, also where f has kinks.
 
     It is the limit of ∇f(x + εv) for ε ↓ 0: every discrete decision of the program (max, abs, where, cond, sort ...)
@@ -63,7 +70,9 @@ def subgradient(fun: Callable, argnums=0, has_aux: bool = False, *, direction=No
     return subgradient_fun
 
 
-def subjacobian(fun: Callable, argnums=0, *, direction=None) -> Callable:
+def subjacobian(
+    fun: Callable[..., Any], argnums: int | Sequence[int] = 0, *, direction: Any = None
+) -> Callable[..., Any]:
     r"""An element of the generalised Jacobian of a function of arrays: the limit of f'(x + εv) for ε ↓ 0.
 
     Arguments are those of :func:`subgradient`, shapes those of :func:`admodes.jacrev`. All rows are taken
@@ -99,7 +108,7 @@ def _as_tuple(direction, argnums):
 
 
 @jc.api_boundary
-def directional(fun: Callable, primals, tangents):
+def directional(fun: Callable[..., Any], primals: Any, tangents: Any) -> Any:
     r"""The one-sided directional derivative f'(x; v) = lim (f(x + tv) - f(x))/t for t ↓ 0.
 
     Exact for piecewise smooth functions, where in general f'(x; -v) ≠ -f'(x; v).

@@ -139,11 +139,6 @@ def test_scatter_second_order():
         )
 
 
-def test_scatter_apply_has_no_derivative():
-    with pytest.raises(NotImplementedError):
-        admodes.jvp(lambda x: x.at[np.array([1])].apply(jnp.sin), (jnp.ones(3),), (jnp.ones(3),))
-
-
 @pytest.mark.parametrize("kind", ["set", "add", "subtract"])
 def test_scatter_pattern(kind):
     x, update = x53(), sample((2, 3), "float64", seed=1)

@@ -11,9 +11,10 @@ import scipy.sparse as sp
 from admodes.errors import ColoringError
 from admodes.linear.pattern import SparsityPattern
 from admodes.sparse import coloring, validate
-from admodes.sparse.coloring import Coloring, columns_are_apart
+from admodes.sparse.columns import columns_are_apart
 from admodes.sparse.compress import decompression, seeds
 from admodes.sparse.orders import ORDERS, conflict_graph, find_order
+from admodes.sparse.result import Coloring
 
 
 def pattern_of(dense) -> SparsityPattern:

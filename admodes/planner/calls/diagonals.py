@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -70,7 +71,9 @@ def _cheapest(methods: list[Method], task: Task) -> Candidate:
     return min(found, key=lambda c: c.seconds)
 
 
-def diagonal(fun: Callable, argnums: int = 0, has_aux: bool = False, *, chunk_size: int | None = None) -> Callable:
+def diagonal(
+    fun: Callable[..., Any], argnums: int = 0, has_aux: bool = False, *, chunk_size: int | None = None
+) -> Callable[..., Any]:
     r"""The diagonal ∂f_i/∂x_i of the Jacobian of a function whose output is as large as its input.
 
     Args:
@@ -108,7 +111,9 @@ def diagonal(fun: Callable, argnums: int = 0, has_aux: bool = False, *, chunk_si
     return diagonal_fun
 
 
-def laplacian(fun: Callable, argnums: int = 0, has_aux: bool = False, *, chunk_size: int | None = None) -> Callable:
+def laplacian(
+    fun: Callable[..., Any], argnums: int = 0, has_aux: bool = False, *, chunk_size: int | None = None
+) -> Callable[..., Any]:
     r"""The Laplacian Δf = Σᵢ ∂²f/∂xᵢ² of a scalar function: the sum of the diagonal of its Hessian.
 
     Arguments and errors are those of :func:`diagonal` and :func:`admodes.grad`.
@@ -131,8 +136,8 @@ def laplacian(fun: Callable, argnums: int = 0, has_aux: bool = False, *, chunk_s
 
 
 def block_jacobian(
-    fun: Callable, argnums: int = 0, has_aux: bool = False, *, chunk_size: int | None = None
-) -> Callable:
+    fun: Callable[..., Any], argnums: int = 0, has_aux: bool = False, *, chunk_size: int | None = None
+) -> Callable[..., Any]:
     r"""The diagonal blocks ∂f_b/∂x_b of the Jacobian of a function on a batch: examples by their leading index b.
 
     For f(x) of shape (B, *s) and x of shape (B, *r) the result has shape (B, *s, *r). How f_b depends on other

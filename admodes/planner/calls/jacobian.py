@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +19,17 @@ from admodes.planner.choice.decision import MOST_PLANS, Run, Settings, compiled,
 from admodes.planner.matrices import FORMATS, blocks
 from admodes.planner.task import Task
 from admodes.program import jax_compat as jc
+from admodes.program.kept import Kept
 from admodes.program.trace import UNTRACEABLE
 from admodes.sparse.coloring import Coloring
 from admodes.sparse.compress import decompression
-from admodes.text_tables import memory_bytes, whole_number
+from admodes.text_tables import Brief, memory_bytes, whole_number
 from admodes.transforms.reverse import grad, jacrev
 
 
 def jacobian(
-    fun: Callable,
-    argnums=0,
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
@@ -39,14 +40,17 @@ def jacobian(
     measure: bool = False,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
-) -> Callable:
+) -> Callable[..., Any]:
     r"""The Jacobian ∂f/∂x, by whichever way is the cheapest for this function and these shapes.
 
     The first call for each structure, shape and dtype of the arguments makes a plan (:func:`admodes.plan`), compiles it
     and keeps it. As under ``jax.jit``, ``fun`` must be pure: what it reads from outside of its arguments is read when
-    it is traced. Python integers, booleans and strings among the arguments that are not differentiated are fixed: each
-    new value is a new plan. A function that decides on values in Python (``if x[0] > 0:``) is no one program; without
-    options it is run on the values, in the mode that :func:`admodes.choose_mode` says.
+    it is traced. What is no array among the arguments that are not differentiated (integers, strings, objects) is
+    fixed, as are static arguments there: each new value is a new plan, and an object that is changed in place, but
+    equal to what it was, is not read again. Nor are the rules of custom functions and what callbacks close over.
+    Settings that ``jax.jit`` traces anew for make a new plan. A function that decides on values in Python
+    (``if x[0] > 0:``) is no one program; without options it is run on the values, in the mode that
+    :func:`admodes.choose_mode` says.
 
     Args:
       fun: a function of pytrees of arrays that returns a pytree of arrays.
@@ -57,8 +61,9 @@ def jacobian(
         matrices have no columns for them.
       format: ``"dense"``: for each leaf of the output the structure of the input, leaves of shape
         ``output.shape + input.shape``, as JAX; otherwise one matrix of shape (m, n), rows and columns being the entries
-        of the outputs and inputs, leaf by leaf: ``"bcoo"`` (:class:`jax.experimental.sparse.BCOO`), ``"scipy"`` (CSR,
-        not under jit), or ``"compressed"`` (:class:`CompressedJacobian`, the products that a coloring asks for).
+        of the outputs and inputs, leaf by leaf: ``"bcoo"`` (:class:`jax.experimental.sparse.BCOO`), ``"scipy"`` (a
+        ``scipy.sparse.csr_array``, whose arrays are the caller's own; not under jit), or ``"compressed"``
+        (:class:`CompressedJacobian`, the products that a coloring asks for).
       objective: what is made small: ``"time"``, ``"flops"``, ``"memory"`` or ``"multiplications"``.
       memory_limit: temporary memory that must not be exceeded, in bytes or as ``"200MiB"``; seeds are then chunked.
         Under ``jit`` and ``vmap`` it holds for the Jacobian as a program of its own, at a single point.
@@ -96,8 +101,19 @@ def jacobian(
 
 
 def value_and_jacobian(
-    fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, allow_int: bool = False, **options
-) -> Callable:
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    format: str = "dense",
+    objective: str = "time",
+    memory_limit: int | float | str | None = None,
+    measure: bool = False,
+    chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Callable[..., tuple[Any, Any]]:
     r"""A function that returns (f(x), ∂f/∂x), or ((f(x), aux), ∂f/∂x); the arguments are those of :func:`jacobian`.
 
     >>> import admodes, jax.numpy as jnp
@@ -106,7 +122,7 @@ def value_and_jacobian(
     ([1.0, 4.0], [[2.0, 0.0], [0.0, 4.0]])
     """
     asked = request("value_and_jacobian", fun, argnums, has_aux, holomorphic, allow_int=allow_int)
-    planned = Planned(asked, settings(**options))
+    planned = Planned(asked, settings(format, objective, memory_limit, measure, chunk_size, mesh))
 
     @wraps(fun, "Value and Jacobian")
     @jc.api_boundary
@@ -117,9 +133,22 @@ def value_and_jacobian(
     return value_and_jacfun
 
 
-def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool = False, **options) -> Callable:
+def hessian(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    *,
+    format: str = "dense",
+    objective: str = "time",
+    memory_limit: int | float | str | None = None,
+    measure: bool = False,
+    chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Callable[..., Any]:
     r"""The Hessian ∇²f: the Jacobian of the gradient, planned as :func:`jacobian` is, its symmetry being used.
 
+    (Not if the function has derivative rules of a user's, custom_jvp or custom_vjp, which need not be derivatives.)
     For a vector-valued f it holds one Hessian for each output, as JAX's. The options are those of :func:`jacobian`;
     the matrix of the formats other than ``"dense"`` has a row and a column for each entry of x.
 
@@ -141,7 +170,8 @@ def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool =
         scalar = shape == ()
         return (grad if scalar else jacrev)(fun, argnums, has_aux, holomorphic)(*args, **kwargs)
 
-    planned = Planned(request("hessian", gradient, argnums, has_aux, holomorphic, symmetric=True), settings(**options))
+    asked = request("hessian", gradient, argnums, has_aux, holomorphic, fun)
+    planned = Planned(asked, settings(format, objective, memory_limit, measure, chunk_size, mesh))
 
     @wraps(fun, "Hessian")
     @jc.api_boundary
@@ -153,7 +183,12 @@ def hessian(fun: Callable, argnums=0, has_aux: bool = False, holomorphic: bool =
 
 
 def settings(
-    format="dense", objective="time", memory_limit=None, measure=False, chunk_size=None, mesh=None
+    format: str = "dense",
+    objective: str = "time",
+    memory_limit: int | float | str | None = None,
+    measure: bool = False,
+    chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Settings:
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, got {format!r}")
@@ -165,7 +200,8 @@ def settings(
     return Settings(objective, memory_bytes(memory_limit), measure, size, mesh, format)
 
 
-_RUNS: dict = {}  # (finished plan, its method) of recent tasks, for Jacobians that are made anew in each step of a loop
+# (finished plan, its method) of recent tasks, for Jacobians that are made anew in each step of a loop
+_RUNS: Kept[tuple[Finished, Any]] = Kept(MOST_PLANS)
 
 
 class Planned:
@@ -206,12 +242,9 @@ class Planned:
             return finished(task, chosen, self.settings.form, call, value)
         structure = call.in_tree, call.result.tree, call.result.aux_tree, tuple(call.domain), call.key[-1]
         # (methods are told apart by identity: those of equal tasks come from one decision)
-        key = (task.key, id(chosen.method), self.settings.form, structure, value, self.request.symmetric)
-        if key not in _RUNS:
-            while len(_RUNS) >= MOST_PLANS:
-                _RUNS.pop(next(iter(_RUNS)))
-            _RUNS[key] = finished(task, chosen, self.settings.form, call.without_leaves(), value), chosen.method
-        return _RUNS[key][0]
+        key = (task.key, id(chosen.method), self.settings.form, structure, value, self.request.gradient_of is not None)
+        kind, form = call.without_leaves(), self.settings.form
+        return _RUNS.get(key, lambda: (finished(task, chosen, form, kind, value), chosen.method))[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +263,7 @@ def finished(task, chosen, form: str, call: Call, value: bool) -> Finished:
     def finish(outs, entries):
         outputs, aux = call.outputs(outs)
         if form == "dense":
-            pulled = not call.request.symmetric
+            pulled = call.request.gradient_of is None
             entries = blocks(entries, task.out_avals, domain, call.result.tree, call.in_tree, pulled)
         return (outputs if value else None), entries, aux
 
@@ -256,18 +289,19 @@ def matrix(entries, run: Run, form: str, method) -> Any:
                 "format='scipy' gives a matrix on the host, which a function that is traced (jit, vmap, grad) cannot "
                 "return; use format='bcoo' there."
             )
-        from scipy.sparse import csr_matrix
+        from scipy.sparse import csr_array
 
         pattern = run.pattern.matrix
-        return csr_matrix((np.asarray(entries), pattern.indices, pattern.indptr), shape=shape)
+        arrays = np.array(entries), pattern.indices.copy(), pattern.indptr.copy()  # the user's own, to be written to
+        return csr_array(arrays, shape=shape)
     from jax.experimental.sparse import BCOO
 
     return BCOO((entries, run.indices), shape=shape, indices_sorted=True, unique_indices=True)
 
 
 @jax.tree_util.register_pytree_node_class
-@dataclass(frozen=True)
-class CompressedJacobian:
+@dataclass(frozen=True, repr=False)
+class CompressedJacobian(Brief):
     """The products that a coloring asks for: ``columns`` are the rows (J s)ᵀ, ``rows`` the rows sᵀ J (or None).
 
     >>> import admodes, jax.numpy as jnp
@@ -280,14 +314,14 @@ class CompressedJacobian:
     rows: Any
     coloring: Coloring
 
-    def values(self):
+    def values(self) -> jax.Array:
         """The nonzeros, in the order of ``coloring.pattern``."""
         return decompression(self.coloring)(self.columns, self.rows)
 
-    def tree_flatten(self):
+    def tree_flatten(self) -> tuple[tuple[Any, Any], Coloring]:
         return (self.columns, self.rows), self.coloring
 
     @classmethod
-    def tree_unflatten(cls, coloring, products):
+    def tree_unflatten(cls, coloring: Coloring, products: tuple[Any, Any]) -> CompressedJacobian:
         columns, rows = products
         return cls(columns, rows, coloring)

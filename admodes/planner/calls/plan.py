@@ -23,19 +23,21 @@ from admodes.planner.calls.report import describe, otherwise, why
 from admodes.planner.calls.request import Call, Request, request
 from admodes.planner.choice.candidates import Candidate, candidate
 from admodes.planner.choice.decision import Decision, decide
+from admodes.planner.cost import cache_folder
 from admodes.planner.cost.machine import machine
 from admodes.planner.task import Task
 from admodes.planner.ways.checkpointed import Checkpointed, restored
 from admodes.planner.ways.seeded import Seeded, compressed, reverse
 from admodes.program import jax_compat as jc
 from admodes.sparse.coloring import Coloring, check_pattern
+from admodes.text_tables import clipped
 
 VERSION = 2
 # what reading a damaged archive may raise
-DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (*cache_folder.DAMAGED, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """How the Jacobian of a function is computed for arguments of certain shapes, and what the other ways would cost.
 
@@ -45,8 +47,8 @@ class Plan:
 
     decision: Decision
     request: Request
-    key: tuple
-    _run: Callable = field(repr=False)
+    key: tuple[Any, ...]
+    _run: Callable[..., Any] = field(repr=False)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -72,7 +74,7 @@ class Plan:
         """What would change the choice."""
         return otherwise(self.decision)
 
-    def jacobian(self, *args, **kwargs):
+    def jacobian(self, *args: Any, **kwargs: Any) -> Any:
         """The Jacobian at arguments of the planned types, as ``admodes.jacobian`` returns it.
 
         Where the plan is for a dtype, a weakly typed value of it is taken for one that is not.
@@ -86,7 +88,7 @@ class Plan:
         _, result, aux = self._run(fitted(self.key, call))
         return (result, aux) if self.request.has_aux else result
 
-    def draw(self, axes: Any = None):
+    def draw(self, axes: Any = None) -> Any:
         """A picture of the plan as text: the chain of cuts, the steps whose states are kept, or the nonzeros by color.
 
         With matplotlib ``axes`` the nonzeros are drawn there, colored by the product that gives them.
@@ -137,6 +139,11 @@ class Plan:
             "candidates": [c.to_dict() for c in d.candidates],
             "refused": {r.name: r.reason for r in d.refused},
         }
+
+    def __repr__(self) -> str:
+        others = ", ".join(c.name for c in self.candidates[1:]) or "nothing"
+        lines = [f"Plan({self.decision.heading})", f"  best: {self.best!r}", f"  others: {others}"]
+        return "\n".join(map(clipped, lines))
 
     def __str__(self) -> str:
         return describe(self.decision)
@@ -195,8 +202,8 @@ def typed(described: Sequence) -> jax.ShapeDtypeStruct:
 
 
 def plan(
-    fun: Callable,
-    *args,
+    fun: Callable[..., Any],
+    *args: Any,
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
@@ -207,7 +214,7 @@ def plan(
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     pattern: SparsityPattern | None = None,
-    **kwargs,
+    **kwargs: Any,
 ) -> Plan:
     r"""The cheapest way to the Jacobian of ``fun`` at arguments of these shapes, and why.
 
@@ -285,7 +292,7 @@ def with_pattern(task: Task, given: SparsityPattern) -> Task:
     return task.with_pattern(given)
 
 
-def load_plan(file: str | Path, fun: Callable, *args, **kwargs) -> Plan:
+def load_plan(file: str | Path, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Plan:
     r"""A plan that was saved, for the same function at arguments of the planned types.
 
     The function is traced and compared with the one that was planned, and the pattern is detected anew, so that a plan
@@ -336,7 +343,7 @@ def load_plan(file: str | Path, fun: Callable, *args, **kwargs) -> Plan:
             best = found[0]
         else:
             best = candidate(_compressed(task, header, arrays, chosen), task, machine(), chosen.form)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (*cache_folder.DAMAGED, IndexError) as error:
         if isinstance(error, StalePlanError):
             raise
         raise StalePlanError(f"the plan in {file} does not fit this function: {error}") from error

@@ -28,9 +28,8 @@ def describe(decision: Decision) -> str:
         ]
         for c in decision.candidates
     ]
-    filled = f", {decision.pattern.nnz} nonzeros" if decision.pattern is not None else ""
     columns = ["candidate", "how", "passes", "mults", "flops", "bytes", "predicted", "measured", "memory", "measured"]
-    title = f"Jacobian, {decision.m} x {decision.n}{filled}; objective: {decision.settings.objective}"
+    title = f"Jacobian, {decision.heading}"
     left_out = [f"{r.name} is left out, as the function refuses it: {r.reason}" for r in decision.refused]
     return "\n".join([plain(table(title, columns, rows, left=2)), why(decision), otherwise(decision), *left_out])
 

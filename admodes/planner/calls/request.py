@@ -15,25 +15,28 @@ from admodes.modes import checks
 from admodes.modes.flat import Result, flat_function
 from admodes.planner.task import Task, task_of
 from admodes.program import jax_compat as jc
-from admodes.program.fingerprint import has_rules
+from admodes.program.fingerprint import has_rules_of_users
+from admodes.program.ir import from_jaxpr
+from admodes.program.trace import closed_jaxpr
 
 
 @dataclass(frozen=True)
 class Request:
     """A function and which Jacobian of it is wanted.
 
-    ``symmetric``: it is the gradient of a scalar function; ``allow_int``: integers may be differentiated, to zeros.
+    ``gradient_of``: the function that it is the gradient of, if it is one; ``allow_int``: integers may be
+    differentiated, to zeros.
     """
 
     name: str
-    fun: Callable
+    fun: Callable[..., Any]
     argnums: int | tuple[int, ...] = 0
     has_aux: bool = False
     holomorphic: bool = False
-    symmetric: bool = False
+    gradient_of: Callable | None = None
     allow_int: bool = False
 
-    def call(self, args: Sequence, kwargs: dict) -> Call:
+    def call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
         """The function at these arguments. Numbers, strings and so on that are not differentiated are fixed."""
         checks.positional(self.argnums, args)
         numbers = [self.argnums] if isinstance(self.argnums, int) else list(self.argnums)
@@ -55,25 +58,27 @@ class Request:
         fixed = tuple(None if array else leaf for leaf, array in zip(leaves, arrays, strict=True))
         dynamic = [jc.canonicalize(leaf) for leaf, array in zip(leaves, arrays, strict=True) if array]
 
-        def fun(*dynamic):
+        def called(function: Callable, dynamic):
             given = iter(dynamic)
             full = [next(given) if array else value for array, value in zip(arrays, fixed, strict=True)]
             selected, rest, keywords = tree_unflatten(tree, full)
             placed = dict(zip([*chosen, *others], [*selected, *rest], strict=True))
-            return self.fun(*(placed[k] for k in range(len(args))), **keywords)
+            return function(*(placed[k] for k in range(len(args))), **keywords)
 
+        fun = lambda *dynamic: called(self.fun, dynamic)
+        of = self.gradient_of
+        primal = None if of is None else lambda *dynamic: called(of, dynamic)
         flat, result = flat_function(fun, tree_structure((0,) * len(dynamic)), self.has_aux)
         types = tuple((a.shape, a.dtype, a.weak_type) for a in map(jc.typeof, dynamic))
         active = tuple(k < n_active and jc.is_differentiable(jc.typeof(x)) for k, x in enumerate(dynamic))
         key = (tree, arrays, tuple((type(value), value) for value in fixed), types, self._context(dynamic))
-        return Call(self, dynamic, active, flat, result, in_tree, key)
+        return Call(self, dynamic, active, flat, result, in_tree, key, primal)
 
     @staticmethod
     def _context(dynamic: Sequence) -> tuple:
         """The other things that a trace depends on: settings of JAX, and the meshes of types."""
-        names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion")
         meshes = jax.sharding.get_abstract_mesh(), *(jc.mesh_of(jc.typeof(x)) for x in dynamic)
-        return *(getattr(jax.config, name) for name in names), *meshes
+        return jc.trace_context(), *meshes
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +92,7 @@ class Call:
     result: Result
     in_tree: Any
     key: tuple
+    primal: Callable | None = None  # what the function is the gradient of
 
     @cached_property
     def domain(self) -> list:
@@ -115,8 +121,7 @@ class Call:
           PlanningError: it cannot be traced.
         """
         task = task_of(self._arrays, self.leaves, self.active, self._rows)
-        square = [a.shape for a in task.out_avals] == [a.shape for a in task.in_avals]
-        if self.request.symmetric and square and not has_rules(task.program):  # which need not be derivatives
+        if self._is_symmetric(task):
             task = replace(task, symmetric=True)
         for aval in task.out_avals:
             if not jc.is_differentiable(aval):
@@ -130,6 +135,13 @@ class Call:
                     f"{aval.dtype.name}."
                 )
         return task
+
+    def _is_symmetric(self, task: Task) -> bool:
+        """True if this is the Jacobian of a gradient: rules of users' in the function need not be derivatives."""
+        square = [a.shape for a in task.out_avals] == [a.shape for a in task.in_avals]
+        if self.primal is None or not square or has_rules_of_users(task.program):
+            return False
+        return not has_rules_of_users(from_jaxpr(closed_jaxpr(self.primal, *self.leaves)))
 
     def _arrays(self, *leaves) -> list:
         """The flat results: arrays, auxiliary data too."""
@@ -148,6 +160,6 @@ class Call:
         return tree_unflatten(self.result.tree, flat[:n]), aux
 
 
-def request(name, fun, argnums, has_aux, holomorphic, symmetric=False, allow_int=False) -> Request:
+def request(name, fun, argnums, has_aux, holomorphic, gradient_of=None, allow_int=False) -> Request:
     jc.check_callable(fun)
-    return Request(name, fun, checks.ensure_index(argnums), has_aux, holomorphic, symmetric, allow_int)
+    return Request(name, fun, checks.ensure_index(argnums), has_aux, holomorphic, gradient_of, allow_int)

@@ -28,6 +28,7 @@ from admodes.program.derived import keep
 from admodes.program.ir import Program
 from admodes.sparse.coloring import coloring
 from admodes.sparse.orders import ORDERS
+from admodes.text_tables import WIDTH, clipped, plural, seconds
 
 COLORING_SECONDS = 0.1
 SMALL = 2**12  # columns: a coloring of fewer is found within a few hundredths of a second
@@ -57,10 +58,10 @@ class Method(Protocol):
 
     def work(self, task: Task) -> Work: ...
 
-    def jacobian(self, task: Task, tables: Any, args: Any) -> tuple[list, Dense | Nonzeros]: ...
+    def jacobian(self, task: Task, tables: Any, args: Any) -> tuple[list[Any], Dense | Nonzeros]: ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Candidate:
     """A method, what it is expected to cost, and what it was measured to cost (NaN: not measured).
 
@@ -78,6 +79,12 @@ class Candidate:
     @property
     def name(self) -> str:
         return self.method.name
+
+    def __repr__(self) -> str:
+        measured = "" if math.isnan(self.measured_s) else f", {seconds(self.measured_s)} measured"
+        costs = f"{plural(self.method.passes, 'pass', 'passes')}, {seconds(self.seconds)} predicted{measured}"
+        room = WIDTH - len(costs) - len("  best: Candidate(; )")  # so that it is a line of the plan's
+        return f"Candidate({clipped(f'{self.name}: {self.method.detail}', room)}; {costs})"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -28,7 +28,8 @@ from admodes.planner.ways.checkpointed import LEAST_SAVED, checkpointed
 from admodes.planner.ways.seeded import Seeded
 from admodes.program import agreement
 from admodes.program import jax_compat as jc
-from admodes.text_tables import count
+from admodes.program.kept import Kept
+from admodes.text_tables import clipped, count, plural
 
 OBJECTIVES: dict[str, Callable[[Candidate], float]] = {
     "time": lambda c: c.seconds if math.isnan(c.measured_s) else c.measured_s,
@@ -56,18 +57,18 @@ class Settings:
         if self.objective not in tuple(OBJECTIVES):
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
 
-    def at(self, leaves: Sequence | None) -> Settings:
+    def at(self, leaves: Sequence[Any] | None) -> Settings:
         """For these arguments: if they are spread over the devices of a mesh, seeds are split over these."""
         mesh = None if self.mesh is not None or not leaves or jax.device_count() == 1 else _mesh_of(leaves)
         return self if mesh is None else dataclasses.replace(self, mesh=mesh)
 
     @property
-    def options(self) -> dict:
+    def options(self) -> dict[str, Any]:
         """What the methods that take seeds are made with."""
         return {"chunk": self.chunk_size, "mesh": self.mesh}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Decision:
     """The candidates for a task, the best first, by the objective of ``settings``; ``pattern`` if one was needed.
 
@@ -87,6 +88,15 @@ class Decision:
     def best(self) -> Candidate:
         return self.candidates[0]
 
+    @property
+    def heading(self) -> str:
+        """The shape of the Jacobian, its nonzeros if they are known, and what was made small."""
+        filled = f", {self.pattern.nnz} nonzeros" if self.pattern is not None else ""
+        return f"{self.m} x {self.n}{filled}; objective: {self.settings.objective}"
+
+    def __repr__(self) -> str:
+        return clipped(f"Decision({self.heading}; {self.best.name} of {plural(len(self.candidates), 'candidate')})")
+
 
 def _mesh_of(leaves: Sequence) -> jax.sharding.Mesh | None:
     """The mesh that JAX spreads one of the arrays over by itself; None if types say how (explicit axes)."""
@@ -99,7 +109,7 @@ def _mesh_of(leaves: Sequence) -> jax.sharding.Mesh | None:
     return None
 
 
-_DECISIONS: dict = {}
+_DECISIONS: Kept[Decision] = Kept(MOST_PLANS)
 
 
 def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> Decision:
@@ -110,8 +120,9 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
     """
     constants = machine()
     key = (task.key, settings, constants)
-    if key in _DECISIONS:
-        return _DECISIONS[key]
+    known = _DECISIONS.find(key)
+    if known is not None:
+        return known
     if settings.measure and (leaves is None or jc.is_tracing()):
         return decide(task, dataclasses.replace(settings, measure=False))
     if settings.memory_limit is not None and leaves is None:
@@ -127,10 +138,10 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
         raise refused[0].error
     plain = found
     found = [*plain, *_checkpointed(plain, task, constants, settings)]
-    known = {} if settings.measure else recall(task.fingerprint, settings.form)
-    found = [dataclasses.replace(c, measured_s=known.get(label(c), c.measured_s)) for c in found]
+    seconds = {} if settings.measure else recall(task.fingerprint, settings.form)
+    found = [dataclasses.replace(c, measured_s=seconds.get(label(c), c.measured_s)) for c in found]
     amount = OBJECTIVES[settings.objective]
-    unknown = lambda c: settings.objective == "time" and bool(known) and math.isnan(c.measured_s)
+    unknown = lambda c: settings.objective == "time" and bool(seconds) and math.isnan(c.measured_s)
     found.sort(key=lambda c: (unknown(c), amount(c), c.seconds))
     others: list[Candidate] = []
     if settings.memory_limit is not None:
@@ -148,10 +159,7 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
     ranked = (*found, *others)
     pattern = task.known_pattern
     decision = Decision(task.fingerprint, task.n, task.m, pattern, settings, constants, ranked, tuple(refused))
-    while len(_DECISIONS) >= MOST_PLANS:
-        _DECISIONS.pop(next(iter(_DECISIONS)))
-    _DECISIONS[key] = decision
-    return decision
+    return _DECISIONS.keep(key, decision)
 
 
 def _checkpointed(

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -91,13 +92,13 @@ def read(path: Path, content: Callable[[dict], T]) -> T | None:
 
 
 def write(path: Path, **data) -> None:
-    """Replace a file at once; processes that do so at the same time do not mix.
+    """Replace a file at once; processes and threads that do so at the same time do not mix.
 
     Raises:
       OSError: that cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
+    part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
     try:
         part.write_text(json.dumps({"identity": identity(), **data}, indent=2), encoding="utf-8")
         part.replace(path)

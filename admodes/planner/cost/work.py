@@ -18,25 +18,15 @@ import numpy as np
 
 from admodes.program import jax_compat as jc
 from admodes.program.dependence import carried, reached
+from admodes.program.traits import traits
 
-KINDS = {
-    "transcendental": "acos acosh asin asinh atan atan2 atanh cbrt cos cosh digamma erf erf_inv erfc exp exp2 expm1 "
-    "lgamma log log1p logistic pow rsqrt sin sinh sqrt tan tanh",
-    "free": "broadcast_in_dim convert_element_type copy iota reshape squeeze stop_gradient",
-    "moving": "dynamic_slice dynamic_update_slice rev select_n slice split transpose unstack",
-    "padding": "pad",
-    "joining": "concatenate stack tile",
-    "gathering": "gather",
-    "reducing": "argmax argmin cummax cummin cumprod cumsum cumlogsumexp reduce_and reduce_max reduce_min reduce_or "
-    "reduce_prod reduce_sum reduce_window_max reduce_window_sum select_and_gather_add",
-    "solving": "cholesky eig eigh fft hessenberg householder_product lu qr schur svd triangular_solve "
-    "tridiagonal tridiagonal_solve",
-    "scattering": "scatter scatter-add scatter-max scatter-min scatter-mul scatter-sub sort top_k",
-}
-KIND = {name: kind for kind, names in KINDS.items() for name in names.split()}
-MULTIPLYING = frozenset(["mul", "div", "dot_general", "conv_general_dilated", *KINDS["solving"].split()])
+# Transcendental functions in the time of one of these, by class of cost (the trait of a primitive, program/traits.py).
+# Found by compiled runs over 20,000 entries on a CPU core: a sine takes 1 to 2 of the unit, x**y and arctan2 4 to 6, a
+# zeta, polygamma or betainc 20 to 100 (by dtype and argument), igamma and samples of gamma 100 to 1500, as an entry
+# iterates until the last has converged. If a class is off by four, a plan that evaluates its primitives more often than
+# another is chosen wrongly where the two are within four; primitives of one class differ by about as much.
+FUNCTIONS = {"transcendental": 1.0, "series": 50.0, "iterated": 400.0}
 FUSED = 0.2  # of a kernel: how much of one an operation is that compilers fuse with its neighbours
-LOOPS = ("scan", "while")
 STEP = 3.0  # kernels of each step of a loop beside its body: it is counted, compared, and its carry copied
 COPIED = 6.0  # elements of cheap operations: a gathered one, where the place is known from another seed
 UNKNOWN_TRIPS = 16  # how often a while loop is taken to run: nobody knows
@@ -89,19 +79,23 @@ def work(closed, batched: tuple[bool, ...], seeds: int) -> Work:
         flags = [v in many for v in map(_variable, eqn.invars)]
         many.update(itertools.compress(eqn.outvars, reached(eqn.primitive, eqn.params, flags, len(eqn.outvars))))
         done = _equation(eqn, flags, seeds)
-        if any(flags) and eqn.primitive.name in MULTIPLYING:
+        if any(flags) and _multiplies(eqn.primitive):
             done = dataclasses.replace(done, multiplications=done.products or done.elements)
         parts.append((done, seeds if any(flags) else 1))
     return dataclasses.replace(sum((done for done, _ in parts), Work()), peak=_peak(jaxpr, parts))
+
+
+def _multiplies(primitive) -> bool:
+    said = traits(primitive)
+    return said.multiplies or said.cost in ("contracting", "solving")
 
 
 def _peak(jaxpr, parts: Sequence[tuple[Work, int]]) -> float:
     """The most bytes alive. What is fused is not stored, unless it is read again after the next kernel."""
     last = {v: k for k, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if not isinstance(v, jc.Literal)}
     kept = {v for v in jaxpr.outvars if not isinstance(v, jc.Literal)}
-    kernels = [
-        bool(done.bytes) or eqn.primitive.name in LOOPS for eqn, (done, _) in zip(jaxpr.eqns, parts, strict=True)
-    ]
+    costs = [traits(eqn.primitive).cost for eqn in jaxpr.eqns]
+    kernels = [bool(done.bytes) or cost == "loop" for cost, (done, _) in zip(costs, parts, strict=True)]
     following = list(
         itertools.accumulate(
             range(len(kernels) - 1, -1, -1), lambda after, k: k if kernels[k] else after, initial=len(kernels)
@@ -111,7 +105,7 @@ def _peak(jaxpr, parts: Sequence[tuple[Work, int]]) -> float:
     stored: dict = {}
     for k, (eqn, (done, copies)) in enumerate(zip(jaxpr.eqns, parts, strict=True)):
         for v in eqn.outvars:
-            if kernels[k] or (last.get(v, -1) > following[k] and KIND.get(eqn.primitive.name) != "free"):
+            if kernels[k] or (last.get(v, -1) > following[k] and costs[k] != "free"):
                 stored[v] = bytes_of(v.aval) * copies
                 alive += stored[v]
         peak = max(peak, alive + done.peak)
@@ -141,6 +135,9 @@ def depth_of(primitive, params, operands: Sequence) -> int:
     if primitive is jax.lax.conv_general_dilated_p:
         features = params["dimension_numbers"].rhs_spec[0]
         return entries(operands[1]) // max(operands[1].shape[features], 1)
+    if primitive is jc.ragged_dot_general_p:  # each row meets the matrix of its group only
+        (contracted, _), _ = params["ragged_dot_dimension_numbers"].dot_dimension_numbers
+        return math.prod(operands[0].shape[d] for d in contracted)
     return 0
 
 
@@ -149,34 +146,35 @@ def _opaque(aval) -> bool:
 
 
 def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
-    name, params = eqn.primitive.name, eqn.params
-    kind = KIND.get(name)
+    primitive, params = eqn.primitive, eqn.params
+    kind = traits(primitive).cost
     p = seeds if any(flags) else 1
     outs = [v.aval for v in eqn.outvars]
     size = sum(map(entries, outs)) * p
-    if name == "scan":
+    if primitive is jc.scan_p:
         loop, step = jc.scan_parts(params)
         body = work(step, tuple(carried(flags, params)), seeds)
         kept, carry = loop.n_consts + loop.n_carry, loop.n_carry
         stacked = [v.aval for v, on in zip(eqn.invars[kept:], flags[kept:], strict=True) if on]
-        stacked += list(itertools.compress(outs[carry:], reached(eqn.primitive, params, flags, len(outs))[carry:]))
+        stacked += list(itertools.compress(outs[carry:], reached(primitive, params, flags, len(outs))[carry:]))
         turned = 2.0 * p * sum(map(bytes_of, stacked))  # steps come first inside of a loop, seeds outside
         return in_loop(body).times(loop.length) + Work(bytes=turned)
-    if name == "while":
+    if primitive is jc.while_p:
         step = jc.while_parts(params).body
         return in_loop(work(step, (any(flags),) * len(step.in_avals), seeds)).times(UNKNOWN_TRIPS)
-    if name == "cond":
+    if primitive is jc.cond_p:
         branches = [work(b, tuple(flags[1:]), seeds) for b in jc.branches(params)]
         return max(branches, key=lambda w: w.flops + w.bytes)
-    inner = jc.inlined(eqn) or next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
-    if inner is not None and name != "shard_map":
-        return work(jc.close_jaxpr(inner), tuple(flags), seeds)
+    if kind in (None, "calling"):
+        inner = jc.inlined(eqn) or next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
+        if inner is not None:
+            return work(jc.close_jaxpr(inner), tuple(flags), seeds)
     if kind == "free":
         return Work()
     moved = size * 1.0
     moved_bytes = sum(bytes_of(a) for a in outs) * p
     moved_bytes += sum(bytes_of(v.aval) * (p if on else 1) for v, on in zip(eqn.invars, flags, strict=True))
-    if depth := depth_of(eqn.primitive, params, [v.aval for v in eqn.invars]):
+    if depth := depth_of(primitive, params, [v.aval for v in eqn.invars]):
         return Work(products=size * depth, bytes=moved_bytes, kernels=1)
     if kind == "scattering":
         return Work(scattered=entries(eqn.invars[-1].aval) * p, bytes=moved_bytes, kernels=1)
@@ -192,12 +190,12 @@ def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
     if kind == "gathering":
         places = moved if flags[1] else moved / p  # all seeds may be read at the same places
         return Work(gathered=places, elements=COPIED * (moved - places), bytes=moved_bytes, kernels=1)
-    if kind == "transcendental":
-        return Work(transcendentals=moved, kernels=FUSED)
+    if kind in FUNCTIONS:
+        return Work(transcendentals=FUNCTIONS[kind] * moved, kernels=FUSED)
     if kind == "solving":  # about n operations an entry
         n = max(max(v.aval.shape, default=1) for v in eqn.invars)
         return Work(products=size * n, bytes=moved_bytes, kernels=1)
-    return Work(elements=moved, kernels=FUSED)  # elementwise
+    return Work(elements=moved, kernels=FUSED)  # elementwise, as what nothing is known of is taken to be
 
 
 def in_loop(body: Work) -> Work:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from admodes.checkpointing.recompute import stored
+from admodes.compilers.recompute import stored
 from admodes.linear.maps import static
 from admodes.planner.elimination.formulas import KNOWN, Entries, Formulas, Terms
 from admodes.program.derived import keep

@@ -30,21 +30,14 @@ from admodes.program.common_subexpressions import merge_common
 from admodes.program.evaluate import evaluate, run
 from admodes.program.folding import evaluate_known, is_foldable, is_known
 from admodes.program.ir import Program, from_jaxpr
+from admodes.program.traits import traits
 from admodes.rules.contractions import dot_numbers
 from admodes.rules.convolution import convolution_products
-from admodes.sparse.coloring import color_columns
+from admodes.sparse.columns import color_columns
 from admodes.sparse.compress import seeds
 from admodes.sparse.detect import Detector, Value, identity_blocks
 
 COLORING_SECONDS = 0.02
-
-# linear primitives that copy and add entries: where the indices are known, all nonzeros are 1
-NAMES = """
-    broadcast_in_dim concatenate convert_element_type copy cumsum device_put dynamic_slice dynamic_update_slice gather
-    layout_constraint optimization_barrier pad reduce_precision reduce_sum reduce_window_sum reshape reshard rev
-    scatter scatter-add select_n sharding_constraint slice split squeeze stack tile transpose unstack
-"""
-MOVING = frozenset(NAMES.split())
 
 
 class TooLarge(Exception):
@@ -257,8 +250,9 @@ PRODUCTS: dict = {lax.dot_general_p: _dot_products, lax.conv_general_dilated_p: 
 
 
 def only_moves(linear: Linear) -> bool:
+    """True if all nonzeros of the map are 1, at places that are known."""
     known = all(x is None or is_known(x) for x in linear.operands)
-    return known and linear.primitive.name in MOVING
+    return known and traits(linear.primitive).moves
 
 
 def _of_partial(jacobian: Elementwise, i: int, pattern: SparsityPattern, numbers: _Numbers) -> Entries:

@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-from admodes.checkpointing.recompute import stored
-from admodes.planner.cost.work import KIND
+from admodes.compilers.recompute import stored
+from admodes.compilers.workarounds import FEW_ROWS, SMALL_PRODUCTS, STORED_VALUES, TRANSPOSED_COLUMNS
 from admodes.planner.sweeps.small_products import small_products_added_up
 from admodes.planner.sweeps.stored_values import is_kernel, recomputed
 from admodes.program import jax_compat as jc
@@ -25,6 +25,7 @@ from admodes.program.dependence import carried, dependent
 from admodes.program.derived import keep
 from admodes.program.evaluate import bind, run
 from admodes.program.ir import Const, Program, from_jaxpr
+from admodes.program.traits import traits
 
 MANY = 4000  # values that are added up: fewer are computed as fast as they are stored
 FEWER = 4  # entries to a sum, at least: longer results are as good as what they come from
@@ -90,13 +91,15 @@ class _Sweep:
         unread: int = 0,
         in_loop: bool = False,
     ):
-        self.program = small_products_added_up(program, seeded, count)
+        self.program = small_products_added_up(program, seeded, count) if SMALL_PRODUCTS.on else program
         seeds = keep(seeded, self.program.inputs)
         self.varying, self.near = dependent(self.program, seeds), set(seeds)
         results = () if first_column is None else self.program.outputs[first_column:]
         self.columns = {x for x in results if not isinstance(x, Const)}
         self.count = count
-        self.recomputed = recomputed(self.program, seeds, count, often, unread, in_loop)
+        self.recomputed: frozenset[int] = frozenset()
+        if STORED_VALUES.on:
+            self.recomputed = recomputed(self.program, seeds, count, often, unread, in_loop)
 
     def __call__(self, args: Sequence) -> list:
         return run(self.program, self.step, args)
@@ -120,7 +123,7 @@ class _Sweep:
 
     def _is_few_rows_times(self, equation, operands, params) -> bool:
         """True if a few vectors that depend on seeds meet the last axis of a large matrix that does not."""
-        if equation.primitive is not lax.dot_general_p or self.count not in FEW:
+        if equation.primitive is not lax.dot_general_p or self.count not in FEW or not FEW_ROWS.on:
             return False
         contracts = params["dimension_numbers"] == (((0,), (1,)), ((), ()))
         if not contracts or operands[0].ndim != 1 or operands[1].ndim != 2 or operands[1].size < LARGE:
@@ -138,10 +141,10 @@ class _Sweep:
         if not self.recomputed.isdisjoint(equation.outputs):
             return True
         if equation.primitive is lax.dot_general_p and not self.columns.isdisjoint(equation.outputs):
-            return True
-        if not sources or not sources <= self.near:
+            return TRANSPOSED_COLUMNS.on
+        if not sources or not sources <= self.near or not STORED_VALUES.on:
             return False
         if not is_kernel(equation):
             self.near.update(equation.outputs)
-        size = operands[0].size if KIND.get(equation.primitive.name) == "reducing" else 0
+        size = operands[0].size if traits(equation.primitive).cost == "reducing" else 0
         return (self.count - 1) * size >= MANY and FEWER * results[0].size <= size

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from admodes.planner.cost.work import KIND, bytes_of, depth_of, entries
+from admodes.planner.cost.work import bytes_of, depth_of, entries
 from admodes.program.evaluate import evaluate
 from admodes.program.folding import is_known
 from admodes.program.ir import Const, Equation, Program
+from admodes.program.traits import traits
 
 LEAST = 100_000  # multiply-adds that are saved
 GATHERED = 30  # multiply-adds in the time of gathering an entry
@@ -64,6 +65,6 @@ def folding(program: Program, first_seed: int, count: int) -> Folding | None:
 
 def _products(e: Equation, program: Program) -> int:
     """The multiply-adds of an equation, or what takes as long."""
-    each = GATHERED if KIND.get(e.primitive.name) == "gathering" else 0
+    each = GATHERED if traits(e.primitive).cost == "gathering" else 0
     depth = depth_of(e.primitive, e.params, [program.type_of(x) for x in e.inputs])
     return entries(program.avals[e.outputs[0]]) * (depth or each)

@@ -15,26 +15,27 @@ import itertools
 from collections import defaultdict
 from collections.abc import Container, Sequence
 
-from admodes.planner.cost.work import KIND, bytes_of, entries
+from admodes.planner.cost.work import FUNCTIONS, bytes_of, entries
 from admodes.program.dependence import dependent
 from admodes.program.ir import Const, Equation, Program
+from admodes.program.traits import traits
 
 OFTEN = 1.5  # evaluations of an entry, at least, of what is stored
 MANY, MANY_IN_LOOP = 16_000, 1000  # operations that are saved: fewer take as long as starting another kernel
 SITES = 64  # places in a kernel that are told apart
-COST = {"transcendental": 16.0, "free": 0.0, "moving": 0.0, "padding": 1.0, "joining": 1.0}  # of an entry; others: 1
+# operations for an entry, by class of cost; others: 1
+COST = {**{kind: 16.0 * times for kind, times in FUNCTIONS.items()}, "free": 0.0, "moving": 0.0}
 CACHED = 2**22  # bytes of a value that is read from a cache
 READ = 4.0  # operations in the time of reading an entry, each time, in place of what it is computed from
 PRICES, PRICES_IN_LOOP = (2.0, 24.0), (10.0, 24.0)  # and of storing one, that is cached or is not
 MOVING = frozenset({"moving", "padding", "joining"})
 SPREADING = frozenset({"moving", "free"})  # an entry that is read goes to as many as there are more of the results
-KERNELS = frozenset({"reducing", "solving", "scattering", "gathering"})
-OPAQUE = frozenset({"dot_general", "conv_general_dilated", "scan", "while", "cond"})
+KERNELS = frozenset({"reducing", "solving", "scattering", "gathering", "contracting", "loop", "branches"})
 
 
 def is_kernel(equation: Equation) -> bool:
     """True if what an equation computes is in memory anyway."""
-    return _kind(equation) in KERNELS or equation.primitive.name in OPAQUE or len(equation.outputs) != 1
+    return _kind(equation) in KERNELS or len(equation.outputs) != 1
 
 
 def recomputed(
@@ -76,9 +77,9 @@ def _in_memory(program: Program, unread: int) -> set[int]:
     arrays = {x for x in program.outputs[unread:] if not isinstance(x, Const)}
     kept: set[int] = set()
     for e in reversed(program.equations):
-        if _kind(e) == "transcendental" and not arrays.isdisjoint(e.outputs):
+        if _kind(e) in FUNCTIONS and not arrays.isdisjoint(e.outputs):
             kept.update(e.outputs)
-        if e.primitive.name in OPAQUE or _kind(e) in KERNELS - {"gathering"}:
+        if _kind(e) in KERNELS - {"gathering"}:
             arrays.update(e.slots)
     return kept
 
@@ -120,6 +121,4 @@ def _evaluations(
 
 
 def _kind(equation: Equation) -> str:
-    """As in :data:`admodes.planner.cost.work.KINDS`, but that selections are elementwise."""
-    name = equation.primitive.name
-    return "" if name == "select_n" else KIND.get(name, "")
+    return traits(equation.primitive).cost or "elementwise"

@@ -197,7 +197,7 @@ class Steps:
 
     Of a loop that ends by a condition, ``is_open``, a fixed number of states is kept under any policy. ``copied`` are
     the bytes of arguments and constants of a block, of which there are copies wherever it is computed again
-    (``checkpointing/recompute.py``), in about √l blocks at a time.
+    (``compilers/recompute.py``), in about √l blocks at a time.
     """
 
     length: int

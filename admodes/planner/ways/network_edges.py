@@ -24,6 +24,7 @@ from admodes.planner.ways.chain_of_cuts import carry
 from admodes.planner.ways.matrix_product import matrix_of
 from admodes.program import jax_compat as jc
 from admodes.program.folding import is_known
+from admodes.program.traits import traits
 
 Scaling = Any  # 1, -1, a vector, or a mask (what it does not select is zero, even if it is not finite)
 
@@ -171,7 +172,6 @@ def _scaled(matrix: Dense, left: Scaling, right: Scaling) -> Dense:
     return Dense(_scale(_scale(matrix.array, left, rows), right, cols), matrix.transposed)
 
 
-FLAT = (lax.reshape_p, lax.squeeze_p, lax.broadcast_in_dim_p)  # leave the entries in their order
 KINDS = (Elementwise, Linear, Sum)  # of maps that can be taken in both directions
 
 
@@ -199,7 +199,7 @@ def edges(jacobian: LinearMap) -> Iterator[tuple[int, int, Edge]]:
 
 
 def _of_linear(jacobian: Linear, j: int, i: int) -> Edge:
-    if jacobian.primitive in FLAT and jacobian.domain[i].size == jacobian.codomain[j].size:
+    if traits(jacobian.primitive).in_order and jacobian.domain[i].size == jacobian.codomain[j].size:
         return Edge(None)
     if jacobian.primitive is lax.dot_general_p:
         numbers, x = dict(jacobian.params)["dimension_numbers"], jacobian.domain[i]

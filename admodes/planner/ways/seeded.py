@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from admodes.checkpointing.recompute import stored
+from admodes.compilers.recompute import stored
 from admodes.linear.pattern import SparsityPattern
 from admodes.planner.cost.work import Work, work
 from admodes.planner.matrices import Dense, Nonzeros, joined

@@ -6,7 +6,9 @@ Verified with jax 0.10.2; older releases lack primitives that the table names.
 
 from admodes.program.jax_compat.contacts import *  # noqa: F403
 from admodes.program.jax_compat.control_flow import *  # noqa: F403
+from admodes.program.jax_compat.functions import *  # noqa: F403
 from admodes.program.jax_compat.hijax import *  # noqa: F403
+from admodes.program.jax_compat.identities import *  # noqa: F403
 from admodes.program.jax_compat.jaxprs import *  # noqa: F403
 from admodes.program.jax_compat.meshes import *  # noqa: F403
 from admodes.program.jax_compat.primitives import *  # noqa: F403

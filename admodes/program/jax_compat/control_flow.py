@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from admodes.program.jax_compat.contacts import contact
+from admodes.program.jax_compat.functions import substituted
 from admodes.program.jax_compat.hijax import call_hi_primitive_p, stands_for
 from admodes.program.jax_compat.jaxprs import ClosedJaxpr, close_jaxpr, trace_flat
 from admodes.program.jax_compat.primitives import scan_p, while_p
@@ -129,7 +130,7 @@ def inlined(equation) -> ClosedJaxpr | None:
     name = INLINED.get(equation.primitive.name)
     if name is None:
         return None
-    return close_jaxpr(equation.params[name])
+    return substituted(close_jaxpr(equation.params[name]))
 
 
 def subprograms(params) -> Sequence[ClosedJaxpr]:

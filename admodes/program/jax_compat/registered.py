@@ -35,6 +35,11 @@ def has_own_rule(primitive) -> bool:
     return custom or has_registered_rule(primitive)
 
 
+def registered_rules(primitive) -> tuple:
+    """The functions (derivative, transpose) that are registered for a primitive, which need not be JAX's; or None."""
+    return primitive_jvps.get(primitive), primitive_transposes.get(primitive)
+
+
 def push_registered(primitive, primals, tangents, params) -> tuple[list, list] | None:
     """(results, their tangents) by the registered rule, None for a zero tangent; None if there is no such rule."""
     rule = primitive_jvps.get(primitive)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TypeVar, cast
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from jax._src.tree_util import equality_errors_pytreedef as equality_errors_pytr
 
 from admodes.program.jax_compat.contacts import contact
 
+F = TypeVar("F", bound=Callable)
 Aval = core.ShapedArray
 HiType = contact("HiType")  # of values that are not arrays
 float0 = jax.dtypes.float0
@@ -28,7 +30,7 @@ ESCAPED = (
 )
 
 
-def api_boundary(fun: Callable) -> Callable:
+def api_boundary(fun: F) -> F:
     """``fun`` as users call it: tracebacks leave out what is inside, and say what a leaked tracer may come from."""
 
     @functools.wraps(fun)
@@ -42,7 +44,7 @@ def api_boundary(fun: Callable) -> Callable:
                 raise
             raise jax.errors.UnexpectedTracerError(f"{ESCAPED}{text}") from error
 
-    return traceback_util.api_boundary(called)
+    return cast(F, traceback_util.api_boundary(called))
 
 
 def operand_tree(tree):

@@ -1,6 +1,7 @@
 """``jacobian``, ``value_and_jacobian`` and ``hessian`` against JAX, whatever the plan behind them."""
 
 import contextlib
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -285,6 +286,16 @@ def test_chunk_sizes_are_whole_numbers(transform, size):
         transform(jnp.sin, chunk_size=size)
 
 
+def test_signatures_spell_out_the_same_options():
+    def options(transform):
+        parameters = inspect.signature(transform).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+    planned = admodes.jacobian, admodes.value_and_jacobian, admodes.hessian
+    assert {"format", "objective", "memory_limit", "measure", "chunk_size", "mesh"} <= set(options(admodes.jacobian))
+    assert all(options(transform) == options(admodes.jacobian) for transform in planned)
+
+
 def test_options_of_other_types():
     same(admodes.jacobian(jnp.sin, chunk_size=np.int64(5))(X), jax.jacfwd(jnp.sin)(X))
     for objective in ([], {}, None):
@@ -502,9 +513,9 @@ def test_jacobians_that_are_made_anew_are_not_compiled_again():
     weights = np.linspace(0.1, 1.0, X.size)
     make = lambda scale: admodes.jacobian(lambda x: scale * jnp.tanh(weights * x) * jnp.sum(x))
     same(make(2.0)(X), jax.jacobian(lambda x: 2.0 * jnp.tanh(weights * x) * jnp.sum(x))(X))
-    runs = set(module._RUNS)
+    runs = set(module._RUNS.entries)
     same(make(2.0)(2 * X), jax.jacobian(lambda x: 2.0 * jnp.tanh(weights * x) * jnp.sum(x))(2 * X))
-    assert set(module._RUNS) == runs
+    assert set(module._RUNS.entries) == runs
     same(make(3.0)(X), jax.jacobian(lambda x: 3.0 * jnp.tanh(weights * x) * jnp.sum(x))(X))
     (value, aux), jacobian = admodes.value_and_jacobian(lambda x: (2.0 * x, x[0]), has_aux=True)(X)
     same((value, aux), (2.0 * X, X[0]))

@@ -187,7 +187,7 @@ def test_a_plan_with_a_damaged_cache():
     expected = run()
     (path,) = cache_folder.file("measured").iterdir()
     overwrite(path, DAMAGE["nested"])
-    decision._DECISIONS.clear()
+    decision._DECISIONS.entries.clear()
     with pytest.warns(UserWarning, match="lost"):
         np.testing.assert_array_equal(run(), expected)
     assert json.loads(path.read_text())["seconds"]

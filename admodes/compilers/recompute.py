@@ -1,8 +1,8 @@
 """Computing something a second time where the compiler would rather keep the first result, and the other way round.
 
-XLA merges equal expressions, and on CPU it removes ``optimization_barrier`` before it does: what is to be computed
-again for the sake of memory would be kept after all, or computed again long before it is needed. And it fuses what
-makes an array with each of its uses: what is to be computed once would be computed anew for each of them.
+XLA merges equal expressions, and before jaxlib 0.11 it removes ``optimization_barrier`` on the CPU before it does: what
+is to be computed again for the sake of memory would be kept after all, or computed again long before it is needed. And
+it fuses what makes an array with each of its uses: what is to be computed once would be computed anew for each of them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from admodes.compilers.workarounds import KEPT_CALLS, SELECTED
 from admodes.program import jax_compat as jc
 
 
@@ -27,7 +28,7 @@ def after(seeds: Sequence, values):
     seed = next((s for s in arrays if np.size(s) and jc.is_differentiable(jc.typeof(s))), None)
     if seed is None:
         return values
-    if jc.is_laid_out(jc.typeof(seed)):
+    if jc.is_laid_out(jc.typeof(seed)) or not SELECTED.on:
         return lax.optimization_barrier((values, seed))[0]
     holds = always(seed)
     return jax.tree_util.tree_map(lambda x: _chosen(holds, x), values)
@@ -47,7 +48,7 @@ def always(seed):
 
 def stored(arrays: Sequence) -> list:
     """The arrays, unchanged, each computed once however often it is used: on CPU they pass a call that stays one."""
-    if any(jc.is_laid_out(jc.typeof(x)) for x in arrays):
+    if any(jc.is_laid_out(jc.typeof(x)) for x in arrays) or not KEPT_CALLS.enabled:
         return _barred(arrays)
     return lax.platform_dependent(list(arrays), cpu=jc.kept_call(list), default=_barred) if arrays else []
 
