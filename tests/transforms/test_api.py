@@ -278,5 +278,5 @@ def test_leaked_tracers_are_found(derive):
     with jax.checking_leaks():
         for fun in (derive(tidy), jax.jit(derive(tidy)), derive(lambda x: admodes.grad(tidy)(x))):
             fun(1.0)
-        with pytest.raises(Exception, match="Leaked trace (Tape|Dual)Trace"):
+        with pytest.raises(Exception, match=r"Leaked trace (Tape|Dual)Trace"):
             derive(leaking)(1.0)
