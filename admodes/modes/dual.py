@@ -116,8 +116,9 @@ def push_function(interpreter, fun: Callable, primals: Sequence, tangents: Seque
     """Run a flat function on duals: (outputs, their tangents)."""
     with jc.take_current_trace() as parent:
         trace = DualTrace(parent, interpreter)
-        inputs = [trace.pack(d) for d in map(interpreter.dual, primals, tangents)]
-        with jc.set_current_trace(trace):
-            duals = [trace.unpack(x) for x in trace.returned(fun(*inputs))]
-        trace.invalidate()
+        with jc.ensure_no_leaks(trace):
+            inputs = [trace.pack(d) for d in map(interpreter.dual, primals, tangents)]
+            with jc.set_current_trace(trace):
+                duals = [trace.unpack(x) for x in trace.returned(fun(*inputs))]
+            del trace, inputs
     return [d.primal for d in duals], [d.tangent for d in duals]

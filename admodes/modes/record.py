@@ -188,10 +188,11 @@ def continue_function(interpreter, recorder: Recorder, fun: Callable, values: Se
     """Run a flat function on recorded values, appending to a record that has begun."""
     with jc.take_current_trace() as parent:
         trace = TapeTrace(parent, interpreter, recorder)
-        inputs = [trace.pack(v) for v in values]
-        with jc.set_current_trace(trace):
-            outputs = [trace.unpack(x) for x in trace.returned(fun(*inputs))]
-        trace.invalidate()
+        with jc.ensure_no_leaks(trace):
+            inputs = [trace.pack(v) for v in values]
+            with jc.set_current_trace(trace):
+                outputs = [trace.unpack(x) for x in trace.returned(fun(*inputs))]
+            del trace, inputs
     return outputs
 
 

@@ -191,3 +191,81 @@ def test_what_is_about_entries_of_arrays_says_so():
         admodes.jvp(lambda p: get(p, 0), (p,), (1.0,))
     with pytest.raises(TypeError, match="Pair"):
         admodes.explain(inside, POINT)
+
+
+@dataclass(frozen=True)
+class Held:
+    """An array as a value of a type of the user's."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class HeldType(hijax.HiType):
+    inner: Any
+
+    def lo_ty(self):
+        return [self.inner]
+
+    def lower_val(self, held):
+        return [held.value]
+
+    def raise_val(self, value):
+        return Held(value)
+
+    def to_tangent_aval(self):
+        return HeldType(self.inner.to_tangent_aval())
+
+    def to_ct_aval(self):
+        return HeldType(self.inner.to_ct_aval())
+
+    def shard(self, mesh, manual_axes, check_vma, spec):
+        return HeldType(self.inner.shard(mesh, manual_axes, check_vma, spec.inner))
+
+    def unshard(self, mesh, check_vma, spec):
+        return HeldType(self.inner.unshard(mesh, check_vma, spec.inner))
+
+
+hijax.register_hitype(Held, lambda held: HeldType(jax.typeof(held.value)))
+
+
+@dataclass(frozen=True)
+class HeldSpec(hijax.HiPspec):
+    inner: Any
+
+    def to_lo(self):
+        return [self.inner]
+
+    def to_tangent_spec(self):
+        return self
+
+    def to_ct_spec(self):
+        return self
+
+
+class Times(HiPrim):
+    def __init__(self, aval):
+        self.in_avals, self.out_aval, self.params = (aval, aval), aval, {}
+        super().__init__()
+
+    def expand(self, x, y):
+        return Held(x.value * y.value)
+
+    def vjp_fwd(self, nonzeros, x, y):
+        return self(x, y), (x, y)
+
+    def vjp_bwd_retval(self, residuals, g):
+        x, y = residuals
+        return self(g, y), self(g, x)
+
+
+def test_shard_map_of_a_users_type():
+    """What the backward pass keeps are operands, which need no layout of their own."""
+    mesh = jax.make_mesh((4,), ("i",), axis_types=(jax.sharding.AxisType.Explicit,))
+    spec = HeldSpec(jax.P("i"))
+    with jax.set_mesh(mesh):
+        x, y, g = (jax.device_put(jnp.arange(8.0) + k, jax.P("i")) for k in range(3))
+        times = jax.shard_map(lambda a, b: Times(jax.typeof(a))(a, b), in_specs=(spec, spec), out_specs=spec)
+        _, pullback = admodes.vjp(jax.jit(times), Held(x), Held(y))
+        found = pullback(Held(g))
+    np.testing.assert_allclose([ct.value for ct in found], [g * y, g * x])

@@ -259,3 +259,24 @@ def test_optimiser_step_is_a_drop_in():
             losses.append(float(value))
         curves.append(losses)
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "derive", [admodes.grad, lambda f: lambda x: admodes.jvp(f, (x,), (1.0,))], ids=["grad", "jvp"]
+)
+def test_leaked_tracers_are_found(derive):
+    """``jax.checking_leaks`` sees ours too."""
+    kept = []
+
+    def leaking(x):
+        kept.append(jnp.sin(x))
+        return 2 * kept[-1]
+
+    def tidy(x):
+        return jax.lax.scan(lambda c, _: (jnp.sin(c) * x, None), jax.jit(jnp.cos)(x), None, length=3)[0]
+
+    with jax.checking_leaks():
+        for fun in (derive(tidy), jax.jit(derive(tidy)), derive(lambda x: admodes.grad(tidy)(x))):
+            fun(1.0)
+        with pytest.raises(Exception, match=r"Leaked trace (Tape|Dual)Trace"):
+            derive(leaking)(1.0)

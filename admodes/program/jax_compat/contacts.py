@@ -28,7 +28,7 @@ TABLE = (
     ("0.10", "core", "typeof to_concrete_value"),
     ("0.10", "core", "ConcretizationTypeError TracerIntegerConversionError typematch valid_jaxtype is_constant_dim"),
     ("0.10", "core", "TracerArrayConversionError"),
-    ("0.10", "core", "AbstractToken"),
+    ("0.10", "core", "AbstractToken ensure_no_leaks"),
     ("0.10", "core", "mapped_leading_aval unmapped_leading_aval get_cur_mesh_sharding internal_mutable_array_effect"),
     ("0.10", "interpreters.partial_eval", "trace_to_jaxpr_dynamic DynamicJaxprTrace convert_constvars_jaxpr dce_jaxpr"),
     ("0.10", "interpreters.partial_eval", "ensure_enum Recompute DynamicJaxprTracer"),

@@ -19,6 +19,7 @@ Trace = core.Trace
 Tracer = core.Tracer
 set_current_trace = core.set_current_trace
 take_current_trace = core.take_current_trace
+ensure_no_leaks = core.ensure_no_leaks  # invalidates a trace; below jax.checking_leaks() also looks for its tracers
 
 
 DROPPED = (
