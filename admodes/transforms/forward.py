@@ -13,7 +13,7 @@ from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, t
 
 from admodes.linear.algebra import LinearMap, structured
 from admodes.modes import checks
-from admodes.modes.flat import flat_function, select_arguments, std_basis, wraps
+from admodes.modes.flat import Result, flat_function, select_arguments, std_basis, wraps
 from admodes.modes.interpreter import INTERPRETER, Interpreter, interpreter_for
 from admodes.modes.tape import Tape
 from admodes.program import jax_compat as jc
@@ -172,7 +172,9 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> 
     return (*values, result.aux(outs[n:])) if has_aux else values
 
 
-def record(fun, primals, has_aux, interpreter: Interpreter = INTERPRETER):
+def record(
+    fun: Callable[..., Any], primals: Sequence[Any], has_aux: bool, interpreter: Interpreter = INTERPRETER
+) -> tuple[list[Any], Tape, Any, Result]:
     """Record ``fun`` at ``primals``: (flat outputs, tape to the outputs that are not auxiliary, in_tree, result)."""
     flat, in_tree = tree_flatten(primals)
     flat = list(map(jc.canonicalize, flat))

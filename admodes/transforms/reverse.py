@@ -106,7 +106,15 @@ def value_and_grad(
     return differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach)
 
 
-def differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach) -> Callable:
+def differentiated(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int],
+    has_aux: bool,
+    holomorphic: bool,
+    allow_int: bool,
+    sweep: Callable[..., Any],
+    approach: Callable[..., Any] | None,
+) -> Callable[..., tuple[Any, Any]]:
     """x ↦ (f(x), ∇f(x)), by ``sweep``, a vjp; ``approach`` may put another function in its place."""
     jc.check_callable(fun)
     argnums = checks.ensure_index(argnums)
