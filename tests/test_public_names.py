@@ -85,3 +85,12 @@ def test_options_are_spelt_out(name):
     open_ended = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
     takes_a_function = next(iter(parameters)).name in ("fun", "f", "file")
     assert all(p.name == "kwargs" and takes_a_function for p in open_ended) or name == "as_jax"
+
+
+def test_rules_export_what_enters_a_primitive():
+    """Also the family of rules of the same name does not hide the function."""
+    rules = admodes.rules
+    assert set(rules.__all__) <= set(dir(rules))
+    for name in ("elementwise", "linear", "bilinear", "zero", "function", "program", "higher_order", "register"):
+        assert inspect.isfunction(getattr(rules, name))
+        assert f"``{name}``" in rules.__doc__

@@ -39,7 +39,7 @@ Arrays = tuple[Any, ...]  # of jax.Array or None
 SHOWN = 20  # characters of the types of all operands, or results, that a repr shows: two sides fit a line
 
 
-def static(**kwargs) -> Any:
+def static(**kwargs: Any) -> Any:
     return field(metadata={"static": True}, **kwargs)
 
 
@@ -214,7 +214,7 @@ def _differ(first: Any, second: Any) -> bool:
     return first is not None and second is not None and first != second
 
 
-def _type(aval) -> str:
+def _type(aval: Any) -> str:
     return f"{aval.dtype}[{','.join(map(str, aval.shape))}]" if aval.shape else f"{aval.dtype}"
 
 
@@ -227,7 +227,7 @@ def _types(avals: Sequence) -> str:
     return ", ".join([*shown, *more]) or "()"
 
 
-def size(aval) -> int:
+def size(aval: Any) -> int:
     """The number of entries of an array of this type."""
     return math.prod(aval.shape)
 

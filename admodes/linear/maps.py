@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ class Elementwise(LinearMap):
     codomain: tuple = static()
 
     @staticmethod
-    def build(partials, domain, codomain) -> Elementwise:
+    def build(partials: Sequence[Any], domain: tuple[Any, ...], codomain: tuple[Any, ...]) -> Elementwise:
         """Partials as rules give them: an array, ``Over(array)``, ``ONE``, ``MINUS_ONE`` or ``None``."""
         kinds = tuple(d if isinstance(d, int) else Over if isinstance(d, Over) else None for d in partials)
         arrays = tuple(None if isinstance(d, int) else d.d if isinstance(d, Over) else d for d in partials)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MOST_ENTRIES = 10**8  # a pattern that would hold more is taken as full, which costs no memory
 
 
-def _csr(*args, **kwargs) -> sp.csr_matrix:
+def _csr(*args: Any, **kwargs: Any) -> sp.csr_matrix:
     """A boolean CSR matrix with sorted, unique entries (scipy.sparse is slow to import: only on first use)."""
     from scipy.sparse import csr_matrix
 
@@ -29,7 +29,7 @@ def _canonical(matrix):
     return matrix
 
 
-def _raw(indices, indptr, shape) -> sp.csr_matrix:
+def _raw(indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
     """A boolean CSR matrix from its index arrays, which are not checked."""
     from scipy.sparse import csr_matrix
 

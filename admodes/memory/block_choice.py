@@ -132,7 +132,7 @@ class Schedules:
         d = min(self._levels(size), LEVELS + 1)
         return np.concatenate([np.full(d, np.inf), values[: LEVELS + 1 - d]])
 
-    def _solve(self, start, stop, elapsed) -> None:
+    def _solve(self, start: int, stop: int, elapsed: np.ndarray) -> None:
         costs = self.costs
         fits = np.arange(LEVELS + 1) >= self._levels(costs.working[start])
         if stop == start + 1:

@@ -131,7 +131,7 @@ def memory_profile(fun: Callable[..., Any], *args: Any) -> MemoryProfile:
 class _Listed(Recorder):
     """A recorder that writes down, for each residual of its tape, the primitive and the place of its equation."""
 
-    def __init__(self, in_avals, keepers: list):
+    def __init__(self, in_avals: Any, keepers: list):
         super().__init__(in_avals)
         self.keepers, self.primitive = keepers, ""
 

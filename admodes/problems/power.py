@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
@@ -49,7 +51,7 @@ INJECTION = {
 HELD_VOLTAGE = {1: 1.060, 2: 1.045, 3: 1.010, 6: 1.070, 8: 1.090}  # the slack bus 1 and the generators
 
 
-def _admittance(n, branches, shunts) -> sp.csr_array:
+def _admittance(n: int, branches: Any, shunts: Any) -> sp.csr_array:
     """The bus admittance matrix Y: branches as π circuits, transformers on the side of the first bus."""
     start, end = (np.array(branches)[:, k].astype(int) - 1 for k in (0, 1))
     resistance, reactance, charging, tap = np.array(branches).T[2:]

@@ -127,18 +127,13 @@ class Branches(LinearMap):
     codomain: tuple = static()
 
     def push(self, tangents):
-        return self._walk(
-            "push",
-            tangents,
-            self.domain,
-            self.codomain,
-            tuple(map(any, zip(*(r.active for r in self.recordings), strict=True))),
-        )
+        wanted = tuple(map(any, zip(*(r.active for r in self.recordings), strict=True)))
+        return self._walk("push", tangents, self.codomain, wanted)
 
     def pull(self, cotangents):
-        return self._walk("pull", cotangents, self.codomain, self.domain, self.active)
+        return self._walk("pull", cotangents, self.domain, self.active)
 
-    def _walk(self, direction, seeds, seed_avals, result_avals, wanted):
+    def _walk(self, direction, seeds, result_avals, wanted):
         # the index is operand 0 of the equation, the branches do not see it
         skip_in, skip_out = (1, 0) if direction == "push" else (0, 1)
         seeds, wanted = seeds[skip_in:], wanted[skip_out:]

@@ -15,7 +15,7 @@ from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, t
 from admodes.linear.algebra import LinearMap, structured
 from admodes.modes import checks
 from admodes.modes.flags import flags_of_leaves, mirrored
-from admodes.modes.flat import flat_function, select_arguments, std_basis, wraps
+from admodes.modes.flat import Result, flat_function, select_arguments, std_basis, wraps
 from admodes.modes.interpreter import INTERPRETER, Interpreter, interpreter_for
 from admodes.modes.tape import Tape
 from admodes.nonsmooth.approach import beside, directions_for
@@ -97,7 +97,13 @@ def jvp(
     return (y, settled(dy, strong_at, tuple(primals)), *aux)
 
 
-def pushed(interpreter: Interpreter, fun: Callable, primals: Sequence, tangents: Sequence, has_aux: bool = False):
+def pushed(
+    interpreter: Interpreter,
+    fun: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    has_aux: bool = False,
+) -> tuple[Any, ...]:
     """(f(x), f'(x) ẋ), and the auxiliary data, by an interpreter."""
     (flat, given_tree), (flat_ts, ts_tree) = tree_flatten(primals), tree_flatten(tangents)
     if given_tree != ts_tree:  # type: ignore[operator]
@@ -118,7 +124,7 @@ def pushed(interpreter: Interpreter, fun: Callable, primals: Sequence, tangents:
     return (*values, result.aux(outs[n:])) if has_aux else values
 
 
-def resolved(fun: Callable, ties: str, argnums=None) -> tuple[Callable, str]:
+def resolved(fun: Callable[..., Any], ties: str, argnums: Any = None) -> tuple[Callable[..., Any], str]:
     """A function and a policy of the interpreter's: for ``"lexicographic"`` the function decided beside its arguments.
 
     ``argnums`` are those that move (by default all).
@@ -252,7 +258,13 @@ def linearize(
     return (*values, result.aux(outs[n:])) if has_aux else values
 
 
-def record(fun, primals, has_aux, interpreter: Interpreter = INTERPRETER, in_nzs=None):
+def record(
+    fun: Callable[..., Any],
+    primals: Sequence[Any],
+    has_aux: bool,
+    interpreter: Interpreter = INTERPRETER,
+    in_nzs: Any = None,
+) -> tuple[list[Any], Tape, Any, Result]:
     """Record ``fun`` at ``primals``: (flat outputs, tape to the outputs that are not auxiliary, in_tree, result).
 
     ``in_nzs`` are flags, by default True: which arguments have a derivative, if they are differentiable.

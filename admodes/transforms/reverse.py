@@ -148,7 +148,14 @@ def value_and_grad(
     return differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach, nan_safe)
 
 
-def decided(fun, argnums, has_aux, holomorphic=False, allow_int=False, direction=None) -> Callable:
+def decided(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int],
+    has_aux: bool,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    direction: Any = None,
+) -> Callable[..., tuple[Any, Any]]:
     """x ↦ (f(x), ∇f(x)) as it is beside x: of the decided program, along a direction."""
 
     def approach(both, function, args):
@@ -157,7 +164,16 @@ def decided(fun, argnums, has_aux, holomorphic=False, allow_int=False, direction
     return differentiated(fun, argnums, has_aux, holomorphic, allow_int, vjp, approach, True)
 
 
-def differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach, nan_safe) -> Callable:
+def differentiated(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int],
+    has_aux: bool,
+    holomorphic: bool,
+    allow_int: bool,
+    sweep: Callable[..., Any],
+    approach: Callable[..., Any] | None,
+    nan_safe: bool,
+) -> Callable[..., tuple[Any, Any]]:
     """x ↦ (f(x), ∇f(x)), by ``sweep``, a vjp; ``approach`` may put another function in its place."""
     jc.check_callable(fun)
     argnums = checks.ensure_index(argnums)
@@ -292,7 +308,7 @@ def jacrev(
     return jacfun
 
 
-def strong_jacobian(fun: Callable, argnums, has_aux: bool = False) -> Callable:
+def strong_jacobian(fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool = False) -> Callable[..., Any]:
     """The Jacobian by reverse mode with strong zeros, whether they are right or not (``nonsmooth/limits.py``)."""
 
     def jacfun(*args, **kwargs):

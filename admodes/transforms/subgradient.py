@@ -163,5 +163,5 @@ def _checked(fun, value, limit, rate):
     )
 
 
-def _shown(x) -> str:
+def _shown(x: Any) -> str:
     return str(x.item()) if x.ndim == 0 else f"{x.ravel()[:4].tolist()}{' ...' if x.size > 4 else ''}"

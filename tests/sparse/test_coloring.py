@@ -10,11 +10,13 @@ import scipy.sparse as sp
 
 from admodes.errors import ColoringError
 from admodes.linear.pattern import SparsityPattern
-from admodes.sparse import coloring, validate
+from admodes.sparse import coloring
 from admodes.sparse.columns import columns_are_apart
 from admodes.sparse.compress import decompression, seeds
 from admodes.sparse.orders import ORDERS, conflict_graph, find_order
 from admodes.sparse.result import Coloring
+from admodes.sparse.validate import missed_entries
+from tests.sparse import checkers
 
 
 def pattern_of(dense) -> SparsityPattern:
@@ -80,11 +82,11 @@ def values_on(dense, seed=0):
 def test_every_entry_is_read_off(name, kind):
     dense = MATRICES[name]
     result = coloring(pattern_of(dense), kind, budget=0.02)
-    assert validate.unreadable_entry(dense, result.columns, result.rows) is None
+    assert checkers.unreadable_entry(dense, result.columns, result.rows) is None
     if kind == "column":
-        assert validate.same_color_pairs(dense, result.columns) is None
+        assert checkers.same_color_pairs(dense, result.columns) is None
     if kind == "row":
-        assert validate.same_color_pairs(dense.T, result.rows) is None
+        assert checkers.same_color_pairs(dense.T, result.rows) is None
     assert result.lower_bound <= result.number
     matrix, back = values_on(dense), decompression(result)
     columns = None if result.columns is None else seeds(result.columns) @ matrix.T
@@ -98,10 +100,10 @@ def test_symmetric_entries_are_found(name, structure):
     dense = MATRICES[name] | MATRICES[name].T
     result = coloring(pattern_of(dense), "symmetric", structure=structure, budget=0.02)
     if structure == "star":
-        assert validate.unreadable_symmetric_entry(dense, result.columns) is None
+        assert checkers.unreadable_symmetric_entry(dense, result.columns) is None
         assert not result.substitution
     else:
-        assert validate.two_colored_cycle(dense, result.columns) is None
+        assert checkers.two_colored_cycle(dense, result.columns) is None
     assert result.lower_bound <= result.number
     matrix = values_on(dense)
     matrix = matrix + matrix.T
@@ -120,7 +122,7 @@ def test_greedy_in_every_order(name, order):
     assert sorted(visit) == list(range(dense.shape[1]))
     result = coloring(pattern_of(dense), order=order, budget=0)
     assert result.order == order
-    assert validate.same_color_pairs(dense, result.columns) is None
+    assert checkers.same_color_pairs(dense, result.columns) is None
     greedy = [-1] * dense.shape[1]
     conflicts = (dense.T.astype(int) @ dense) > 0
     for v in visit:
@@ -157,7 +159,7 @@ def exact_number(dense, readable, colors_of) -> int:
 def test_lower_bounds_are_proven_against_all_colorings(seed):
     rng = np.random.default_rng(seed)
     dense = rng.random((4, 5)) < rng.choice([0.2, 0.5, 0.8])
-    exact = exact_number(dense, lambda c: validate.unreadable_entry(dense, c, None) is None, 5)
+    exact = exact_number(dense, lambda c: checkers.unreadable_entry(dense, c, None) is None, 5)
     found = coloring(pattern_of(dense))
     assert found.lower_bound <= exact <= found.number <= exact + 1
     both = coloring(pattern_of(dense), "bidirectional")
@@ -165,7 +167,7 @@ def test_lower_bounds_are_proven_against_all_colorings(seed):
 
     square = rng.random((5, 5)) < rng.choice([0.2, 0.5, 0.8])
     square = square | square.T
-    exact = exact_number(square, lambda c: validate.unreadable_symmetric_entry(square, c) is None, 5)
+    exact = exact_number(square, lambda c: checkers.unreadable_symmetric_entry(square, c) is None, 5)
     found = coloring(pattern_of(square), "symmetric")
     assert found.lower_bound <= exact <= found.number <= exact + 1
 
@@ -239,7 +241,7 @@ def test_full_rows_make_colors_divide_the_columns(n, number):
     dense, found = cycle(n), coloring(pattern_of(cycle(n)))
     assert found.lower_bound <= found.number == number
     if n <= 5:
-        assert number == exact_number(dense, lambda c: validate.unreadable_entry(dense, c, None) is None, n)
+        assert number == exact_number(dense, lambda c: checkers.unreadable_entry(dense, c, None) is None, n)
 
 
 @pytest.mark.parametrize("side", [6, 12, 20, 32])
@@ -265,7 +267,7 @@ def test_cycles_have_star_colorings_with_three_colors(n):
     """But for the one of five vertices (Fertin, Raspaud and Reed, *Star coloring of graphs*, J. Graph Theory 2004)."""
     colors = coloring(pattern_of(cycle(n)), "symmetric")
     assert colors.number == 3 + (n == 5)
-    assert validate.unreadable_symmetric_entry(cycle(n), colors.columns) is None
+    assert checkers.unreadable_symmetric_entry(cycle(n), colors.columns) is None
 
 
 @pytest.mark.parametrize("kind", ["column", "row", "bidirectional", "symmetric"])
@@ -345,16 +347,16 @@ def test_recoloring_never_makes_it_worse():
     rough = coloring(pattern_of(dense), order="natural", budget=0)
     better = coloring(pattern_of(dense), order="natural", budget=1.0)
     assert better.number <= rough.number
-    assert validate.same_color_pairs(dense, better.columns) is None
+    assert checkers.same_color_pairs(dense, better.columns) is None
 
 
 def test_the_checkers_see_what_is_wrong():
     dense = np.ones((2, 2), bool)
-    assert validate.same_color_pairs(dense, [0, 0]) == (0, 1)
-    assert validate.two_colored_path(banded(4, 1), [0, 1, 0, 1]) == (0, 1, 2, 3)
-    assert validate.two_colored_path(banded(4, 1), [0, 1, 2, 0]) is None
-    assert validate.two_colored_cycle(cycle(4), [0, 1, 0, 1]) == (0, 1)
-    assert validate.two_colored_cycle(dense, [0, 0]) == (0,)
-    assert validate.unreadable_entry(dense, [0, 0], None) == (0, 0)
-    assert validate.unreadable_symmetric_entry(dense, [0, 0]) == (0, 0)
-    assert validate.missed_entries(pattern_of(np.eye(2)), dense).tolist() == [[0, 1], [1, 0]]
+    assert checkers.same_color_pairs(dense, [0, 0]) == (0, 1)
+    assert checkers.two_colored_path(banded(4, 1), [0, 1, 0, 1]) == (0, 1, 2, 3)
+    assert checkers.two_colored_path(banded(4, 1), [0, 1, 2, 0]) is None
+    assert checkers.two_colored_cycle(cycle(4), [0, 1, 0, 1]) == (0, 1)
+    assert checkers.two_colored_cycle(dense, [0, 0]) == (0,)
+    assert checkers.unreadable_entry(dense, [0, 0], None) == (0, 0)
+    assert checkers.unreadable_symmetric_entry(dense, [0, 0]) == (0, 0)
+    assert missed_entries(pattern_of(np.eye(2)), dense).tolist() == [[0, 1], [1, 0]]

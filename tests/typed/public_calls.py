@@ -138,6 +138,7 @@ def collected() -> None:
     assert_type(admodes.problems.all(), list[Problem])
     modules: tuple[ModuleType, ...] = admodes.rules, admodes.errors
     assert all(module.__doc__ for module in modules)
+    assert_type(admodes.rules.supported(), dict[str, str])
     caught: type[Exception] = admodes.errors.UnsupportedPrimitiveError
     assert issubclass(caught, admodes.errors.AdmodesError)
 

@@ -215,7 +215,7 @@ def run_cases(name: str, function: Function, dtype: str, mp) -> list[Case]:
         for k, order in enumerate(ORDERS, 1):
             at = [i for i, t in enumerate(exact) if sound[i] and ordinary(t[k])]
             truth = [exact[i][k] for i in at]
-            found: dict[str, Any] = {
+            errors: dict[str, Any] = {
                 who: _errors(results[k][at], truth, xs[at], dtype, mp) for who, results in both.items()
             }
             if at:

@@ -38,7 +38,7 @@ def part(program: Program, stage: Stage) -> Task:
 
 
 class Matrices:
-    """The Jacobians of stages as dense matrices that any candidate obtains; :class:`Blocks` has others."""
+    """The Jacobians of stages as dense matrices that any candidate obtains; ``block_diagonal.Blocks`` has others."""
 
     count = 1  # of blocks
     pattern: SparsityPattern | None = None
