@@ -12,6 +12,7 @@ function                          weakness of JAX's
 ``logaddexp2``                    the same
 ``i0`` (before jax 0.12)          the second derivative is 0 at 0, where it is 1/2
 ``sinc`` (before jax 0.12)        cos(y)/y - sin(y)/y² near 0
+``soft_sign``                     1/(1 + |x|) - x/(1 + |x|)² for large x
 ``sqrtm``                         none at all (``square_root.py``)
 ================================  ===============================================================================
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from jax import lax
 
@@ -79,6 +81,14 @@ def _sinc(x) -> list:
     return [lax.select(near, series, lax.div(lax.sin(far), far))]
 
 
+def _soft_sign(x) -> list:
+    """x / (1 + |x|), which moves as -s / (1 + |x|) for the sign s of x."""
+    side = lax.select(lax.ge(x, c(0, x)), lax.full_like(x, 1), lax.full_like(x, -1))
+    size = lax.add(lax.mul(side, x), c(1, x))
+    moving = lax.div(lax.neg(side), size)
+    return [lax.add(moving, lax.stop_gradient(lax.sub(lax.div(x, size), moving)))]
+
+
 def _replace(fun: Callable | None, rule: LocalRule) -> None:
     if fun is not None:
         _RULES[jc.source_of(fun)] = rule
@@ -88,6 +98,7 @@ if os.environ.get("ADMODES_REPLACE", "1") != "0":
     _replace(jc.logaddexp, _shares(1))
     _replace(jc.logaddexp2, _shares(float(np.log(2))))
     jc.substitute(jc.sqrtm, square_root)
+    jc.substitute(jax.nn.soft_sign, _soft_sign)
     if not jc.is_accurate_sinc:
         _replace(jc.i0_core, ElementwiseRule((_i1,)))
         jc.substitute(jc.sinc, _sinc)

@@ -18,18 +18,19 @@ from admodes.rules.table import elementwise, register
 
 
 def _exp_of_minus_square(x):
-    """exp(-x²), with what x² loses by rounding, a constant: x = h + l with h² exact has x² = h² + l (x + h).
+    """exp(-x²) without the rounding of x²: with h² exact, x² = h² + (x - h)(x + h), and each part has its exponential.
 
-    x is bounded where the result is zero, as its derivatives then are.
+    Those are constants; how the result moves is in a factor 1 = exp(-(x - x₀)(x + x₀)) for x₀ = x. Where the result is
+    zero x is bounded, so that its derivatives are zero too.
     """
     info = jnp.finfo(x.dtype)
     end = weak(float(np.sqrt(-1.1 * np.log(float(info.smallest_subnormal)))), x)
     x = lax.clamp(lax.neg(end), x, end)
-    square, fixed = lax.square(x), lax.stop_gradient(x)
-    half = lax.reduce_precision(fixed, info.nexp, info.nmant // 2)
+    fixed = lax.stop_gradient(x)
+    half = lax.reduce_precision(fixed, info.nexp, (info.nmant - 1) // 2)
     rest = lax.mul(lax.sub(fixed, half), lax.add(fixed, half))
-    lost = lax.sub(lax.sub(lax.stop_gradient(square), lax.square(half)), rest)
-    return lax.mul(lax.exp(lax.neg(square)), lax.exp(lost))
+    value = lax.mul(lax.exp(lax.neg(lax.square(half))), lax.exp(lax.neg(rest)))
+    return lax.mul(value, lax.exp(lax.neg(lax.mul(lax.sub(x, fixed), lax.add(x, fixed)))))
 
 
 def _gauss(scale):
