@@ -210,7 +210,8 @@ elementwise(lax.regularized_incomplete_beta_p, _beta_shape_slope(0), _beta_shape
 # With S = |x|' and D = e^-|x| (I₀ - S I₁), which is even, I₀' = I₁ and I₁' = I₀ - I₁/x give
 # (e^-|x| I₀)' = -S D and (e^-|x| I₁)' = D - e^-|x| I₁/x.
 
-FAR = 30  # beyond, D is summed without its leading terms, which cancel: 20 others for 1e-19, 8 for 1e-11
+# beyond these, by the bits of the format, D is summed without its leading terms, which cancel; and by how many others
+FAR = {16: (6, 8), 32: (16, 8), 64: (30, 20)}
 
 
 def _far_terms(n):
@@ -235,13 +236,14 @@ def _horner(coefficients, x):
 
 def _difference(x, side):
     size = lax.mul(side, x)
-    far = lax.gt(size, c(FAR, x))
-    inverse = lax.div(c(1, x), lax.select(far, size, lax.full_like(x, FAR)))
+    start, number = FAR[jnp.finfo(x.dtype).bits]
+    far = lax.gt(size, c(start, x))
+    inverse = lax.div(c(1, x), lax.select(far, size, lax.full_like(x, start)))
     series = lax.mul(
         lax.sqrt(lax.mul(c(0.5 / np.pi, x), inverse)),
-        lax.mul(inverse, _horner(_far_terms(20 if x.dtype == np.float64 else 8), inverse)),
+        lax.mul(inverse, _horner(_far_terms(number), inverse)),
     )
-    near = lax.select(far, lax.full_like(x, FAR), x)
+    near = lax.select(far, lax.full_like(x, start), x)
     return lax.select(far, series, lax.sub(lax.bessel_i0e(near), lax.mul(side, lax.bessel_i1e(near))))
 
 
