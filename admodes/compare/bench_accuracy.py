@@ -144,7 +144,7 @@ def points(function: Function, dtype, each_sign: int = 48) -> np.ndarray:
     sizes = 2.0 ** np.linspace(*ends, each_sign)
     spaced = np.linspace(-12, 12, 49) + 0.137
     steps = 2.0 ** -np.arange(1, info.nmant + 1, max(info.nmant // 12, 1))
-    found = [sizes, -sizes, spaced]
+    found: list[Any] = [sizes, -sizes, spaced]
     for centre in function.around:
         found += [centre + steps, centre - steps]
     xs = np.unique(np.concatenate(found).astype(dtype).astype(np.float64))
@@ -217,7 +217,7 @@ def run_cases(name: str, function: Function, dtype: str, mp) -> list[Case]:
             truth = [exact[i][k] for i in at]
             found = {who: _errors(results[k][at], truth, xs[at], dtype, mp) for who, results in both.items()}
             if at:
-                cases.append(Case(name, dtype, order, len(at), **found))
+                cases.append(Case(name, dtype, order, len(at), found["admodes"], found["jax"]))
         return cases
 
 

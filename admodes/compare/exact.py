@@ -134,7 +134,7 @@ def functions(mp: Any) -> dict[str, Function]:
         size = 1 + abs(x)
         return x / size, size**-2, -2 * sign(x) * size**-3
 
-    near = {"span": (0.0, 1e6)}
+    near: Any = {"span": (0.0, 1e6)}
     return {
         "exp": Function(lax.exp, lambda x: (e(x),) * 3),
         "exp2": Function(lax.exp2, lambda x: (2**x, 2**x * mp.ln(2), 2**x * mp.ln(2) ** 2)),

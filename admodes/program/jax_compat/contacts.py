@@ -82,7 +82,7 @@ TABLE = (
     ("0.10", "ad_checkpoint", "CheckpointName CustomRemat? RematTraced"),
     ("0.10", "numpy.hijax", "Nonzero? SearchSorted?"),
     ("0.11", "lax.control_flow.solves", "CustomRoot? _RootLinearMap as RootLinearMap?"),
-    ("0.12", "numpy.ufuncs", "Frexp? Ldexp?"),
+    ("0.12", "numpy.ufuncs", "Frexp? Ldexp? _hypot?"),
     ("0.10", "interpreters.ad", "ValAccum"),
     ("0.11", "jax.experimental.hijax", "ValAccum"),
     # -- calls out of the program
