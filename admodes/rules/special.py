@@ -58,7 +58,9 @@ def _trigamma(out, x):
     to_integer = lax.sub(x, lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN))
     to_integer = lax.select(left, to_integer, lax.full_like(x, 0.5))
     right_side = lax.select(left, lax.sub(c(1, x), x), x)
-    series = lax.polygamma(c(1, x), right_side)
+    far = lax.gt(right_side, c(2 / float(jnp.finfo(x.dtype).eps), x))  # 1/x + 1/(2x²) + ... is 1/x
+    near = lax.select(far, lax.full_like(x, 1), right_side)
+    series = lax.select(far, lax.div(c(1, x), right_side), lax.polygamma(c(1, x), near))
     reflected = lax.square(lax.div(c(np.pi, x), lax.sin(lax.mul(c(np.pi, x), to_integer))))
     return lax.select(left, lax.sub(reflected, series), series)
 
