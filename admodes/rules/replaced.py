@@ -12,6 +12,7 @@ function                          weakness of JAX's
 ``logaddexp2``                    the same
 ``i0`` (before jax 0.12)          the second derivative is 0 at 0, where it is 1/2
 ``sinc`` (before jax 0.12)        cos(y)/y - sin(y)/y² near 0
+``i1`` (since jax 0.12)           a difference of Bessel functions near 0
 ``hypot`` (since jax 0.12)        (ẋ - u ṙ)/r cancels for large x
 ``soft_sign``                     1/(1 + |x|) - x/(1 + |x|)² for large x
 ``sqrtm``                         none at all (``square_root.py``)
@@ -29,7 +30,7 @@ from jax import lax
 
 from admodes.program import jax_compat as jc
 from admodes.rules.elementwise import c
-from admodes.rules.special import i1_over_x
+from admodes.rules.special import i1_over_x, slope_of_i1
 from admodes.rules.square_root import square_root
 from admodes.rules.table import ElementwiseRule, FunctionRule, LocalRule
 
@@ -106,6 +107,7 @@ def _replace(fun: Callable | None, rule: LocalRule) -> None:
 if os.environ.get("ADMODES_REPLACE", "1") != "0":
     _replace(jc.logaddexp, _shares(1))
     _replace(jc.logaddexp2, _shares(float(np.log(2))))
+    _replace(jc.i1_core, ElementwiseRule((slope_of_i1,)))
     _replace(jc.hypot_parts, FunctionRule(_push_hypot))
     jc.substitute(jc.sqrtm, square_root)
     jc.substitute(jax.nn.soft_sign, _soft_sign)

@@ -261,6 +261,16 @@ def i1_over_x(x):
     return _horner(_near_terms(), lax.square(lax.mul(c(0.5, x), x)))
 
 
+def slope_of_i1(out, x):
+    """I₁' = I₀ - I₁/x, near 0 as a polynomial."""
+    near = lax.lt(lax.abs(x), c(1, x))
+    inside, outside = lax.select(near, x, lax.full_like(x, 0)), lax.select(near, lax.full_like(x, 1), x)
+    terms = [(2 * k + 1) * a for k, a in enumerate(_near_terms())]
+    series = _horner(terms, lax.square(lax.mul(c(0.5, x), inside)))
+    scaled = lax.sub(lax.bessel_i0e(outside), lax.div(lax.bessel_i1e(outside), outside))
+    return lax.select(near, series, lax.mul(lax.exp(lax.abs(outside)), scaled))
+
+
 def _bessel_i0e(ties, out, x):
     side = slope_of_abs(ties, x)
     return (lambda: lax.neg(lax.mul(side, _difference(x, side))),)
