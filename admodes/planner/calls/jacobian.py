@@ -147,7 +147,8 @@ def _planned(name, fun, argnums, has_aux, holomorphic, allow_int, chosen, nan_sa
         if chosen.form != "dense":
             raise ValueError(f"ties={ties!r} is for format='dense', which is then not planned but taken row by row")
         return _by_rows(fun, argnums, has_aux, holomorphic, allow_int, nan_safe, ties)
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    argnums = checks.ensure_index(argnums)
+    numbers = (argnums,) if isinstance(argnums, int) else argnums
     function, _ = resolved(fun, ties, numbers)
     planned = Planned(request(name, function, argnums, has_aux, holomorphic, allow_int=allow_int), chosen)
 
@@ -197,7 +198,8 @@ def hessian(
     jc.check_callable(fun)
     chosen = settings(**options)
     special = AtSpecialPoints(nan_safe, ties or "jax", chosen.form)
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    argnums = checks.ensure_index(argnums)
+    numbers = (argnums,) if isinstance(argnums, int) else argnums
 
     function, policy = resolved(fun, ties or "jax", numbers)
     gradient = gradient_of(function, argnums, has_aux, holomorphic, policy)
