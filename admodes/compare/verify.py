@@ -95,11 +95,11 @@ def verify(
 
 
 def _findings(fun, args, argnums, holomorphic, rtol) -> Iterator[Finding]:
-    found = _oracles(fun, args, argnums, holomorphic)
-    if not found:
+    oracles = _oracles(fun, args, argnums, holomorphic)
+    if not oracles:
         yield Finding("JAX has no derivative here: differences and the other mode are compared with", 0.0)
-        found = [jacfwd(fun, argnums, holomorphic=holomorphic)(*args)]
-    oracle, *others = found
+        oracles = [jacfwd(fun, argnums, holomorphic=holomorphic)(*args)]
+    oracle, *others = oracles
     leaves = tree_leaves(oracle)
     wide = all(x.dtype.itemsize * (2 if x.dtype.kind == "f" else 1) >= 16 for x in leaves)
     tolerance = rtol if rtol is not None else 1e-10 if wide else 1e-4

@@ -14,11 +14,9 @@ Analysis (1983), theorem 2.5.1.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
@@ -107,11 +105,13 @@ def _moved(args, direction, steps: float):
         size = jnp.where(jnp.isfinite(x), jnp.abs(x), 0)
         largest = jnp.max(size, initial=0.0)
         unit = jnp.where(size > 0, size, jnp.where(largest > 0, jnp.minimum(largest, 1.0), 1.0))
-        step = steps * np.sqrt(float(jnp.finfo(x.dtype).eps)) * unit * v / length
-        return jnp.where(jnp.isfinite(x), x + step.astype(x.dtype), x)
+        way = v.astype(x.dtype) / length.astype(x.dtype)
+        step = steps * float(jnp.finfo(x.dtype).eps) ** 0.5 * unit.astype(x.dtype) * way
+        return jnp.where(jnp.isfinite(x), x + step, x)
 
     (leaves, tree), ways = tree_flatten(args), tree_leaves(direction)
-    length = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(v), initial=0.0) for v in ways if _is_number(v)], 0.0)
+    longest = [jnp.max(jnp.abs(v), initial=0.0).astype(jnp.float32) for v in ways if _is_number(v)]
+    length = jnp.max(jnp.stack(longest))
     return tree_unflatten(tree, [move(x, v) for x, v in zip(leaves, ways, strict=True)])
 
 

@@ -66,7 +66,8 @@ class Request:
             return function(*(placed[k] for k in range(len(args))), **keywords)
 
         fun = lambda *dynamic: called(self.fun, dynamic)
-        primal = None if self.gradient_of is None else lambda *dynamic: called(self.gradient_of, dynamic)
+        of = self.gradient_of
+        primal = None if of is None else lambda *dynamic: called(of, dynamic)
         flat, result = flat_function(fun, tree_structure((0,) * len(dynamic)), self.has_aux)
         types = tuple((a.shape, a.dtype, a.weak_type) for a in map(jc.typeof, dynamic))
         active = tuple(k < n_active and jc.is_differentiable(jc.typeof(x)) for k, x in enumerate(dynamic))
