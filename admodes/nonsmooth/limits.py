@@ -24,8 +24,8 @@ from admodes.nonsmooth.approach import generic_direction
 from admodes.program import jax_compat as jc
 
 STEPS = (1, 2, 4)
-# by the bits of a number: what two extrapolations may differ by, relatively, and what counts as zero
-TOLERANCES = {64: (1e-6, 1e-9), 32: (1e-3, 1e-5), 16: (1e-1, 1e-2)}
+# by the bits of a number: what two extrapolations may differ by, relatively, and what counts as zero: the noise, eps/δ
+TOLERANCES = {64: (1e-6, 1e-7), 32: (1e-3, 1e-3), 16: (1e-1, 1e-1)}
 
 
 def settled(derivative, strong_at: Callable, args: tuple, direction=None):
@@ -120,7 +120,7 @@ def _limit(d1, d2, d4) -> tuple:
     tolerance, floor = TOLERANCES[jnp.finfo(d1.dtype).bits]
     once, twice = 2 * d1 - d2, 2 * d2 - d4
     scale = jnp.maximum(jnp.maximum(jnp.abs(d1), jnp.abs(d2)), jnp.abs(d4))
-    known = jnp.isfinite(once) & (jnp.abs(once - twice) <= tolerance * jnp.maximum(scale, floor))
+    known = jnp.isfinite(once) & (jnp.abs(once - twice) <= tolerance * scale + floor)
     grows = jnp.isinf(d1) | (jnp.abs(d1) > jnp.abs(d4))
     return once, known, grows, jnp.isnan(d1)
 
