@@ -100,7 +100,7 @@ def as_jax(**options: Any) -> _GeneratorContextManager[None]:
 
     Args:
       options: ``nan_safe``, ``ties`` and ``memory_limit``, as in :func:`admodes.grad`; each goes to the functions that
-        take it (``nan_safe``: jvp, vjp, grad, value_and_grad, jacrev; ``ties``: vjp, grad, value_and_grad;
+        take it (``nan_safe`` and ``ties``: all of them;
         ``memory_limit``: grad, value_and_grad, jacobian, hessian).
 
     Returns:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import tree_leaves
 
 from admodes.compare import jax_ad
 from admodes.compare.check import errors
 from admodes.errors import AdmodesError, ColoringError
+from admodes.modes.flat import select_arguments
+from admodes.nonsmooth.approach import generic_direction
 from admodes.planner.calls.jacobian import finished, settings
 from admodes.planner.calls.request import request
 from admodes.planner.choice.candidates import candidates
 from admodes.planner.cost.machine import machine
+from admodes.program import jax_compat as jc
+from admodes.program.fingerprint import has_rules_of_users
 from admodes.sparse.coloring import coloring
 from admodes.sparse.compress import decompression
 from admodes.sparse.validate import missed_entries
 from admodes.text_tables import Brief, clipped, plural
-from admodes.transforms.forward import jacfwd
+from admodes.transforms.forward import jacfwd, jvp
 from admodes.transforms.reverse import jacrev
+
+NEAR = 1e-3  # of the scale: by how much differences may change with the step where the function counts as smooth
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,13 +81,18 @@ def verify(
     Args:
       fun: a function of pytrees of arrays that returns a pytree of arrays.
       args: where; generic values find more than zeros do. Entries where JAX has NaN or infinity, in either of its
-        modes, are not compared.
+        modes, are not compared with it.
       argnums: which positional arguments to differentiate.
       holomorphic: whether ``fun`` is holomorphic.
       rtol: largest relative error (over the largest entry); by default 1e-10 for 64-bit results, 1e-4 for others.
 
     Returns:
       A :class:`Verification`: true if all agree; printed, it names what does not.
+
+    Two that agree may both be wrong. So the derivative along one direction in general position is compared with
+    central differences too, in entries where f is smooth (where differences to both sides agree); not if the function
+    stops gradients, or has derivative rules of a user's, which need not be derivatives. Where JAX has no derivative,
+    this and the agreement of the two modes is what is checked.
 
     >>> import admodes, jax.numpy as jnp
     >>> found = admodes.verify(lambda x: x[1:] * x[:-1], jnp.arange(1.0, 5.0))
@@ -92,7 +105,11 @@ def verify(
 
 
 def _findings(fun, args, argnums, holomorphic, rtol) -> Iterator[Finding]:
-    oracle, *others = _oracles(fun, args, argnums, holomorphic)
+    oracles = _oracles(fun, args, argnums, holomorphic)
+    if not oracles:
+        yield Finding("JAX has no derivative here: differences and the other mode are compared with", 0.0)
+        oracles = [jacfwd(fun, argnums, holomorphic=holomorphic)(*args)]
+    oracle, *others = oracles
     leaves = tree_leaves(oracle)
     wide = all(x.dtype.itemsize * (2 if x.dtype.kind == "f" else 1) >= 16 for x in leaves)
     tolerance = rtol if rtol is not None else 1e-10 if wide else 1e-4
@@ -113,6 +130,12 @@ def _findings(fun, args, argnums, holomorphic, rtol) -> Iterator[Finding]:
     yield compared("reverse mode", lambda: jacrev(fun, argnums, holomorphic=holomorphic)(*args))
     call = request("verify", fun, argnums, False, holomorphic).call(args, {})
     task = call.task()
+    stops = any(
+        e.primitive is jc.stop_gradient_p or jc.mentions(e.params, (jc.stop_gradient_p,))
+        for e in task.program.equations
+    )
+    if not (stops or has_rules_of_users(task.program) or holomorphic):
+        yield from _differences(fun, args, argnums)
     yield _pattern(task, expected)
     for kind in ("column", "row", "bidirectional") if task.rows_allowed else ("column",):
         try:
@@ -132,16 +155,42 @@ def _findings(fun, args, argnums, holomorphic, rtol) -> Iterator[Finding]:
 
 def _oracles(fun, args, argnums, holomorphic) -> list:
     """JAX's Jacobian by each of the modes that it has (a custom_vjp has no forward mode, a while loop no reverse)."""
-    found, failure = [], None
+    found = []
     for mode in (jax_ad.jacfwd, jax_ad.jacrev):
-        try:
+        with contextlib.suppress(TypeError, ValueError, NotImplementedError):
             found.append(mode(fun, argnums, holomorphic=holomorphic)(*args))
-        except (TypeError, ValueError) as error:
-            failure = error
-    if not found:
-        assert failure is not None
-        raise failure
     return found
+
+
+def _differences(fun, args, argnums) -> Iterator[Finding]:
+    """The tangent along a direction against central differences, which know nothing of rules."""
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    chosen, moving = select_arguments(fun, numbers, args, {})
+    direction = generic_direction(moving)
+    tangents = tree_leaves(jvp(chosen, moving, direction)[1])
+    coarse = max((float(np.finfo(np.asarray(x).dtype).eps) for x in tree_leaves(moving)), default=0.0)
+    step = coarse ** (1 / 3) * max(1.0, *(float(np.max(np.abs(x), initial=0.0)) for x in tree_leaves(moving)))
+    at = [
+        tree_leaves(
+            chosen(
+                *jax.tree_util.tree_map(
+                    lambda x, v, k=k: jnp.asarray(x + k * step * v, jnp.asarray(x).dtype), moving, direction
+                )
+            )
+        )
+        for k in (-2, -1, 0, 1, 2)
+    ]
+    worst, compared = 0.0, 0
+    for tangent, *values in zip(tangents, *at, strict=True):
+        low, left, here, right, high = (np.asarray(x) for x in values)
+        central, wide = (right - left) / (2 * step), (high - low) / (4 * step)
+        scale = max(float(np.max(np.abs(central), initial=0.0, where=np.isfinite(central))), coarse ** (1 / 3))
+        sides = np.abs((right - 2 * here + left) / step)
+        smooth = np.isfinite(central + wide) & (np.abs(central - wide) < NEAR * scale) & (sides < np.sqrt(NEAR) * scale)
+        error = np.abs(np.asarray(tangent) - central)[smooth & np.isfinite(np.asarray(tangent))] / scale
+        worst, compared = max(worst, float(error.max(initial=0.0))), compared + error.size
+    problem = f"the derivative differs from that of the values by {worst:.1e}" if worst > 10 * NEAR else ""
+    yield Finding(f"central differences along a direction, {compared} entries", worst, problem)
 
 
 def _where(known, values):

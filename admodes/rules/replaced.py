@@ -12,6 +12,9 @@ function                          weakness of JAX's
 ``logaddexp2``                    the same
 ``i0`` (before jax 0.12)          the second derivative is 0 at 0, where it is 1/2
 ``sinc`` (before jax 0.12)        cos(y)/y - sin(y)/y² near 0
+``i1`` (since jax 0.12)           a difference of Bessel functions near 0
+``hypot`` (since jax 0.12)        (ẋ - u ṙ)/r cancels for large x
+``soft_sign``                     1/(1 + |x|) - x/(1 + |x|)² for large x
 ``sqrtm``                         none at all (``square_root.py``)
 ================================  ===============================================================================
 """
@@ -21,14 +24,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from jax import lax
 
 from admodes.program import jax_compat as jc
 from admodes.rules.elementwise import c
-from admodes.rules.special import i1_over_x
+from admodes.rules.special import i1_over_x, slope_of_i1
 from admodes.rules.square_root import square_root
-from admodes.rules.table import ElementwiseRule, LocalRule
+from admodes.rules.table import ElementwiseRule, FunctionRule, LocalRule
 
 _RULES: dict[str, LocalRule] = {}
 
@@ -79,6 +83,22 @@ def _sinc(x) -> list:
     return [lax.select(near, series, lax.div(lax.sin(far), far))]
 
 
+def _soft_sign(x) -> list:
+    """x / (1 + |x|), which moves as -s / (1 + |x|) for the sign s of x."""
+    side = lax.select(lax.ge(x, c(0, x)), lax.full_like(x, 1), lax.full_like(x, -1))
+    size = lax.add(lax.mul(side, x), c(1, x))
+    moving = lax.div(lax.neg(side), size)
+    return [lax.add(moving, lax.stop_gradient(lax.sub(lax.div(x, size), moving)))]
+
+
+def _push_hypot(outs, primals, tangents):
+    """With u = x/r and v = y/r: ṙ = u ẋ + v ẏ, u̇ = v w and v̇ = -u w for w = (v ẋ - u ẏ)/r, the turn."""
+    r, u, v = outs
+    dx, dy = (lax.full_like(r, 0) if t is None else t for t in tangents)
+    turn = lax.div(lax.sub(lax.mul(v, dx), lax.mul(u, dy)), r)
+    return lax.add(lax.mul(u, dx), lax.mul(v, dy)), lax.mul(v, turn), lax.neg(lax.mul(u, turn))
+
+
 def _replace(fun: Callable | None, rule: LocalRule) -> None:
     if fun is not None:
         _RULES[jc.source_of(fun)] = rule
@@ -87,7 +107,10 @@ def _replace(fun: Callable | None, rule: LocalRule) -> None:
 if os.environ.get("ADMODES_REPLACE", "1") != "0":
     _replace(jc.logaddexp, _shares(1))
     _replace(jc.logaddexp2, _shares(float(np.log(2))))
+    _replace(jc.i1_core, ElementwiseRule((slope_of_i1,)))
+    _replace(jc.hypot_parts, FunctionRule(_push_hypot))
     jc.substitute(jc.sqrtm, square_root)
+    jc.substitute(jax.nn.soft_sign, _soft_sign)
     if not jc.is_accurate_sinc:
         _replace(jc.i0_core, ElementwiseRule((_i1,)))
         jc.substitute(jc.sinc, _sinc)

@@ -19,18 +19,19 @@ from admodes.rules.table import elementwise, register
 
 
 def _exp_of_minus_square(x):
-    """exp(-x²), with what x² loses by rounding, a constant: x = h + l with h² exact has x² = h² + l (x + h).
+    """exp(-x²) without the rounding of x²: with h² exact, x² = h² + (x - h)(x + h), and each part has its exponential.
 
-    x is bounded where the result is zero, as its derivatives then are.
+    Those are constants; how the result moves is in a factor 1 = exp(-(x - x₀)(x + x₀)) for x₀ = x. Where the result is
+    zero x is bounded, so that its derivatives are zero too.
     """
     info = jnp.finfo(x.dtype)
     end = weak(float(np.sqrt(-1.1 * np.log(float(info.smallest_subnormal)))), x)
     x = lax.clamp(lax.neg(end), x, end)
-    square, fixed = lax.square(x), lax.stop_gradient(x)
-    half = lax.reduce_precision(fixed, info.nexp, info.nmant // 2)
+    fixed = lax.stop_gradient(x)
+    half = lax.reduce_precision(fixed, info.nexp, (info.nmant - 1) // 2)
     rest = lax.mul(lax.sub(fixed, half), lax.add(fixed, half))
-    lost = lax.sub(lax.sub(lax.stop_gradient(square), lax.square(half)), rest)
-    return lax.mul(lax.exp(lax.neg(square)), lax.exp(lost))
+    value = lax.mul(lax.exp(lax.neg(lax.square(half))), lax.exp(lax.neg(rest)))
+    return lax.mul(value, lax.exp(lax.neg(lax.mul(lax.sub(x, fixed), lax.add(x, fixed)))))
 
 
 def _gauss(scale):
@@ -60,7 +61,9 @@ def _trigamma(out, x):
     to_integer = lax.sub(x, lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN))
     to_integer = lax.select(left, to_integer, lax.full_like(x, 0.5))
     right_side = lax.select(left, lax.sub(c(1, x), x), x)
-    series = lax.polygamma(c(1, x), right_side)
+    far = lax.gt(right_side, c(2 / float(jnp.finfo(x.dtype).eps), x))  # 1/x + 1/(2x²) + ... is 1/x
+    near = lax.select(far, lax.full_like(x, 1), right_side)
+    series = lax.select(far, lax.div(c(1, x), right_side), lax.polygamma(c(1, x), near))
     reflected = lax.square(lax.div(c(np.pi, x), lax.sin(lax.mul(c(np.pi, x), to_integer))))
     return lax.select(left, lax.sub(reflected, series), series)
 
@@ -225,7 +228,8 @@ elementwise(
 # With S = |x|' and D = e^-|x| (I₀ - S I₁), which is even, I₀' = I₁ and I₁' = I₀ - I₁/x give
 # (e^-|x| I₀)' = -S D and (e^-|x| I₁)' = D - e^-|x| I₁/x.
 
-FAR = 30  # beyond, D is summed without its leading terms, which cancel: 20 others for 1e-19, 8 for 1e-11
+# beyond these, by the bits of the format, D is summed without its leading terms, which cancel; and by how many others
+FAR = {16: (6, 8), 32: (16, 8), 64: (30, 20)}
 
 
 def _far_terms(n):
@@ -250,13 +254,14 @@ def _horner(coefficients, x):
 
 def _difference(x, side):
     size = lax.mul(side, x)
-    far = lax.gt(size, c(FAR, x))
-    inverse = lax.div(c(1, x), lax.select(far, size, lax.full_like(x, FAR)))
+    start, number = FAR[jnp.finfo(x.dtype).bits]
+    far = lax.gt(size, c(start, x))
+    inverse = lax.div(c(1, x), lax.select(far, size, lax.full_like(x, start)))
     series = lax.mul(
         lax.sqrt(lax.mul(c(0.5 / np.pi, x), inverse)),
-        lax.mul(inverse, _horner(_far_terms(20 if x.dtype == np.float64 else 8), inverse)),
+        lax.mul(inverse, _horner(_far_terms(number), inverse)),
     )
-    near = lax.select(far, lax.full_like(x, FAR), x)
+    near = lax.select(far, lax.full_like(x, start), x)
     return lax.select(far, series, lax.sub(lax.bessel_i0e(near), lax.mul(side, lax.bessel_i1e(near))))
 
 
@@ -270,6 +275,16 @@ def _i1e_over_x(x, side):
 def i1_over_x(x):
     """I₁(x)/x for |x| ≤ 1."""
     return _horner(_near_terms(), lax.square(lax.mul(c(0.5, x), x)))
+
+
+def slope_of_i1(out, x):
+    """I₁' = I₀ - I₁/x, near 0 as a polynomial."""
+    near = lax.lt(lax.abs(x), c(1, x))
+    inside, outside = lax.select(near, x, lax.full_like(x, 0)), lax.select(near, lax.full_like(x, 1), x)
+    terms = [(2 * k + 1) * a for k, a in enumerate(_near_terms())]
+    series = _horner(terms, lax.square(lax.mul(c(0.5, x), inside)))
+    scaled = lax.sub(lax.bessel_i0e(outside), lax.div(lax.bessel_i1e(outside), outside))
+    return lax.select(near, series, lax.mul(lax.exp(lax.abs(outside)), scaled))
 
 
 def _bessel_i0e(ties, out, x):

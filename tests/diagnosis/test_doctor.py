@@ -154,3 +154,39 @@ def test_arguments():
         jax.jit(lambda x: admodes.doctor(jnp.sin, x))(1.0)
     report = admodes.doctor(lambda tree, n: tree["a"] ** n, {"a": 0.0}, -1)
     assert report.value.primitive in ("integer_pow", "pow")
+
+
+# -- what was given, what vanishes only here, what is only compared -------------------------------------------
+
+
+def test_what_is_not_finite_from_the_start_is_not_healthy():
+    for f, x in (
+        (lambda x: jnp.sum(x * 2), [jnp.nan, 1.0]),
+        (lambda x: jnp.sum(x * jnp.roll(x, 1)), [jnp.inf, 1.0, 2.0]),
+    ):
+        report = admodes.doctor(f, jnp.array(x))
+        assert not report.healthy
+        assert report.value.primitive == "argument"
+        assert "given" in str(report)
+
+
+def test_a_zero_at_the_point_only_is_no_mask():
+    report = admodes.doctor(lambda x: jnp.exp(jnp.log(x)), jnp.array(0.0))
+    assert not report.reverse.masked
+    assert "no influence" not in str(report)
+
+
+def test_a_bisection():
+    def root(t):
+        def body(s):
+            middle = (s[0] + s[1]) / 2
+            return jnp.where(middle**3 < t, middle, s[0]), jnp.where(middle**3 < t, s[1], middle)
+
+        return jax.lax.while_loop(lambda s: s[1] - s[0] > 1e-9, body, (jnp.zeros_like(t), 1.0 + t))[0]
+
+    report = admodes.doctor(root, jnp.array(7.3))
+    assert not report.healthy
+    assert "custom_root" in report.compared[0]
+    with pytest.raises(admodes.errors.OnlyComparedError, match="comparisons only"):
+        admodes.grad(root)(7.3)
+    assert admodes.grad(lambda t: root(jax.lax.stop_gradient(t)) * t)(7.3) > 0

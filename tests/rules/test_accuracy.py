@@ -59,6 +59,12 @@ SATURATED = {
     "elu": (jax.nn.elu, lambda x: np.exp(np.minimum(x, 0)), lambda x: np.where(x > 0, 0, np.exp(np.minimum(x, 0)))),
     "asinh": (lax.asinh, lambda x: 1 / np.hypot(1, x), lambda x: -x / np.hypot(1, x) ** 3),
     "atan": (lax.atan, lambda x: 1 / (1 + x * x), lambda x: -2 * x / (1 + x * x) ** 2),
+    "soft_sign": (jax.nn.soft_sign, lambda x: (1 + np.abs(x)) ** -2, lambda x: -2 * np.sign(x) * (1 + np.abs(x)) ** -3),
+    "erf": (
+        lax.erf,
+        lambda x: 2 / np.sqrt(WIDE(np.pi)) * np.exp(-x * x),
+        lambda x: -4 * x / np.sqrt(WIDE(np.pi)) * np.exp(-x * x),
+    ),
     "reciprocal": (lambda x: 1 / x, lambda x: -1 / x / x, lambda x: 2 / x / x / x),
 }
 

@@ -150,8 +150,14 @@ def test_unary_at_special_points(name, dtype):
         point, slope = NOT_AS_JAX[name]
         point = jnp.array([point], dtype)
         points = points[~((points == point) | (jnp.isnan(points) & jnp.isnan(point)))]
-        np.testing.assert_array_equal(admodes.jvp(UNARY[name][0], (point,), (jnp.ones_like(point),))[1], [slope])
-    check(UNARY[name][0], (points,), fd=False, transforms=False)
+        found = admodes.jvp(UNARY[name][0], (point,), (jnp.ones_like(point),))[1]
+        np.testing.assert_allclose(np.asarray(found, float), [slope], rtol=4 * float(jnp.finfo(dtype).eps))
+    if name == "digamma":  # trigamma tends to 0; JAX has NaN
+        far = jnp.array([np.inf], dtype)
+        assert admodes.jvp(lax.digamma, (far,), (jnp.ones_like(far),))[1] == 0
+        points = points[points != np.inf]
+    rtol = 1e-4 if (name, dtype) == ("bessel_i0e", "float32") else None  # JAX subtracts nearly equal numbers at 200
+    check(UNARY[name][0], (points,), fd=False, transforms=False, rtol=rtol)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [(n, d) for n, dtypes in DISPUTED for d in dtypes])

@@ -131,6 +131,7 @@ def laplacian(
     >>> float(admodes.laplacian(lambda x: jnp.sum(x**3))(jnp.array([1.0, 2.0])))
     18.0
     """
+    _one_argument("laplacian", fun, argnums, has_aux)  # raises, if it is not one
     function, policy = resolved(fun, ties, (argnums,))
     second = diagonal(grad(function, argnums, has_aux, ties=policy), argnums, has_aux, chunk_size=chunk_size)
 

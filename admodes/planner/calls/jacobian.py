@@ -77,7 +77,8 @@ def jacobian(
       mesh: devices over which the seeds of plain and compressed modes are split; by default those over which JAX
         spreads the arguments.
       nan_safe: what is done about entries that are not finite, as in :func:`admodes.grad`; not for ``"compressed"``.
-      ties: what happens at kinks: ``"jax"`` or ``"lexicographic"``, as in :func:`admodes.grad`.
+      ties: what happens at kinks, as in :func:`admodes.grad`. With ``"first"`` and ``"average"`` nothing is planned:
+        the dense Jacobian is taken row by row.
 
     Returns:
       A function of the arguments of ``fun`` that returns the Jacobian, or (Jacobian, aux).
@@ -148,14 +149,28 @@ def _planned(name, fun, argnums, has_aux, holomorphic, allow_int, options, nan_s
     jc.check_callable(fun)
     special = AtSpecialPoints(nan_safe, ties, chosen.form)
     if ties not in ("jax", "lexicographic"):
-        raise ValueError(f"a planned Jacobian has no ties={ties!r}: take jacfwd or jacrev, or ties='lexicographic'")
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+        if chosen.form != "dense":
+            raise ValueError(f"ties={ties!r} is for format='dense', which is then not planned but taken row by row")
+        return _by_rows(fun, argnums, has_aux, holomorphic, allow_int, nan_safe, ties)
+    argnums = checks.ensure_index(argnums)
+    numbers = (argnums,) if isinstance(argnums, int) else argnums
     function, _ = resolved(fun, ties, numbers)
     planned = Planned(request(name, function, argnums, has_aux, holomorphic, allow_int=allow_int), chosen)
 
     def both(args, kwargs, value):
         outputs, result, aux = planned(args, kwargs, value)
         return outputs, special.settled(result, without_aux(function, has_aux), argnums, args, kwargs), aux
+
+    return both
+
+
+def _by_rows(fun, argnums, has_aux, holomorphic, allow_int, nan_safe, ties) -> Callable:
+    """As :func:`_planned`, in reverse mode, with a policy for ties that plans do not know."""
+    rows = jacrev(fun, argnums, has_aux, holomorphic, allow_int, nan_safe=nan_safe, ties=ties)
+
+    def both(args, kwargs, value):
+        result, aux = rows(*args, **kwargs) if has_aux else (rows(*args, **kwargs), None)
+        return (without_aux(fun, has_aux)(*args, **kwargs) if value else None), result, aux
 
     return both
 
@@ -193,7 +208,8 @@ def hessian(
     jc.check_callable(fun)
     chosen = settings(format, objective, memory_limit, measure, chunk_size, mesh)
     special = AtSpecialPoints(nan_safe, ties or "jax", chosen.form)
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    argnums = checks.ensure_index(argnums)
+    numbers = (argnums,) if isinstance(argnums, int) else argnums
 
     function, policy = resolved(fun, ties or "jax", numbers)
     gradient = gradient_of(function, argnums, has_aux, holomorphic, policy)

@@ -46,7 +46,7 @@ TABLE = (
     ("0.12", "tree_util", "tracing_registry as operand_registry"),
     ("0.10", "sharding_impls", "UnspecifiedValue"),
     ("0.10", "lax.other", "logaddexp logaddexp2"),
-    ("0.10", "numpy.lax_numpy", "_i0?"),
+    ("0.10", "numpy.lax_numpy", "_i0? i1_impl?"),
     ("0.10", "numpy.ufuncs", "sinc"),
     ("0.10", "scipy.linalg", "_sqrtm _sqrtm_triu"),
     # -- groups of operands and results
@@ -83,7 +83,7 @@ TABLE = (
     ("0.10", "ad_checkpoint", "CheckpointName CustomRemat? RematTraced"),
     ("0.10", "numpy.hijax", "Nonzero? SearchSorted?"),
     ("0.11", "lax.control_flow.solves", "CustomRoot? _RootLinearMap as RootLinearMap?"),
-    ("0.12", "numpy.ufuncs", "Frexp? Ldexp?"),
+    ("0.12", "numpy.ufuncs", "Frexp? Ldexp? _hypot?"),
     ("0.10", "interpreters.ad", "ValAccum NullAccum"),
     ("0.11", "jax.experimental.hijax", "ValAccum NullAccum"),
     # -- calls out of the program

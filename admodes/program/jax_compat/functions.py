@@ -13,7 +13,8 @@ from admodes.program.jax_compat.jaxprs import inner, trace_flat
 from admodes.program.jax_compat.values import weak_cache
 
 is_accurate_sinc = jax.__version_info__ >= (0, 12)  # sinc and i0 are polynomials near 0 since
-i0_core, sinc = contact("_i0"), contact("sinc")
+i0_core, sinc, hypot_parts = contact("_i0"), contact("sinc"), contact("_hypot")
+i1_core = contact("i1_impl")
 sqrtm, sqrtm_of_triangle = contact("_sqrtm"), contact("_sqrtm_triu")
 
 _SUBSTITUTES: dict[str, Callable] = {}
