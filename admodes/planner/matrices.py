@@ -26,7 +26,7 @@ FORMATS = ("dense", "bcoo", "scipy", "compressed")
 class Dense:
     """All entries: an array of shape (m, n), or of shape (n, m) if it is ``transposed``, as columns come.
 
-    What is transposed is in memory, or XLA would fold a transposition into the product that it comes from.
+    A transposed one is in memory, or XLA would fold a transposition into the product that it comes from.
     """
 
     array: Any

@@ -1,4 +1,5 @@
-"""What a plan is for: a traced function, the inputs that are differentiated, and what follows from these alone."""
+"""Tasks, which plans are for: a traced function, the inputs that are differentiated, and what follows from these
+alone."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def block_jacobian(
 ) -> Callable[..., Any]:
     r"""The diagonal blocks ∂f_b/∂x_b of the Jacobian of a function on a batch: examples by their leading index b.
 
-    For f(x) of shape (B, *s) and x of shape (B, *r) the result has shape (B, *s, *r). How f_b depends on other
+    For f(x) of shape (B, *s) and x of shape (B, *r) the result has shape (B, *s, *r). The dependence of f_b on other
     examples is left out. For a function made by ``jax.vmap`` the blocks are the whole Jacobian.
 
     Raises:

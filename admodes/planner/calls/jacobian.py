@@ -50,12 +50,11 @@ def jacobian(
 
     The first call for each structure, shape and dtype of the arguments makes a plan (:func:`admodes.plan`), compiles it
     and keeps it. As under ``jax.jit``, ``fun`` must be pure: what it reads from outside of its arguments is read when
-    it is traced. What is no array among the arguments that are not differentiated (integers, strings, objects) is
+    it is traced. Among the arguments that are not differentiated, all but arrays (integers, strings, objects) are
     fixed, as are static arguments there: each new value is a new plan, and an object that is changed in place, but
     equal to what it was, is not read again. Nor are the rules of custom functions and what callbacks close over.
-    Settings that ``jax.jit`` traces anew for make a new plan. A function that decides on values in Python
-    (``if x[0] > 0:``) is no one program; without options it is run on the values, in the mode that
-    :func:`admodes.choose_mode` says.
+    Settings that ``jax.jit`` traces anew for make a new plan. A function that decides on values in Python (``if x[0] >
+    0:``) is no one program; without options it is run on the values, in the mode that :func:`admodes.choose_mode` says.
 
     Args:
       fun: a function of pytrees of arrays that returns a pytree of arrays.

@@ -41,7 +41,7 @@ def picture(method, pattern: SparsityPattern | None, axes: Any = None):
 
 
 def _search(method):
-    """What a search for an order of elimination has found, if there was one."""
+    """The result of a search for an order of elimination, if there was one."""
     return getattr(getattr(method, "accumulation", method), "search", None)
 
 

@@ -39,7 +39,8 @@ DAMAGED = (*cache_folder.DAMAGED, OSError, EOFError, NotImplementedError, zipfil
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Plan:
-    """How the Jacobian of a function is computed for arguments of certain shapes, and what the other ways would cost.
+    """The way in which the Jacobian of a function is computed for arguments of certain shapes, and what the other ways
+    would cost.
 
     ``str(plan)`` shows the candidates, the best first, with derivative passes, multiplications, flops, bytes moved,
     predicted and measured seconds and temporary memory, and says why the first was chosen.
@@ -71,7 +72,7 @@ class Plan:
 
     @property
     def otherwise(self) -> str:
-        """What would change the choice."""
+        """The changes that would change the choice."""
         return otherwise(self.decision)
 
     def jacobian(self, *args: Any, **kwargs: Any) -> Any:
@@ -124,7 +125,7 @@ class Plan:
 
     @property
     def chunk_size(self) -> int | None:
-        """How many seeds are in flight at once (None: all)."""
+        """The number of seeds in flight at once (None: all)."""
         return getattr(self.best.method, "chunk", None)
 
     def to_dict(self) -> dict[str, Any]:

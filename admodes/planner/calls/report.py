@@ -1,4 +1,4 @@
-"""What a decision says: its candidates as a table, why the first was chosen, and what would change that."""
+"""The report of a decision: its candidates as a table, why the first was chosen, and what would change that."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def why(decision: Decision) -> str:
 
 
 def otherwise(decision: Decision) -> str:
-    """What would change the choice."""
+    """The changes that would change the choice."""
     winner, *others = decision.candidates
     amount, unit = _amounts(decision)
     hint = "" if decision.machine.measured else " The constants of the machine are nominal: `admodes calibrate`."
@@ -88,7 +88,7 @@ def otherwise(decision: Decision) -> str:
 
 
 def _times(amount: float, of_winner: float) -> str:
-    """How much more that is; nothing where the winner needs none."""
+    """The factor by which that is more; nothing where the winner needs none."""
     if amount == of_winner:
         return ", as much"
     return f", {amount / of_winner:.3g} times as much" if of_winner > 0 else ""

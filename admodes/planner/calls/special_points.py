@@ -25,7 +25,8 @@ from admodes.transforms.reverse import strong_jacobian
 
 @dataclass(frozen=True)
 class AtSpecialPoints:
-    """What is asked for: ``nan_safe`` (None: where the values are at hand) and ``ties`` as in :func:`admodes.grad`."""
+    """The wishes for special points: ``nan_safe`` (None: where the values are at hand) and ``ties`` as in
+    :func:`admodes.grad`."""
 
     nan_safe: bool | None
     ties: str
@@ -96,7 +97,7 @@ _TIES: dict = {
 
 
 class TieTest:
-    """Whether a function sits on a kink of one of its equations; one compiled test for each kind of call."""
+    """A test for a function that sits on a kink of one of its equations; one compiled test for each kind of call."""
 
     def __init__(self):
         self._by_key: dict = {}

@@ -36,7 +36,7 @@ def choose_mode(n_inputs: int, n_outputs: int) -> str:
 
 
 def untraced(call: Call, value: bool) -> Callable:
-    """What makes (outputs or None, Jacobian, aux) of the leaves of a call of this kind."""
+    """A function that makes (outputs or None, Jacobian, aux) of the leaves of a call of this kind."""
     n = call.in_tree.num_leaves
     n_inputs = sum(math.prod(a.shape) for a in call.domain)
 

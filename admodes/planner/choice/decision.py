@@ -44,7 +44,7 @@ MOST_PLANS = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """What a plan is asked to do: the fields are the arguments of :func:`admodes.plan`."""
+    """The wishes for a plan: the fields are the arguments of :func:`admodes.plan`."""
 
     objective: str = "time"
     memory_limit: int | None = None
@@ -64,7 +64,7 @@ class Settings:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the methods that take seeds are made with."""
+        """The options with which methods that take seeds are made."""
         return {"chunk": self.chunk_size, "mesh": self.mesh}
 
 

@@ -41,7 +41,8 @@ class Machine:
     measured: bool = False
 
     def seconds(self, work: Work) -> float:
-        """How long that work takes: compute or memory, whichever is longer, then single elements, and the kernels."""
+        """The seconds that the work takes: compute or memory, whichever is longer, then single elements, and the
+        kernels."""
         compute = (
             work.elements * self.element
             + work.transcendentals * self.transcendental

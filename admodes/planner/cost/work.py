@@ -1,4 +1,4 @@
-r"""How much work a program is: counted from the shapes of its equations, before anything is compiled.
+r"""The work of a program: counted from the shapes of its equations, before anything is compiled.
 
 Elementwise operations are counted by their elements (compilers fuse them, so that the values between them are never
 stored), all others also by the bytes that they read and write. In a batch of p seeds, what depends on the seeds is
@@ -91,7 +91,7 @@ def _multiplies(primitive) -> bool:
 
 
 def _peak(jaxpr, parts: Sequence[tuple[Work, int]]) -> float:
-    """The most bytes alive. What is fused is not stored, unless it is read again after the next kernel."""
+    """The most bytes alive. Fused results are not stored, unless they are read again after the next kernel."""
     last = {v: k for k, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if not isinstance(v, jc.Literal)}
     kept = {v for v in jaxpr.outvars if not isinstance(v, jc.Literal)}
     costs = [traits(eqn.primitive).cost for eqn in jaxpr.eqns]
@@ -128,7 +128,7 @@ def bytes_of(aval) -> int:
 
 
 def depth_of(primitive, params, operands: Sequence) -> int:
-    """How many products an entry of a product of matrices, or of a convolution, adds up; 0 for other primitives."""
+    """The number of products added up in an entry of a matrix product or a convolution; 0 for other primitives."""
     if primitive is jax.lax.dot_general_p:
         (contracted, _), _ = params["dimension_numbers"]
         return math.prod(operands[0].shape[d] for d in contracted)

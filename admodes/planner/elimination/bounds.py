@@ -1,4 +1,4 @@
-r"""What no elimination order can go below.
+r"""Lower bounds: the costs that no elimination order can go below.
 
 At the moment of its elimination the predecessors of v separate v from the inputs: every path from an input enters the
 eliminated vertices through one of them, or is an edge from one. So they are at least as many as the smallest vertex

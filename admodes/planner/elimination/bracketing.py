@@ -53,7 +53,7 @@ def reverse_cost(graph: ScalarGraph, sizes: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class Bracket:
-    """How the Jacobian of the stages ``start ... stop - 1`` is obtained, and what that costs in all.
+    """The way to the Jacobian of the stages ``start ... stop - 1``, and what it costs in all.
 
     ``how``: ``"stage"`` is one stage accumulated by itself; ``"multiply"`` is the product of the two ``parts``;
     ``"push"`` carries the columns of the first part through the stages after it, ``"pull"`` the rows of the last part

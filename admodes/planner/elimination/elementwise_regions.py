@@ -133,7 +133,7 @@ class _Regions:
         return d
 
     def count(self, what: str) -> int:
-        """How many operations of a kind it took; what maps that are left as they were would have taken is not used."""
+        """The number of operations of a kind that it took, but for those of maps that are left as they were."""
         kept = self.partials.keys() - self.changed
         return sum(count for (kind, w), count in self.counts.items() if kind == what and w not in kept)
 

@@ -63,7 +63,7 @@ class Entries:
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """What is to be added up: ``coef * V[first] * V[second]`` at entry ``places`` = row * columns + column.
+    """The terms that are to be added up: ``coef * V[first] * V[second]`` at entry ``places`` = row * columns + column.
 
     ``second``, or both, may be KNOWN, which stands for a factor 1; ``second <= first``.
     """

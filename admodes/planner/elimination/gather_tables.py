@@ -239,7 +239,7 @@ class _Scheduler:
         return first[results], second[results], ~single
 
     def _levels(self) -> np.ndarray:
-        """How many sums one after the other a number takes."""
+        """The number of sums, one after the other, that a number takes."""
         level = np.zeros(self.formulas.count + 1, np.int64)
         for sums in self.formulas.sums:
             below = np.maximum(level[sums.terms.first], level[sums.terms.second])

@@ -12,9 +12,9 @@ Two counts of multiplications:
           added to an edge that is there
 ========  ==================================================================================================
 
-In both, an edge is *free* or not, and eliminating v costs (its edges in that are not free) x (those out). Which edges
-there are, and which are free, depends only on the set S of eliminated vertices: (u, w) is an edge iff some path leads
-from u to w through S alone, and it is free iff that is the only one and all its edges are.
+In both, an edge is *free* or not, and eliminating v costs (its edges in that are not free) x (those out). The edges
+that there are, and those that are free, depend only on the set S of eliminated vertices: (u, w) is an edge iff some
+path leads from u to w through S alone, and it is free iff that is the only one and all its edges are.
 
 References: Griewank and Reese, *On the calculation of Jacobian matrices by the Markowitz rule*, in: Automatic
 Differentiation of Algorithms, SIAM 1991, 126-135; Naumann, *Optimal accumulation of Jacobian matrices by elimination
@@ -81,7 +81,7 @@ def substitute(edges: Neighbours, v: int, by: Neighbours) -> Neighbours:
 
 
 def weigher(sizes: Sequence[int] | None) -> Callable[[int], int]:
-    """What a set of vertices counts: how many they are, or the sum of their sizes if they are arrays."""
+    """The size of a set of vertices: how many they are, or the sum of their sizes if they are arrays."""
     if sizes is None:
         return int.bit_count
     return functools.lru_cache(maxsize=1 << 16)(lambda members: sum(sizes[v] for v in bits(members)))
@@ -99,7 +99,7 @@ class Working:
             self.successors[u] = join(self.successors[u], _edge(w, free))
 
     def cost(self, v: int) -> int:
-        """How many multiplications the elimination of v takes now."""
+        """The multiplications that the elimination of v takes now."""
         return self.sizes[v] * self.weigh(self.predecessors[v][1]) * self.weigh(self.successors[v][1])
 
     def degree(self, v: int) -> int:

@@ -1,6 +1,6 @@
 r"""Searching for a cheap elimination order: dynamic programming over sets for small graphs, simulated annealing.
 
-What the elimination of v costs depends on the order only through the set of vertices eliminated before it, and of those
+The cost of eliminating v depends on the order only through the set of vertices eliminated before it, and of those
 only on the ones that are connected to v through eliminated vertices. So the best order of a few vertices is found by
 way of the best order of each set of them. In larger graphs a move takes one vertex v past the next few vertices that
 are neighbours of v when their turn comes (all others it can pass without any effect), and only those and v change their
@@ -178,7 +178,8 @@ class Boundary:
         return self._find(v, eliminated) if known is None else known
 
     def _find(self, v: int, eliminated: int) -> Neighbours:
-        """Those of v itself, the eliminated ones among them replaced by their own (found first, without recursion)."""
+        """The edges of v itself, the eliminated ones among them replaced by their own (found first, without
+        recursion)."""
         if self.entries > REMEMBERED:
             self.entries = 0
             for entries in self.table:

@@ -55,7 +55,7 @@ def batched(
 def evaluate_once(program: Program, args: Sequence, often: float = 1.0, unread: int = 0) -> list:
     """The outputs of a program, to be read so ``often``, but for the first ``unread`` of them.
 
-    What would be computed over and over passes memory.
+    Values that would be computed over and over pass memory.
     """
     return _Sweep(program, [False] * len(args), often=often, unread=unread)(args)
 

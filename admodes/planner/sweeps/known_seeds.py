@@ -1,4 +1,4 @@
-r"""What a sweep does to known seeds before they meet a value that depends on the arguments: computed ahead, once.
+r"""Known seeds: as far as a sweep takes them before they meet a value that depends on the arguments, it runs once.
 
 The first layer of a net, from whichever side a sweep comes, multiplies the seeds of a coloring with weights; the edges
 of a network gather those of their nodes. If weights and places are known too, the results are constants.
@@ -31,13 +31,13 @@ class Folding:
     rest: Program
 
     def values(self, seeds: Sequence[np.ndarray]) -> list:
-        """What ``ahead`` makes of seeds, each of which has a leading axis for their number."""
+        """The values that ``ahead`` makes of seeds, each of which has a leading axis for their number."""
         with jax.ensure_compile_time_eval():
             return jax.jit(jax.vmap(lambda *seeds: evaluate(self.ahead, *seeds)))(*seeds)
 
 
 def folding(program: Program, first_seed: int, count: int) -> Folding | None:
-    """How to split a sweep whose inputs from ``first_seed`` on are ``count`` known seeds; None if that gains little."""
+    """The split of a sweep whose inputs from ``first_seed`` on are ``count`` known seeds; None if that gains little."""
     seeds = program.inputs[first_seed:]
     constants = {slot for slot, value in program.constants if is_known(value)}
     known, varying, ahead = {*constants, *seeds}, set(seeds), []

@@ -1,4 +1,4 @@
-r"""What a compiler that fuses would compute over and over, and is faster kept in memory.
+r"""Stored values: a compiler that fuses would compute them over and over, and they are faster kept in memory.
 
 A fused kernel computes each entry of its result from the entries that it needs of what is fused into it. Behind an
 operation that moves entries (a slice, a padding, a transposition), these are others for each of its uses: the second
@@ -48,8 +48,8 @@ def recomputed(
 ) -> frozenset[int]:
     """The slots of a program, or of the body of a loop, to be stored.
 
-    What depends on the inputs ``seeds`` is computed ``count`` times at once, and outputs are evaluated so ``often``,
-    but for the first ``unread`` of them, which nobody asks for.
+    Values that depend on the inputs ``seeds`` are computed ``count`` times at once, and outputs are evaluated so
+    ``often``, but for the first ``unread`` of them, which nobody asks for.
     """
     many, prices = (MANY_IN_LOOP, PRICES_IN_LOOP) if in_loop else (MANY, PRICES)
     varying = dependent(program, seeds)
@@ -87,7 +87,7 @@ def _in_memory(program: Program, unread: int) -> set[int]:
 def _evaluations(
     program: Program, kept: Container[int], varying: Container[int], count: int, often: float, unread: int
 ) -> dict[int, float]:
-    """How often each entry of a value is evaluated, of those that may be stored."""
+    """The number of times that each entry of a value is evaluated, of those that may be stored."""
     fresh = itertools.count()
     places: defaultdict = defaultdict(dict)  # of each slot: where in kernels it is evaluated, and how often
     for slot in program.outputs[unread:]:

@@ -3,7 +3,7 @@ r"""Accumulation: the Jacobian entry by entry, composed at planning time into st
 The local Jacobians are sparse matrices whose entries are formulas (:mod:`admodes.planner.elimination.formulas`); those
 of chains of elementwise operations are multiplied as arrays first
 (:mod:`admodes.planner.elimination.elementwise_regions`). Eliminating a value of the program multiplies the blocks into
-it with those out of it, on index arrays, once, when the Jacobian is planned. What is left to do at run time is one pass
+it with those out of it, on index arrays, once, when the Jacobian is planned. There remains, at run time, one pass
 of gathers, multiplications and additions over the nonzeros; everything that does not depend on x is folded into
 constants, and copied entries cost nothing.
 

@@ -51,7 +51,7 @@ class Arrangement:
 
     @cached_property
     def numbers(self) -> np.ndarray:
-        """Which number each entry has in its block."""
+        """The number of each entry in its block."""
         return self.inverse % self.size
 
     @cached_property

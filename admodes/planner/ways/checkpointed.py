@@ -1,6 +1,6 @@
 r"""Reverse mode that keeps a part of its tape and computes the rest again, as candidates of a plan.
 
-What a schedule costs beside plain reverse mode follows from the steps that it works on: l of them, with b bytes of
+The cost of a schedule beside plain reverse mode follows from the steps that it works on: l of them, with b bytes of
 state and t bytes of tape each. Keeping s states by the binomial schedule, s b + t bytes are held instead of l t, and
 t(l, s) steps run again (:func:`admodes.checkpointing.binomial.fewest_steps`); "sqrt" holds √l (b + t) bytes and runs l
 again. The steps are those of the loops of a program, or, if it has none, its blocks.
@@ -103,7 +103,7 @@ def checkpointed(
 ) -> Iterator[Checkpointed]:
     """The schedules for ``base``, which pulls rows: policies, and, with ``nests``, nests of blocks for some budgets.
 
-    Those that are expected to save less than a part of the memory are left out.
+    Schedules that are expected to save less than a part of the memory are left out.
     """
     if task.symmetric or jc.has_side_effects(task.closed):  # a Hessian's gradient holds its own tape
         return
@@ -221,14 +221,14 @@ class Steps:
         return width * (self.state + self.tape + self.copied)
 
     def again(self, policy: Checkpoints) -> int:
-        """How many steps are run beside those of plain reverse mode."""
+        """The number of steps run beside those of plain reverse mode."""
         if self.is_open or policy.policy == "revolve":
             width = self.stretch(policy)
             return width * fewest_steps(-(-self.length // width), policy.slots)
         return 0 if policy.policy == "none" else self.length
 
     def stretch(self, policy: Checkpoints) -> int:
-        """How many steps are walked back at once."""
+        """The number of steps that are walked back at once."""
         return min(policy.stretch(self.state, self.tape), self.length) if self.is_loop else 1
 
 

@@ -2,8 +2,8 @@ r"""Cuts: narrow waists of the data-flow graph, where f = g ∘ h and J_f = J_g 
 
 A vertex cut is a set of values that every path from the differentiated inputs to the outputs meets. The narrowest is
 found by max-flow through the graph with each value's size for its capacity; then again on both sides, which gives a
-chain of parts. How their Jacobians are obtained and in which order they are multiplied, or pushed and pulled through
-each other, is found by dynamic programming over brackets (:func:`admodes.planner.elimination.bracketing.bracket`).
+chain of parts. Dynamic programming over brackets (:func:`admodes.planner.elimination.bracketing.bracket`) finds how
+their Jacobians are obtained and in which order they are multiplied, or pushed and pulled through each other.
 
 References: Ford and Fulkerson, Canad. J. Math. 8 (1956) 399-404; Griewank and Naumann, *Accumulating Jacobians as
 chained sparse matrix products*, Math. Program. 95 (2003) 555-571.
@@ -156,8 +156,8 @@ def split(program: Program, active: Sequence[bool], rows: Sequence[bool], produc
 def _stages(program: Program, flow: Flow, chain: list[tuple[int, ...]]) -> Split | None:
     """The stages between the cuts of a chain.
 
-    What follows from one value of a cut and is needed for another one and behind the cut is computed on both sides: the
-    derivatives behind it are those with respect to the cut alone.
+    A value that follows from one value of a cut and is needed for another one and behind the cut is computed on both
+    sides: the derivatives behind it are those with respect to the cut alone.
     """
     places: dict[int, list[int]] = {}  # equation -> its stages
     for k, (sources, sinks) in enumerate(itertools.pairwise(chain), start=1):

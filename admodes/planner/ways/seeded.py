@@ -50,7 +50,7 @@ class Seeded:
 
     @cached_property
     def products(self) -> tuple[int, int]:
-        """How many J s, how many sᵀ J."""
+        """The numbers of products J s and sᵀ J."""
         return tuple(0 if c is None else int(c.max(initial=-1)) + 1 for c in (self.columns, self.rows))  # type: ignore
 
     @property
@@ -140,7 +140,7 @@ class Seeded:
         return outs if self.passes else jc.jaxpr_as_fun(task.closed)(*args), found
 
     def _folding(self, program: Program, first_seed: int, count: int) -> Folding | None:
-        """How to compute ahead what a sweep does to the seeds of the coloring alone."""
+        """The part computed ahead: what a sweep does to the seeds of the coloring alone."""
         in_chunks = self.chunk is not None and self.chunk < count
         return None if self.coloring is None or in_chunks or self.mesh else folding(program, first_seed, count)
 
