@@ -1,7 +1,7 @@
 """Agreement of the processes of one run: their plans are the same, or their collectives wait for each other.
 
-A plan follows from the program, but for two things. What is measured, or read from a file of this host, goes through
-:func:`agreed`: one process decides, the others take that over. And where a search is given some seconds, a
+A plan follows from the program, but for two things. Numbers that are measured, or read from a file of this host, go
+through :func:`agreed`: one process decides, the others take that over. And where a search is given some seconds, a
 :class:`Clock` counts its steps instead. Nobody waits for another process to come: one may plan for itself alone.
 """
 

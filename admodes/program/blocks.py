@@ -23,7 +23,7 @@ MOST_BLOCKS = 64
 
 
 def aval_bytes(aval) -> int:
-    """What a value of this type occupies (random keys: their words)."""
+    """The bytes that a value of this type occupies (random keys: their words)."""
     if len(arrays := jc.arrays_in(aval)) != 1 or arrays[0] is not aval:
         return sum(map(aval_bytes, arrays))
     size = math.prod(aval.shape)

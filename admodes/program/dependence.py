@@ -1,4 +1,4 @@
-"""Which values of a program depend on seeds, and so come once for each of them."""
+"""Dependence on seeds: the values of a program that depend on them, and so come once for each of them."""
 
 from __future__ import annotations
 

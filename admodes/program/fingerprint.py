@@ -1,4 +1,5 @@
-"""What tells one program from another: its equations, types and known constants, and what the text of those hides."""
+"""Fingerprints, which tell one program from another: its equations, types and known constants, and what the text of
+those hides."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def hashed(*items) -> str:
 
 
 def digest(*programs: Program) -> str:
-    """A hash of programs. What Python functions in them do is not in it: see :func:`hidden` and :func:`has_rules`.
+    """A hash of programs. The Python functions in them are not in it: see :func:`hidden` and :func:`has_rules`.
 
     Constants count by their entries; those that are not known, by their types.
     """
@@ -87,7 +88,7 @@ def _operand(x) -> Any:
 
 
 def content(value) -> tuple:
-    """What tells one constant from another: its entries, if a plan may use them."""
+    """The part of a fingerprint for a constant: its entries, if a plan may use them."""
     if not is_known(value):
         return "unknown", str(jc.typeof(value))
     with jax.ensure_compile_time_eval():  # the words of a key are known, whoever traces

@@ -1,5 +1,5 @@
-"""What compilers rather compute again, where it is used, than keep: elementwise operations of next to no
-cost, and parts of what is there."""
+"""Fusion: the values that compilers rather compute again, where they are used, than keep: elementwise operations of
+next to no cost, and parts of what is there."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MOST = 8  # values that one is derived from
 def derived(program: Program, known: Collection[int], wanted: Collection[int]) -> Program:
     """A program for those of the ``wanted`` slots that follow from values that are kept, by fused operations alone.
 
-    Kept are the ``known`` slots, and the wanted ones that do not follow. What follows reads no more bytes (of a part of
-    a value: those of the part) than it has itself, so that keeping it would not save any. The inputs of the result are
-    slots that are kept.
+    Kept are the ``known`` slots, and the wanted ones that do not follow. A value that follows reads no more bytes (of a
+    part of a value: those of the part) than it has itself, so that keeping it would not save any. The inputs of the
+    result are slots that are kept.
     """
     kept = {*known, *(slot for slot in program.inputs if slot in wanted)}
     reads: dict[int, frozenset[int] | None] = {slot: frozenset() for slot, _ in program.constants}

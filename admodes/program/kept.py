@@ -28,7 +28,7 @@ class Kept(Generic[T]):
             return self.entries.get((key, jc.trace_context()))
 
     def keep(self, key: Hashable, made: T) -> T:
-        """What is kept under the key from now on: ``made``, unless another thread came first."""
+        """The value kept under the key from now on: ``made``, unless another thread came first."""
         with self._lock:
             kept = self.entries.setdefault((key, jc.trace_context()), made)
             while len(self.entries) > self.most:
@@ -36,6 +36,6 @@ class Kept(Generic[T]):
             return kept
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What is kept under the key, or else made now."""
+        """The value kept under the key, or else made now."""
         found = self.find(key)
         return self.keep(key, make()) if found is None else found

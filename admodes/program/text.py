@@ -17,7 +17,7 @@ SHOWN = ("axes", "axis", "dimension", "permutation", "new_dtype", "start_indices
 
 
 class Names:
-    """What to call the values of a program: x1, x2 ... the inputs, c1 ... the constants, v1, v2 ... the results.
+    """Names for the values of a program: x1, x2 ... the inputs, c1 ... the constants, v1, v2 ... the results.
 
     ``equations`` are the equations that the outputs need; results that nothing reads have no name.
     """

@@ -45,7 +45,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Traits:
-    """What is said of a primitive; what is not said is the default.
+    """Everything that is said of a primitive; the defaults stand for what is not said.
 
     ``cost``: one of :data:`COSTS`, which ``planner/cost/work.py`` turns into numbers; "arithmetic" is what compilers
     rather compute again than keep. If nothing is said it is counted as elementwise.
@@ -106,7 +106,7 @@ UNKNOWN = Traits()
 
 
 def traits(primitive) -> Traits:
-    """What was said of ``primitive``; an object has the traits of its class, or of one that this inherits from."""
+    """The traits of ``primitive``; an object has the traits of its class, or of one that this inherits from."""
     if isinstance(primitive, jc.HiPrimitive):
         return next((_TRAITS[kind] for kind in primitive.kinds if kind in _TRAITS), UNKNOWN)
     return _TRAITS.get(primitive, UNKNOWN)

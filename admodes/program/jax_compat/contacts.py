@@ -159,7 +159,7 @@ def find_all(table=TABLE) -> dict[str, Any]:
 
 
 def _first(options: list[Place]) -> Any:
-    """What is found at the newest place that this version should have; in one that was moved again, at any other."""
+    """The object found at the newest place that this version should have; in one that was moved again, at any other."""
     ordered = sorted(options, key=lambda place: place.since > jax.__version_info__)
     return next((found for place in ordered if (found := place.find()) is not None), None)
 

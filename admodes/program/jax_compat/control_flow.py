@@ -122,7 +122,8 @@ INLINED = {"closed_call": "call_jaxpr", "core_call": "call_jaxpr", "eval_jaxpr":
 
 
 def inlined(equation) -> ClosedJaxpr | None:
-    """What may be put in the place of an equation (the sub-program of a call, what an object stands for); or None."""
+    """The program that may be put in the place of an equation (the sub-program of a call, what an object stands for);
+    or None."""
     if equation.primitive is call_hi_primitive_p:
         prim = equation.params["_prim"]
         rewritten = stands_for(prim)

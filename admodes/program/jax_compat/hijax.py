@@ -85,12 +85,12 @@ def flat_results(prim, tree) -> list:
 
 
 def zero_tangent(aval):
-    """What methods of objects are given for a zero tangent of a value of this type."""
+    """The argument that methods of objects get for a zero tangent of a value of this type."""
     return Zero(aval.to_tangent_aval())
 
 
 def zero_cotangent(aval):
-    """What methods of objects are given for a zero cotangent of a value of this type."""
+    """The argument that methods of objects get for a zero cotangent of a value of this type."""
     return Zero(aval.to_ct_aval())
 
 
@@ -113,7 +113,7 @@ def _tangents(prim, tangents) -> list:
 
 
 def _residuals(found: Sequence) -> tuple:
-    """What a backward pass is given of (residuals, which results have a derivative, structured residuals)."""
+    """The argument that a backward pass gets of (residuals, which results have a derivative, structured residuals)."""
     return (found[0],) if len(found) < 3 or found[2] is None else (found[0], found[2])
 
 
@@ -144,7 +144,7 @@ def transposed_by(prim, primals: Sequence, linear: Sequence[bool], cotangents: S
 
 
 def _accumulated(prim, nonzeros: Sequence[bool], run: Callable) -> tuple[list, Any]:
-    """What a method adds to accumulators, one for each operand: (cotangents, what it returns).
+    """The sums that a method leaves in accumulators, one for each operand: (cotangents, what it returns).
 
     That of an operand without derivative takes nothing: a method may see this, and spare the work.
     """

@@ -1,4 +1,5 @@
-"""What Python objects behind a program are, where its text does not say: derivative rules, callbacks, static values.
+"""Identities of the Python objects behind a program, about which its text says nothing: derivative rules, callbacks,
+static values.
 
 Functions of users are the same if they are the same object, as for ``jax.jit``: what a function closes over has no
 text. JAX wraps them anew in each trace, so that its own wrappers are looked into.

@@ -205,7 +205,8 @@ def has_side_effects(closed: ClosedJaxpr) -> bool:
 
 
 def sharding_of_axes(aval, axes):
-    """How an array with these axes of ``aval`` must be laid out, if the type says so (explicit sharding), else None.
+    """The layout that an array with these axes of ``aval`` must have, if the type says so (explicit sharding), else
+    None.
 
     An axis None is a new one, whole on every device.
     """

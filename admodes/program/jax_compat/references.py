@@ -43,7 +43,7 @@ def origin_of_reference(x, arguments: Sequence) -> tuple | None:
 
 
 def touched_references(closed: ClosedJaxpr) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
-    """Which inputs are references that the program itself reads or writes, and which are those that it writes."""
+    """The inputs that are references that the program itself reads or writes, and those that it writes."""
     touches = [e for e in closed.effects if isinstance(e, RefEffect)]
     return _inputs_of(closed, touches), _inputs_of(closed, [e for e in touches if not isinstance(e, ReadEffect)])
 

@@ -31,7 +31,7 @@ class LocalFunction:
 
 
 def cotangent_spec(spec):
-    """How the cotangent of a value with this spec is laid out."""
+    """The layout of the cotangent of a value with this spec."""
     return spec.to_ct_spec()
 
 

@@ -1,4 +1,4 @@
-"""What the rules of ``jax.experimental.sparse`` need of it; it is imported on first use."""
+"""Sparse arrays: what their rules need of ``jax.experimental.sparse``, which is imported on first use."""
 
 from __future__ import annotations
 

@@ -53,7 +53,8 @@ class DerivativeTracer(Tracer):
         return core.to_concrete_value(self.primal)
 
     def _contents(self):
-        """What JAX looks through to find out whether a value is differentiated (in ``closure_convert``): it is."""
+        """The value inside, at which JAX looks to find out whether a value is differentiated (in ``closure_convert``):
+        it is."""
         return [("primal", self.primal), ("derivative", _Differentiated())]
 
     def __float__(self):
@@ -161,8 +162,8 @@ def is_staging() -> bool:
 def is_tracing() -> bool:
     """True if any transformation is under way: a ``jit``, a ``vmap``, a derivative, ours or JAX's.
 
-    What is applied then may be recorded, and cannot be timed. :func:`is_staging` asks for the innermost trace alone:
-    it is false in a ``vmap`` below a ``jit``.
+    An operation that is applied then may be recorded, and cannot be timed. :func:`is_staging` asks for the innermost
+    trace alone: it is false in a ``vmap`` below a ``jit``.
     """
     return not core.trace_state_clean()
 
