@@ -15,7 +15,8 @@ from admodes.rules.table import linear
 
 
 def _multiplicity(frequencies: int, length: int, like):
-    """How many of the ``length`` frequencies of fft each of the first ones stands for: 1, 2, ..., 2, and 1 if even."""
+    """The number of frequencies of fft, of ``length`` in all, that each of the first ones stands for: 1, 2, ..., 2, and
+    1 if even."""
     even = 1 - length % 2
     inner = lax.full((frequencies - 1 - even,), 2, like.dtype)
     counts = lax.pad(inner, np.array(1, like.dtype), [(1, even, 0)])

@@ -21,7 +21,7 @@ MOST_PAIRS = 10**6  # of entries of a slice and entries that they can come from
 
 @dataclass(frozen=True)
 class _Places:
-    """Which entry of an array each entry of a moved array (gathered from it, or scattered into it) belongs to.
+    """The entry of an array to which each entry of a moved array (gathered from it, or scattered into it) belongs.
 
     ``numbers`` are flat places, -1 where there is none. With ``groups`` (a number for each entry of the array) they
     are numbers of groups of entries instead, any of which it may be; ``n_groups`` is how many there are.
@@ -73,7 +73,7 @@ def _survivors(places: _Places, size: int) -> SparsityPattern:
 
 
 def _slice_entries(shape, sizes, starts) -> SparsityPattern:
-    """Which entries of the array each entry of a slice can come from.
+    """The entries of the array that each entry of a slice can come from.
 
     A start that is not known can be any that leaves the slice inside. Where that makes too many pairs, the axis counts
     as lumped together.

@@ -120,7 +120,7 @@ linear(lax.scatter_sub_p, _pull_scatter_sub, places=(0, 2), pattern=pattern_of_s
 
 
 def _winners(outs, primals, *, dimension_numbers, indices_are_sorted, unique_indices, mode, **_):
-    """Which operand entries survive, and which updates arrive: number the updates and scatter the numbers.
+    """The operand entries that survive, and the updates that arrive: number the updates and scatter the numbers.
 
     If two updates meet, which one wins is up to the compiler; whichever does leaves its number.
     """
@@ -231,7 +231,7 @@ function(lax.scatter_mul_p, _push_scatter_mul, cost="scattering", reach=pattern_
 
 
 def _shares(outs, primals, *, dimension_numbers, mode, **_):
-    """What part of its tangent each update, and the operand entry below it, contributes: the mean at ties."""
+    """The part of its tangent that each update, and the operand entry below it, contributes: the mean at ties."""
     x, indices, updates = primals
     (out,) = outs
     one = x.dtype.type(1)

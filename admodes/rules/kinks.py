@@ -9,8 +9,8 @@ policy       max, min at a tie                \|x\| at 0          clamp on a bou
 ===========  ===============================  ==================  =========================  ====================
 
 Each is a choice per primitive; choices that are reasonable one by one need not add up to a derivative of anything.
-Those that do are made by the lexicographic evaluation (``nonsmooth/lexicographic.py``). \|z\| has slope 0 at a complex
-0. With NaN nothing ties: ``max`` has slope 0 there, and \|x\|' is -1.
+Choices that do are made by the lexicographic evaluation (``nonsmooth/lexicographic.py``). \|z\| has slope 0 at a
+complex 0. With NaN nothing ties: ``max`` has slope 0 there, and \|x\|' is -1.
 """
 
 from __future__ import annotations

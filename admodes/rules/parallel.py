@@ -108,7 +108,7 @@ linear(
 def _pull_ragged_all_to_all(
     g, operand, output, input_offsets, send_sizes, output_offsets, recv_sizes, *, axis_name, axis_index_groups
 ):
-    """What was sent comes back; the rows of ``output`` that were received are not its own."""
+    """The rows that were sent come back; the rows of ``output`` that were received are not its own."""
     swap = {"axis_name": axis_name, "split_axis": 0, "concat_axis": 0, "tiled": True}
     starts = lax.all_to_all(output_offsets, **swap)
     targets = lax.all_to_all(input_offsets, **swap)

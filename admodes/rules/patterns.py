@@ -1,7 +1,7 @@
 """Sparsity patterns of linear primitives, found by running the primitive (or its transpose) on entry numbers.
 
 Each function takes a :class:`~admodes.linear.maps.Linear` map and returns its pattern, block by block, or None
-(dense) when it depends on values that are not known. Those of indexing are in ``index_patterns.py``.
+(dense) when it depends on values that are not known. The patterns of indexing are in ``index_patterns.py``.
 """
 
 from __future__ import annotations

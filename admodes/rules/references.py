@@ -26,7 +26,7 @@ def check_references(primitive, values) -> None:
 
 @dataclass(frozen=True)
 class ReferenceRule(LocalRule):
-    """What is written to a reference without derivative, and what is read from it, is a constant."""
+    """Constants: all that is written to a reference without derivative, or read from it."""
 
     kind = "reference"
 

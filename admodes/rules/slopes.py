@@ -19,7 +19,8 @@ from admodes.rules.table import ElementwiseRule, lookup
 
 
 def kink_of(primitive, avals: tuple, active: tuple, params: dict) -> str | Callable | None:
-    """What decides a primitive, in the words of the trait ``kink``; None if it is smooth in the active operands."""
+    """The decision behind a primitive, in the words of the trait ``kink``; None if it is smooth in the active
+    operands."""
     said = traits(primitive).kink
     if said is not None:
         return None if said == SMOOTH else said
@@ -49,7 +50,7 @@ def slopes_of(primitive, avals: tuple, active: tuple, params: dict) -> tuple[Any
 
 
 class _AsJax:
-    """What a rule of a kink may ask of an interpreter; beside the point all policies are the same."""
+    """A policy at kinks, which a rule may ask of an interpreter; beside the point all policies are the same."""
 
     ties = "jax"
 

@@ -243,7 +243,7 @@ class CustomSolveRule(HigherOrderRule):
 
 
 def _matvec_operands(primals, outs, params):
-    """What the matrix-vector product closes over, the solution, and how many arrays it has."""
+    """The values that the matrix-vector product closes over, the solution, and how many arrays it has."""
     n = len(params["jaxprs"].matvec.out_avals)
     return primals[: params["const_lengths"].matvec], outs[:n], n
 

@@ -21,8 +21,8 @@ from admodes.rules.table import elementwise, register
 def _exp_of_minus_square(x):
     """exp(-x²) without the rounding of x²: with h² exact, x² = h² + (x - h)(x + h), and each part has its exponential.
 
-    Those are constants; how the result moves is in a factor 1 = exp(-(x - x₀)(x + x₀)) for x₀ = x. Where the result is
-    zero x is bounded, so that its derivatives are zero too.
+    The parts are constants; how the result moves is in a factor 1 = exp(-(x - x₀)(x + x₀)) for x₀ = x. Where the result
+    is zero x is bounded, so that its derivatives are zero too.
     """
     info = jnp.finfo(x.dtype)
     end = weak(float(np.sqrt(-1.1 * np.log(float(info.smallest_subnormal)))), x)
@@ -153,7 +153,7 @@ elementwise(
 
 
 def _gamma_sample(out, key, a, *, log_space):
-    """How a sample z of Gamma(a, 1) moves with a along its quantile, dz/da = -∂ₐP / p; in log space, over z."""
+    """The motion of a sample z of Gamma(a, 1) with a along its quantile, dz/da = -∂ₐP / p; in log space, over z."""
     if not log_space:
         return lax.random_gamma_grad(a, out)
     z = lax.exp(out)

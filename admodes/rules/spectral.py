@@ -3,8 +3,8 @@ r"""Spectral decompositions: eigh, eig, svd. Of eig, distinct eigenvalues are as
 With V⁻¹ A V = Λ, first-order perturbation theory gives Λ̇ = diag(P) and V̇ = V (F ⊙ P) for P = V⁻¹ Ȧ V and
 Fᵢⱼ = 1 / (λⱼ - λᵢ), Fᵢᵢ = 0, up to a multiple of each eigenvector, which its normalisation decides.
 
-Equal eigenvalues of a Hermitian matrix, or equal singular values, have eigenvectors that are not determined. What is
-computed from them in the end mostly does not depend on the choice (log det, a matrix function, U S Vᴴ) and has a
+Equal eigenvalues of a Hermitian matrix, or equal singular values, have eigenvectors that are not determined. The
+results computed from them in the end mostly do not depend on the choice (log det, a matrix function, U S Vᴴ) and have a
 derivative: the limit for values that are apart. It cannot be had from equal values, for there the change of the
 vectors, which grows like 1/gap, meets the difference of the values. So values that are equal up to rounding are moved
 apart by √ε of the largest while derivatives are taken: these, and what is computed from the values, then are right to

@@ -15,7 +15,7 @@ add one entry with the function that fits it:
 ``higher_order``  primitives with sub-programs: how to push a dual through, how to record
 ================  ==================================================================================
 
-What else there is to know of a primitive is said in the same line, in the words of
+Everything else there is to know of a primitive is said in the same line, in the words of
 :class:`~admodes.program.traits.Traits`: what it costs, where it has a kink, how it is written.
 """
 
