@@ -171,7 +171,7 @@ def _peel(first, second) -> tuple[list[Round], np.ndarray]:
 
 
 def _incidence(first, second, size):
-    """Which unknowns each measurement adds up, as a CSR matrix."""
+    """The unknowns that each measurement adds up, as a CSR matrix."""
     from scipy.sparse import csr_matrix
 
     number = np.arange(first.size)

@@ -109,7 +109,7 @@ def _carried(detector, closed, consts, carry, xs, n):
 
 
 def _any_slice(value):
-    """What some slice of a scanned input can depend on: the union over the steps."""
+    """The entries that some slice of a scanned input can depend on: the union over the steps."""
     aval = jc.unstacked(value.aval)
     size = math.prod(aval.shape)
     if value.reach is None or not size:

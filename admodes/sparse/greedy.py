@@ -40,7 +40,7 @@ def greedy(indptr: list, rows: list, order, n_rows: int) -> np.ndarray:
 
 
 def greedy_steps(indptr: list) -> int:
-    """What a greedy coloring costs (see :class:`~admodes.program.agreement.Clock`)."""
+    """The cost of a greedy coloring (see :class:`~admodes.program.agreement.Clock`)."""
     return 2 * indptr[-1] + 5 * len(indptr)
 
 

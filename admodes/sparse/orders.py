@@ -24,7 +24,7 @@ ORDERS = ("natural", "largest_first", "smallest_last", "dynamic", "incidence")
 
 
 def conflict_graph(matrix):
-    """Which columns share a row: the pattern of AᵀA without its diagonal."""
+    """The pairs of columns that share a row: the pattern of AᵀA without its diagonal."""
     graph = (matrix.T @ matrix).tocsr()
     graph.setdiag(False)
     graph.eliminate_zeros()

@@ -35,12 +35,12 @@ class Coloring:
 
     @property
     def column_number(self) -> int:
-        """How many products J s."""
+        """The number of products J s."""
         return 0 if self.columns is None else int(self.columns.max(initial=-1)) + 1
 
     @property
     def row_number(self) -> int:
-        """How many products sᵀ J."""
+        """The number of products sᵀ J."""
         return 0 if self.rows is None else int(self.rows.max(initial=-1)) + 1
 
     @property

@@ -1,4 +1,4 @@
-"""What a sparsity pattern must not miss."""
+"""A check that a sparsity pattern misses nothing."""
 
 from __future__ import annotations
 
