@@ -73,7 +73,7 @@ _LATE = {
 if not _typing.TYPE_CHECKING:  # a type checker would take any name for one that it finds
 
     def __getattr__(name: str):
-        """What few programs need is imported on first use, so that ``import admodes`` stays quick."""
+        """The names that few programs need are imported on first use, so that ``import admodes`` stays quick."""
         if name == "problems":
             return _import_module("admodes.problems")
         if name in _LATE:

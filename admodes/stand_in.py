@@ -41,7 +41,7 @@ _open = 0  # blocks of all threads
 
 
 def _dispatcher(name: str) -> Callable:
-    """What stands in the modules: ours in the innermost block that is open, JAX's where there is none."""
+    """The functions that stand in the modules: ours in the innermost block that is open, JAX's where there is none."""
     theirs = _JAX[name]
 
     @functools.wraps(theirs)
@@ -84,12 +84,13 @@ def as_jax(**options: Any) -> _GeneratorContextManager[None]:
     import grad as g``). The end of the block puts JAX's back, however it comes. Blocks nest, and may end in any order:
     the innermost that is open gives the options.
 
-    What it does not reach:
+    Out of its reach are:
 
     - JAX's own modules below ``jax.`` keep the functions that they imported (``jax.scipy.optimize.minimize``
       differentiates as ever); where they look up ``jax.vjp``, as ``jax.experimental.ode`` does, they get ours.
-    - What was made before stays what it is: ``g = jax.grad(f)`` outside of the block is JAX's inside too, and so is a
-      ``functools.partial(jax.grad)``, a default argument or a class attribute. What is made inside stays ours outside.
+    - Functions made before stay what they are: ``g = jax.grad(f)`` outside of the block is JAX's inside too, and so is
+    a
+      ``functools.partial(jax.grad)``, a default argument or a class attribute. Functions made inside stay ours outside.
     - ``jax.jit`` keeps what it traced. A function that was traced before the block runs as it was traced; one that is
       first traced inside keeps our derivatives after it. Both have the same values, to rounding (not with ``nan_safe``
       and ``ties``). To have it traced anew: ``f.clear_cache()`` on what ``jax.jit`` returned, or

@@ -59,7 +59,7 @@ def fewest_steps(length: int, slots: int) -> int:
 
 
 def split(length: int, slots: int) -> int:
-    """How far to advance before storing the next state, at least 1 and less than ``length`` (2 or more).
+    """The number of steps to advance before storing the next state, at least 1 and less than ``length`` (2 or more).
 
     m steps on the left are walked back with all slots, the rest with one fewer: t(l, s) = m + t(m, s) + t(l−m, s−1).
     Any m with β(s, r−2) ≤ m ≤ β(s, r−1) and β(s−1, r−1) ≤ l−m ≤ β(s−1, r) is best; here the greatest.

@@ -1,4 +1,4 @@
-"""What the user says is to be kept of a loop, and what computed again."""
+"""Policies: what of a loop is to be kept, and what computed again, as the user says."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Checkpoints:
             object.__setattr__(self, "tapes", whole_number("tapes", self.tapes))
 
     def stretch(self, state: float, tape: float) -> int:
-        """How many steps are walked back at once, from the bytes of a state and of a step's tape.
+        """The number of steps that are walked back at once, from the bytes of a state and of a step's tape.
 
         >>> Checkpoints(slots=100).stretch(80, 80), Checkpoints(slots=100).stretch(80, 8000)
         (25, 1)

@@ -26,7 +26,8 @@ Arrays = Sequence  # of jax.Array
 
 
 class Trail(NamedTuple):
-    """What is kept of a loop: ``states`` holds the carry in one slot more than the schedule counts (the working one).
+    """The states that are kept of a loop: ``states`` holds the carry in one slot more than the schedule counts (the
+    working one).
 
     ``length`` is the number of steps; the state before stretch ``at[k]`` is in slot ``order[k]``, in ascending order,
     UNUSED where there is none.

@@ -50,7 +50,7 @@ class Steps:
 
 
 def stretch_width(checkpoints: Checkpoints, body, interpreter, loop: jc.ScanLoop, active: tuple, linear: bool) -> int:
-    """How many steps are walked back at once."""
+    """The number of steps that are walked back at once."""
     tape = record_body(body, interpreter, loop, active, linear, False).stacked_avals
     return checkpoints.stretch(*(sum(map(aval_bytes, avals)) for avals in (loop.split(body.in_avals)[1], tape)))
 

@@ -1,4 +1,4 @@
-"""What the commands do. Each imports what it needs when it runs, so that `admodes --help` is quick."""
+"""The commands, as functions. Each imports what it needs when it runs, so that `admodes --help` is quick."""
 
 from __future__ import annotations
 

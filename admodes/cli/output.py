@@ -59,7 +59,8 @@ def opened_binary(path: str | None) -> AbstractContextManager[BinaryIO | None]:
 
 
 def opened_figure(path: str | None) -> AbstractContextManager[BinaryIO | None]:
-    """The file for a figure, opened before the work; None for None. What stands in its way ends the command."""
+    """The file for a figure, opened before the work; None for None. Anything that stands in its way ends the
+    command."""
     if path is None:
         return nullcontext(None)
     try:

@@ -1,4 +1,4 @@
-"""How far two derivatives are apart."""
+"""The distance of two derivatives."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Row(Brief):
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """What :func:`compare` found: a row per mode and a row per oracle. ``str()`` is a table."""
+    """The findings of :func:`compare`: a row per mode and a row per oracle. ``str()`` is a table."""
 
     function: str
     inputs: int

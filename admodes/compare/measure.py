@@ -1,4 +1,4 @@
-"""What a compiled function costs: time to trace, lower, compile and run; flops, bytes and peak temporary memory.
+"""The cost of a compiled function: time to trace, lower, compile and run; flops, bytes and peak temporary memory.
 
 Everything that is to be compared is measured interleaved: each round takes one sample of every function, in an order
 of its own. A machine that slows down for a second then slows all of them, and the ratio of two samples of one

@@ -44,7 +44,7 @@ class Finding(Brief):
 
 @dataclass(frozen=True, repr=False)
 class Verification:
-    """What :func:`verify` found. ``str()`` is a line for each check."""
+    """The findings of :func:`verify`. ``str()`` is a line for each check."""
 
     findings: tuple[Finding, ...]
 

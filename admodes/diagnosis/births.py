@@ -89,7 +89,7 @@ class _Constant:
 
 
 def _given(log: Log, out) -> Birth:
-    """What no equation makes: an argument that is not finite, or else a constant of the program."""
+    """A birth that no equation is to blame for: an argument that is not finite, or else a constant of the program."""
     number, x = next(((k, x) for k, x in enumerate(log.inputs) if not_finite(x).any()), (None, out))
     kind, source = (_Constant, "the program") if number is None else (_Argument, f"array {number} of the arguments")
     mask = not_finite(x)
@@ -186,7 +186,8 @@ def _births(log, step, sweep, given, results, births) -> list:
 
 
 def _incoming(given, index, shape) -> float | None:
-    """What a sweep brings to the entry: of one array of the same shape the entry, else 0 if all of it is 0."""
+    """The part of a sweep that reaches the entry: of one array of the same shape the entry, else 0 if all of it is
+    0."""
     arrays = [np.asarray(x) for x, _ in given if x is not None]
     if len(arrays) == 1 and arrays[0].shape == shape:
         return _entry(arrays[0], index)

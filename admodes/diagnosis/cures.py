@@ -1,4 +1,4 @@
-"""What to do about it: the usual cure for each way in which a value or a derivative is not finite.
+"""Cures: the usual one for each way in which a value or a derivative is not finite.
 
 The words are said of each primitive, as its trait ``advice`` (``rules/advice.py``).
 """

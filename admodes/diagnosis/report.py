@@ -1,4 +1,4 @@
-"""What the doctor finds, as data and as text."""
+"""The findings of the doctor, as data and as text."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class Report:
         return "\n\n".join(parts)
 
     def _chapters(self) -> list[tuple[str, Finding]]:
-        """What is to be told: of derivatives only what does not follow from the value, of two alike the first."""
+        """The findings to be told: of derivatives only what does not follow from the value, of two alike the first."""
         if self.value is not None:
             return [("the value is not finite (and so its derivatives)", self.value)]
         chapters = []

@@ -49,7 +49,7 @@ class Loss(Brief):
 
 
 def kinks(steps: Iterable[Step]) -> list[Kink]:
-    """What the derivative depends on a choice for: each equation with a tie among operands that move."""
+    """The equations for which the derivative depends on a choice: each equation with a tie among operands that move."""
     found = []
     for step in steps:
         what, tied, jump = _ties(step)

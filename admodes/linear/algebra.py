@@ -195,7 +195,7 @@ class LinearMap:
 
 
 def _leaves(linear: LinearMap, vector: Any) -> Sequence:
-    """What a vector has for each operand."""
+    """The part of a vector that belongs to each operand."""
     if linear.trees[0] is not None:
         return linear.trees[0].flatten_up_to(vector)
     leaves = vector if isinstance(vector, (tuple, list)) else (vector,)

@@ -13,7 +13,7 @@ from admodes.program import jax_compat as jc
 
 
 class Applied(Protocol):
-    """What is needed of a linear map here."""
+    """The part of a linear map that is needed here."""
 
     domain: Any
     codomain: Any
@@ -58,7 +58,7 @@ class Cost:
 
 
 def cost(linear: Applied, by: str = "push") -> Cost:
-    """What XLA expects one push (or pull) of a map to cost."""
+    """The cost of one push (or pull) of a map, as XLA expects it."""
     avals = linear.domain if by == "push" else linear.codomain
     seeds = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) if jc.is_differentiable(a) else None for a in avals)
     apply = (lambda linear, seeds: linear.push(seeds)) if by == "push" else (lambda linear, seeds: linear.pull(seeds))

@@ -1,4 +1,4 @@
-r"""Which blocks of a program to keep the tapes of, and which to compute again, so that reverse mode fits a limit.
+r"""The choice of blocks whose tapes are kept, the others being computed again, so that reverse mode fits a limit.
 
 The program is a chain of blocks k with tapes of wₖ bytes that refer to another iₖ bytes of what is read, aₖ bytes
 crossing into each, and times uₖ. H(s, t, m) is the least time of forward sweeps run again in walking back the blocks
@@ -81,7 +81,8 @@ def _block_costs(chain: Chain, k: int, entering: frozenset, before: frozenset) -
 
 
 def _residual_bytes(recording: Recording) -> int:
-    """What a tape keeps beside inputs and outputs, less what the compiler gets from something else that is kept."""
+    """The values that a tape keeps beside inputs and outputs, less what the compiler gets from something else that is
+    kept."""
     program = from_jaxpr(recording.program)
     fused = {slot for e in program.equations if traits(e.primitive).fuses for slot in e.outputs}
     held = {"input": program.inputs, "output": program.outputs}

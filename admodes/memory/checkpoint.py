@@ -1,4 +1,4 @@
-"""What reverse mode keeps of a function, said by the user: by a policy, or by a limit in bytes."""
+"""Checkpoints: what reverse mode keeps of a function, said by the user, by a policy, or by a limit in bytes."""
 
 from __future__ import annotations
 

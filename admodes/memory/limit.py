@@ -31,7 +31,7 @@ FEWEST, MORE, MOST = 3, 10, 1000  # slots of loops: the least, the second guess,
 def within(limit: int, fun: Callable, args: tuple) -> Callable:
     """``fun`` such that its gradient needs at most ``limit`` bytes, for ``args`` of these types.
 
-    What counts are the temporaries of the compiled gradient, beside its arguments and results. The schedule that is
+    The limit is on the temporaries of the compiled gradient, beside its arguments and results. The schedule that is
     found serves for all programs that are the same.
     """
     leaves, in_tree = tree_flatten(args)
@@ -55,7 +55,7 @@ def within(limit: int, fun: Callable, args: tuple) -> Callable:
 
 
 def limited(limit: int) -> Callable:
-    """What puts a scheduled function in the place of the user's (see ``reverse.differentiated``)."""
+    """The hook that puts a scheduled function in the place of the user's (see ``reverse.differentiated``)."""
     return lambda both, fun, args: both(within(limit, fun, args))
 
 

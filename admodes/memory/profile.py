@@ -1,4 +1,5 @@
-"""What the tape of a function keeps, value by value, and what the compiled gradient needs under each policy."""
+"""Memory profiles: what the tape of a function keeps, value by value, and what the compiled gradient needs under each
+policy."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ class MemoryProfile:
 
     @property
     def bytes(self) -> int:
-        """What the tape keeps in all, beside the arguments."""
+        """The bytes that the tape keeps in all, beside the arguments."""
         return sum(r.bytes for r in self.residuals)
 
     def peaks(self, slots: tuple[int, ...] = (100, 10, 3)) -> dict[str, int]:
@@ -91,7 +92,8 @@ class MemoryProfile:
 
 
 def memory_profile(fun: Callable[..., Any], *args: Any) -> MemoryProfile:
-    r"""What reverse mode keeps of ``fun`` at arguments of these types: each residual's type, bytes and source line.
+    r"""The values that reverse mode keeps of ``fun`` at arguments of these types: each residual's type, bytes and
+    source line.
 
     Args:
       fun: a function of pytrees of arrays.

@@ -46,7 +46,7 @@ def positional(argnums, args) -> None:
 
 
 def place(leaf, args) -> str:
-    """Which of the arguments ``leaf`` is (in), in words."""
+    """The argument that ``leaf`` is (in), in words."""
     paths = ((k, path) for k, x in enumerate(args) for path, y in tree_leaves_with_path(x) if y is leaf)
     k, path = next(paths)
     return f"argument {k}" + (f" (at {keystr(path)})" if path else "")

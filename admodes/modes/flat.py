@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable)
 
 
 class Result:
-    """What a flat function found out about its outputs: their structure, and that of the auxiliary data."""
+    """The knowledge that a flat function gains about its outputs: their structure, and that of the auxiliary data."""
 
     tree: Any = None
     aux_tree: Any = None
@@ -45,7 +45,7 @@ def flat_function(fun: Callable, in_tree, has_aux: bool) -> tuple[Callable, Resu
 
 
 def pair(out):
-    """What a function with auxiliary data returned; TypeError unless it is (output, auxiliary data)."""
+    """The result of a function with auxiliary data; TypeError unless it is (output, auxiliary data)."""
     if not isinstance(out, (tuple, list)) or len(out) != 2:
         raise TypeError(
             "with has_aux=True, the function must return a two-element tuple (output, auxiliary_data), but got "

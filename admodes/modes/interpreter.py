@@ -17,7 +17,7 @@ from admodes.rules.kinks import POLICIES
 
 @dataclass(frozen=True)
 class Interpreter:
-    """What a rule may ask of the modes.
+    """The modes as a rule may ask for them.
 
     ``ties`` is what the rules of kinks do where the derivative does not exist (``rules/kinks.py``); with ``nan_safe``
     zeros are strong (``linear/strong.py``); ``checkpoints`` is what loops keep (``checkpointing/policies.py``).

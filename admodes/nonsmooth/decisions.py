@@ -1,6 +1,6 @@
 r"""Discrete decisions, made beside the point: for each kind of kink or jump, the piece that holds at x + εv.
 
-Which primitive has which kink is said in the rule table (the trait ``kink``).
+The rule table says which primitive has which kink (the trait ``kink``).
 
 Each entry takes germs and returns germs. Its values are computed by primitives without kinks, from the operands and
 masks that are constants; so they agree with the primitive's (where it does not jump) and have the piece's derivative.

@@ -5,8 +5,8 @@ lexicographically: by value, at a tie by rate of change. So every comparison has
 stretch (0, ε₀) of the ray, not only at its start. Along more directions germs are nested: the tangents of the outer
 level come first.
 
-A sum of squares has rate 0 where it is 0, and still is positive beside x (unless it is 0 there too). What it does
-next is kept in a :class:`Square`, which is what makes the square root of it, a norm, a piecewise smooth function.
+A sum of squares has rate 0 where it is 0, and still is positive beside x (unless it is 0 there too). Its next term is
+kept in a :class:`Square`; that makes the square root of it, a norm, a piecewise smooth function.
 
 References: Nesterov, "Lexicographic differentiation of nonsmooth functions", Mathematical Programming 104 (2005);
 Khan and Barton, "A vector forward mode of automatic differentiation for generalized derivative evaluation",

@@ -1,13 +1,13 @@
 r"""The decided program: f as it is on the ray x + εv, ε ↓ 0, with every branch settled.
 
 Evaluated on germs, a program meets each discrete decision (max, abs, comparisons, sort, floor ...) with an answer that
-holds beside x; the kink is then replaced by the piece that was chosen. What remains is a smooth function that agrees
+holds beside x; the kink is then replaced by the piece that was chosen. There remains a smooth function that agrees
 with f on the ray, and the ordinary modes differentiate it: its gradient at x is the limit of ∇f along v.
 
 Two questions are kept apart. *Where the program goes* is decided by its own code: germs pass through the bodies of
-``custom_jvp`` and ``custom_vjp`` functions and through ``stop_gradient``. *What slope it has there* is what the user
-says: the derivative of a custom function is always the user's rule, evaluated at x + εv. So ``jax.nn.relu``, whose rule
-is a comparison, gets the slope of the side that v points to, and a straight-through estimator stays one.
+``custom_jvp`` and ``custom_vjp`` functions and through ``stop_gradient``. *The slope there* is what the user says: the
+derivative of a custom function is always the user's rule, evaluated at x + εv. So ``jax.nn.relu``, whose rule is a
+comparison, gets the slope of the side that v points to, and a straight-through estimator stays one.
 
 References: as for germs.py; Kakade and Lee, "Provably correct automatic subdifferentiation for qualified programs",
 NeurIPS 2018, whose two sweeps these are.

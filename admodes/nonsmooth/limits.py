@@ -4,7 +4,7 @@ Where a derivative is not finite there are three cases. A selection leaves an en
 influence is a zero that stays one, whatever slope it meets (``linear/strong.py``). Or a slope vanishes at the point
 only, and what it meets explodes there, as in exp(log x) at 0: the product has a limit. Or there is none.
 
-Which it is, is asked of points beside x. There no factor vanishes that does not vanish on a whole neighbourhood, so
+Points beside x say which of them it is. There no factor vanishes that does not vanish on a whole neighbourhood, so
 strong zeros are right, and the derivatives D(δ), D(2δ), D(4δ) at x + kδv tell by extrapolation, 2 D(δ) - D(2δ), whether
 there is a limit. The step δ is the root of the rounding error, relative to the entries.
 

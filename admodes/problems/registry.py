@@ -1,4 +1,4 @@
-"""What a problem is, and the table of all of them."""
+"""Problems: a function with what is known of it, and the table of all of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """scan: loops of known length, in both modes.
 
 Reverse mode runs the loop once forward, keeping the residuals of each step's tape, and once backward.
-What is kept is what must be: residuals that depend on the loop's constants only are computed once outside
+Only what must be is kept: residuals that depend on the loop's constants only are computed once outside
 the loop, those that are inputs or outputs of a step are not stored a second time.
 """
 
@@ -129,7 +129,7 @@ class Scan(LinearMap):
 
     @property
     def _residuals(self):
-        """What does not change along the loop, and what does."""
+        """The residuals that do not change along the loop, and those that do."""
         return (self.consts, self.invariant), (self.xs, self.ys, self.stacked)
 
     def push(self, tangents):

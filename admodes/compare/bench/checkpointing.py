@@ -93,7 +93,7 @@ class CheckpointingBenchmark(Benchmark):
 
 
 def figures(case: Case) -> dict[str, float]:
-    """What of a case can have a target."""
+    """The figures of a case that can have a target."""
     names = ("time_ratio", "memory_ratio", "steps_beyond", "error", "compile")
     return {name: getattr(case, name) for name in names} | {"mebibytes": case.temp_bytes[0] / 2**20}
 
@@ -132,7 +132,8 @@ def beside(part: str, contenders: Mapping[str, Built], pairs: Iterable[tuple[str
 
 
 def steps_run(length: int, slots: int) -> int:
-    """How many steps of a scan are really run again: not in the first sweep, nor where they are differentiated."""
+    """The number of steps of a scan that are really run again: not in the first sweep, nor where they are
+    differentiated."""
     seen: list = []
 
     def step(x, _):

@@ -102,7 +102,7 @@ class JacobiansBenchmark(Benchmark):
     names = 2
 
     def goals(self) -> list[Goal]:
-        """What the figures should be; those about asdex only if it was there."""
+        """The goals for the figures; those about asdex only if it was there."""
         found = [
             *_means("run, geometric mean", self.measured, "run", 0.4),
             *_worst("run, worst", self.measured, "run", 1.05),

@@ -49,7 +49,8 @@ LINE_SECONDS, LINE_BYTES = 5.0, 2e9
 
 @dataclass(frozen=True)
 class Found:
-    """What one library found: shape, nonzeros, colors and of what, a lower bound (0: none given), seconds, bytes."""
+    """The findings of one library: shape, nonzeros, colors and of what, a lower bound (0: none given), seconds,
+    bytes."""
 
     shape: tuple[int, int]
     nonzeros: int

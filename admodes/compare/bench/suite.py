@@ -1,4 +1,5 @@
-"""What all benchmarks are: cases that were measured in one run, goals that they meet or miss, and both as tables."""
+"""The common part of all benchmarks: cases that were measured in one run, goals that they meet or miss, and both as
+tables."""
 
 from __future__ import annotations
 
