@@ -1,5 +1,6 @@
 """Docstrings and pages name what there is: cross-references, files of the package, names of ``admodes``."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -12,9 +13,10 @@ import admodes
 PACKAGE = Path(admodes.__file__).parent
 ROOT = PACKAGE.parent
 FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if file.stem != "__main__"]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr):`~?([\w.]+)`")
 FILE = re.compile(r"(?<![\w/.])((?:admodes/)?(?:\w+/)+\w+\.py)\b")
+CLAUSE = re.compile(r"(?:^|[.!?]\s+|\n\s*\n)[(*`_]*(?:What|Whether|Those|Which|How)\b(?![^.]*\?)[^.]*")
 NAME = re.compile(r"(?<![\w/.])(admodes(?:\.\w+)+)")
 
 
@@ -59,3 +61,22 @@ def test_pages_name_what_there_is(page):
     missing = [name for name in NAME.findall(text) if not is_there(name, None)]
     files = [path for path in FILE.findall(text) if path.startswith("admodes/") and not (ROOT / path).exists()]
     assert not missing + files
+
+
+def prose(file: Path) -> list[str]:
+    """The docstrings of a file, or the text of a page without code and headings, row by row of its tables."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".py":
+        nodes = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr))
+        return [
+            n.value.value.strip() for n in nodes if isinstance(n.value, ast.Constant) and isinstance(n.value.value, str)
+        ]
+    text = re.sub(r"^```.*?^```|^#+ .*?$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^\|.*$", lambda row: row[0].replace("|", "\n\n"), text, flags=re.MULTILINE)
+    return [part.strip() for part in text.split("\n\n")]
+
+
+@pytest.mark.parametrize("file", [*FILES, *PAGES], ids=lambda file: str(file.relative_to(ROOT)))
+def test_sentences_begin_with_nouns(file):
+    """A clause in the place of a name (What follows, How it ...) makes the reader wait for what is meant."""
+    assert not [match[0].strip() for text in prose(file) for match in CLAUSE.finditer(text)]
