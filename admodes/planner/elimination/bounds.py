@@ -26,7 +26,9 @@ from admodes.planner.elimination.orders import Rule, bits, closure, free_edges, 
 from admodes.program.agreement import Clock
 
 UNLIMITED = 2**30
-CUT = 20  # steps for each edge and vertex that a pair of cuts takes
+# Steps of the clock for each edge and vertex that a pair of cuts takes. Chosen, as the rounds of a Python loop. Four
+# times off, the bounds get so much more or less of the time of a search.
+CUT = 20
 
 
 def lower_bound(

@@ -24,7 +24,8 @@ from admodes.planner.elimination.orders import Rule
 from admodes.planner.elimination.search import COLD, EXACT, GREEDY, Annealer, Found
 from admodes.program.agreement import Clock
 
-MOVES = 500  # of the annealing after a split
+# Moves of the annealing after a split. Chosen. Fewer judge a split too early; more try fewer splits in the same time.
+MOVES = 500
 
 
 @dataclass(frozen=True)

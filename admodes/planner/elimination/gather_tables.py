@@ -21,10 +21,18 @@ from admodes.linear.maps import static
 from admodes.planner.elimination.formulas import KNOWN, Entries, Formulas, Terms
 from admodes.program.derived import keep
 
-UNROLLED = 4  # sums of up to so many terms are added term by term, longer ones by a reduction
-SMALL = 16384  # fewer terms are not worth a kernel of their own
-MANY = 4  # so many products of a number are computed in place
-FEW = 1024  # so many numbers at least are worth a kernel that needs no index tables
+# Terms: sums of up to so many are added term by term, longer ones by a reduction. Chosen. Four times more make
+# programs longer to compile; one term alone makes reductions of two.
+UNROLLED = 4
+# Terms: fewer are not worth a kernel of their own, and are computed with others. Chosen. Four times less starts more
+# kernels; four times more gathers where slices would do.
+SMALL = 16384
+# Single products for each number in them, from which on they are multiplied where the results are gathered. Chosen.
+# Larger, more products are stored first; smaller, more results are gathered as two factors.
+MANY = 4
+# Numbers that are worth a kernel without index tables, at least. Chosen. Four times less makes more kernels, four
+# times more longer tables.
+FEW = 1024
 GATHER = lax.GatherDimensionNumbers(offset_dims=(), collapsed_slice_dims=(0,), start_index_map=(0,))
 
 

@@ -35,6 +35,8 @@ from admodes.sparse.columns import color_columns
 from admodes.sparse.compress import seeds
 from admodes.sparse.detect import Detector, Value, identity_blocks
 
+# Seconds of a coloring of a local Jacobian, of which a program may have many. Chosen. Less may cost a color, a
+# product of each run; more is paid at planning, for each map.
 COLORING_SECONDS = 0.02
 
 

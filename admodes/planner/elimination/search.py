@@ -45,16 +45,34 @@ from admodes.planner.elimination.orders import (
 )
 from admodes.program.agreement import Clock
 
-HOT, COLD = 1.5, 0.3  # multiplications: the temperature falls from one to the other, geometrically
-WARM = 0.8  # where a run from the best order starts
-USUAL = 4.0  # multiplications of a vertex; where one costs more, temperatures are higher
-FARTHEST, SELDOM, FAR = 3, 0.1, 12  # how many neighbours a move passes at most, and what some do
-FIRST_RUN, GROWTH = 500, 1.2  # moves per vertex of the first run, and how much longer each run is than the last
-RESTARTS = 8  # randomised greedy orders, the best of which starts a run
-BEHIND = 1.05  # what a run reached in terms of the best: no other one starts where it did
-REMEMBERED = 200_000  # entries of a table
-MOVE, GREEDY = 200, 1000  # steps that a move takes, and each vertex in a greedy order
-EXACT = 12  # vertices: at most 2^12 sets
+# Multiplications: the temperature falls from one to the other, geometrically. Chosen. Four times hotter, a run
+# wanders for most of its moves; four times colder, it stays near its start.
+HOT, COLD = 1.5, 0.3
+# Multiplications: the temperature at which a run from the best order starts. Chosen, below HOT, so that the order is
+# not forgotten at once.
+WARM = 0.8
+# Multiplications of a vertex, for which the temperatures above are; where one costs more they are higher in
+# proportion. An error is one of these temperatures.
+USUAL = 4.0
+# Neighbours that a move passes at most, and the part of the moves that pass up to FAR. Chosen. Longer moves cost more
+# and are refused more often; without some, orders stay in groups.
+FARTHEST, SELDOM, FAR = 3, 0.1, 12
+# Moves per vertex of the first run, and the factor of each run to the last. Chosen. Runs that are four times longer
+# cool better and are fewer; the time is that of the search in any case.
+FIRST_RUN, GROWTH = 500, 1.2
+# Randomised greedy orders, the best of which starts a run. Chosen. More take time from annealing, fewer start it
+# worse.
+RESTARTS = 8
+# Result of a run in terms of the best from which on no other one starts where it did. Chosen: 5% are hardly made up.
+# A larger one wastes runs on a hopeless start.
+BEHIND = 1.05
+# Entries of the table of edges, after which it is emptied. Chosen. Four times fewer look up less, and compute more.
+REMEMBERED = 200_000
+# Steps of the clock that a move takes, and each vertex in a greedy order. Chosen, as rounds of a Python loop. Four
+# times off, searches that are counted rather than timed are so much longer or shorter.
+MOVE, GREEDY = 200, 1000
+# Vertices up to which the best order is found, over at most 2^12 sets. Each more doubles the time.
+EXACT = 12
 
 
 @dataclass(frozen=True)
