@@ -147,7 +147,9 @@ class Runs:
         )
 
 
-SHORTEST = 4  # of the runs that are copied faster than number by number
+# Nonzeros in a row from which on runs are copied at once, rather than number by number. Chosen. An error costs where
+# all runs are about that long.
+SHORTEST = 4
 LARGEST = 2**31 - 1  # entries of a dense matrix whose places are 32-bit numbers
 
 

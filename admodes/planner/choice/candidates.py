@@ -30,11 +30,23 @@ from admodes.sparse.coloring import coloring
 from admodes.sparse.orders import ORDERS
 from admodes.text_tables import WIDTH, clipped, plural, seconds
 
+# Seconds that a coloring is improved. Chosen. Four times less may leave a few colors too many, each one more product;
+# more is spent at each first call.
 COLORING_SECONDS = 0.1
-SMALL = 2**12  # columns: a coloring of fewer is found within a few hundredths of a second
-DENSE = 0.5  # from this part of nonzeros on a pattern is not worth compressing, nor entry by entry accumulation
+# Columns: a coloring of fewer is found within a few hundredths of a second, and improved only where that may pay.
+# Chosen. If it is too large, first calls take longer; if too small, a few colors are lost.
+SMALL = 2**12
+# From this part of nonzeros on a pattern is not worth compressing, nor accumulating entry by entry. Chosen: at one
+# half a coloring saves less than half of the products. Four times less would lose colorings that save.
+DENSE = 0.5
+# Products of an accumulation at most. Chosen: index lists of tens of MB. Four times more take that much more memory
+# and time to plan; with four times fewer a large sparse Jacobian is left to colorings.
 PRODUCTS = 4_000_000
-MOST_NUMBERS = 4000  # nonzeros of local Jacobians: beyond, an elimination order is not searched in seconds
+# Nonzeros of local Jacobians: beyond, an elimination order is not searched in seconds. Chosen. Four times more leave
+# the search fewer moves for each of them.
+MOST_NUMBERS = 4000
+# Seconds of the search for an order, if multiplications are what counts. Chosen. Less may leave multiplications that
+# a longer search would save.
 SEARCH_SECONDS = 4.0
 
 

@@ -37,8 +37,14 @@ OBJECTIVES: dict[str, Callable[[Candidate], float]] = {
     "memory": lambda c: c.temp_bytes if math.isnan(c.measured_bytes) else c.measured_bytes,
     "multiplications": lambda c: c.multiplications,
 }
-LARGE, SMALL = 2**26, 2**16  # bytes from which on keeping less is considered: unasked, and to use the least memory
-MEASURED = 3  # how many of the candidates `measure=True` times
+# Bytes of temporary memory from which on keeping less of the tape is considered: unasked, and for the objective
+# "memory". Chosen. If they are too small, planning costs more than it saves; if too large, some memory is kept.
+LARGE, SMALL = 2**26, 2**16
+# Candidates that `measure=True` times. Chosen. Each more costs a compilation; one alone would measure nothing but the
+# prediction.
+MEASURED = 3
+# Decisions, and compiled runs, that are kept. Chosen. With four times fewer, a program with more kinds of Jacobians
+# plans anew; with more, the programs take memory.
 MOST_PLANS = 64
 
 

@@ -20,7 +20,9 @@ import jax
 
 T = TypeVar("T")
 
-MOST_BYTES = 2**20  # of a file that is read; what is written takes hundreds
+# Bytes of a file that is read; written ones have hundreds. Chosen, against files that are not ours. Any size between
+# does.
+MOST_BYTES = 2**20
 # what decoding a damaged file, and looking at what it holds, may raise
 DAMAGED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 

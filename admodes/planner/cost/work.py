@@ -26,10 +26,19 @@ from admodes.program.traits import traits
 # iterate until the last has converged. So primitives of one class differ by as much as four. If a class is off by that,
 # the wrong plan is chosen where one evaluates such functions more often than another, and the two are within four.
 FUNCTIONS = {"transcendental": 1.0, "series": 50.0, "iterated": 400.0}
-FUSED = 0.2  # of a kernel: how much of one an operation is that compilers fuse with its neighbours
-STEP = 3.0  # kernels of each step of a loop beside its body: it is counted, compared, and its carry copied
-COPIED = 6.0  # elements of cheap operations: a gathered one, where the place is known from another seed
-UNKNOWN_TRIPS = 16  # how often a while loop is taken to run: nobody knows
+# Part of a kernel that an operation is which compilers fuse with its neighbours. Chosen: five to a kernel. If it is
+# four times off, small programs, whose time is that of starting kernels, are predicted so much off, for all modes
+# alike.
+FUSED = 0.2
+# Kernels of each step of a loop beside its body: it is counted, compared, and its carry copied. Chosen. An error
+# matters for loops whose body is a few operations only.
+STEP = 3.0
+# Cheap operations in the time of an entry gathered where the place is known from another seed. Chosen. An error makes
+# programs that index many seeds look cheaper or dearer than those that do not.
+COPIED = 6.0
+# Steps that a while loop is taken to run: nobody knows. Chosen. An error scales the loop in all candidates alike, and
+# shifts the choice only where some run it more often.
+UNKNOWN_TRIPS = 16
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,15 @@ from admodes.program.evaluate import bind, run
 from admodes.program.ir import Const, Program, from_jaxpr
 from admodes.program.traits import traits
 
-MANY = 4000  # values that are added up: fewer are computed as fast as they are stored
-FEWER = 4  # entries to a sum, at least: longer results are as good as what they come from
-LARGE = 2**14  # entries of a matrix that a FEW vectors, of LONG entries at least, are multiplied by in the other order
+# Values that are added up: fewer are computed as fast as they are stored. Chosen. Four times off costs or saves about
+# a kernel.
+MANY = 4000
+# Entries to a sum, at least: longer results are as good as what they come from. Chosen.
+FEWER = 4
+# Entries of a matrix that a FEW vectors, of LONG entries at least, are multiplied by in the other order. Chosen, as
+# FEW and LONG are: the workaround "few rows" has a benchmark (`admodes bench workarounds`). If they are too small,
+# the transposition costs more than it saves.
+LARGE = 2**14
 FEW = range(4, 33)
 LONG = 64
 

@@ -18,9 +18,13 @@ from admodes.program.folding import is_known
 from admodes.program.ir import Const, Equation, Program
 from admodes.program.traits import traits
 
-LEAST = 100_000  # multiply-adds that are saved
-GATHERED = 30  # multiply-adds in the time of gathering an entry
-MOST = 2**22  # bytes of constants, which a program holds and reads
+# Multiply-adds that are saved, at least. Chosen. Four times less makes programs with constants for nothing.
+LEAST = 100_000
+# Multiply-adds in the time of gathering an entry. Chosen. An error moves the bound LEAST for programs that gather.
+GATHERED = 30
+# Bytes of constants, which a program holds and reads. Chosen. More would be read from memory rather than computed in
+# a cache.
+MOST = 2**22
 
 
 @dataclasses.dataclass(frozen=True)

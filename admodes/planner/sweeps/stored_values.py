@@ -20,13 +20,22 @@ from admodes.program.dependence import dependent
 from admodes.program.ir import Const, Equation, Program
 from admodes.program.traits import traits
 
-OFTEN = 1.5  # evaluations of an entry, at least, of what is stored
-MANY, MANY_IN_LOOP = 16_000, 1000  # operations that are saved: fewer take as long as starting another kernel
-SITES = 64  # places in a kernel that are told apart
+# Evaluations of an entry, at least, of a value that is stored. Chosen: 1 is a value that is computed once anyway. At
+# 6 a value that is evaluated five times over would be left so.
+OFTEN = 1.5
+# Operations that are saved, at least; fewer take as long as starting another kernel, or calling it in a loop. Chosen.
+# Four times off wins or loses about a kernel.
+MANY, MANY_IN_LOOP = 16_000, 1000
+# Places in a kernel that are told apart. Chosen, so that planning stays linear; beyond, they count as one place.
+SITES = 64
 # operations for an entry, by class of cost; others: 1
 COST = {**{kind: 16.0 * times for kind, times in FUNCTIONS.items()}, "free": 0.0, "moving": 0.0}
-CACHED = 2**22  # bytes of a value that is read from a cache
-READ = 4.0  # operations in the time of reading an entry, each time, in place of what it is computed from
+# Bytes of a value that is read from a cache. Chosen: 4 MiB. If the cache is smaller, stored values are dearer than is
+# reckoned.
+CACHED = 2**22
+# Operations in the time of reading an entry, each time, in place of what it is computed from. Chosen. Four times more
+# stores transcendental functions only; four times less stores sums.
+READ = 4.0
 PRICES, PRICES_IN_LOOP = (2.0, 24.0), (10.0, 24.0)  # and of storing one, that is cached or is not
 MOVING = frozenset({"moving", "padding", "joining"})
 SPREADING = frozenset({"moving", "free"})  # an entry that is read goes to as many as there are more of the results

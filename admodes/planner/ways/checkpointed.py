@@ -32,9 +32,14 @@ from admodes.program.derived import recorded
 from admodes.program.ir import Program, from_jaxpr
 from admodes.subprograms.scan import record_body
 
-SLOTS = (100, 30, 10, 3)  # of "revolve"
-BUDGETS = (0.5, 0.25, 0.1, 0.0)  # of nests, as parts of what the whole tape takes
-LEAST_SAVED = 0.1  # of the memory: a schedule that is expected to save less is no candidate
+# States that "revolve" keeps, in the candidates. Chosen, by factors of about 3: the best of them takes at most about
+# so much more memory than one between.
+SLOTS = (100, 30, 10, 3)
+# Memory of nests, as parts of what the whole tape takes. Chosen. Each more is one more program to cost.
+BUDGETS = (0.5, 0.25, 0.1, 0.0)
+# Part of the memory: a schedule that is expected to save less is no candidate. Chosen. Less offers schedules that run
+# longer for nothing.
+LEAST_SAVED = 0.1
 
 
 @dataclass(frozen=True, eq=False)

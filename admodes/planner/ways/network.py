@@ -38,10 +38,17 @@ from admodes.program import jax_compat as jc
 from admodes.program.derived import keep
 from admodes.program.ir import from_jaxpr
 
+# Equations of a program that is taken as a network. Chosen: each is recorded when planning. Beyond, no network is
+# offered.
 MOST_EQUATIONS = 500
-MOST_ARRAYS = 60  # beside inputs and outputs
-WORTH = 0.85  # of the multiplications of plain modes
-QUICK, QUICK_SECONDS = 8, 0.05  # arrays whose best order is found, and how long one of more arrays is searched
+# Arrays beside inputs and outputs. Chosen, for the time of the search. Beyond, no network is offered.
+MOST_ARRAYS = 60
+# Part of the multiplications of plain modes below which a network is offered. Chosen. At 1 networks would be planned
+# and compiled that gain next to nothing; at half of it good ones are lost.
+WORTH = 0.85
+# Arrays whose best order is found, and seconds for which one of more arrays is searched. Chosen, for each first call.
+QUICK, QUICK_SECONDS = 8, 0.05
+# Seconds of the search, if multiplications are what counts; as in ``choice/candidates.py``.
 SEARCH_SECONDS = 4.0
 
 
