@@ -23,9 +23,15 @@ from admodes.program.kept import Kept
 from admodes.program.trace import closed_jaxpr
 from admodes.text_tables import count
 
-ATTEMPTS = 6  # schedules that are compiled for one parameter, at most
-AIM, CLOSE = 0.97, 0.85  # parts of the limit: what a guess aims at, and what is near enough to stop
-FEWEST, MORE, MOST = 3, 10, 1000  # slots of loops: the least, the second guess, the most
+# Schedules that are compiled for one parameter, at most. Chosen. Four times more may compile that much longer; one
+# alone may leave much of the limit unused.
+ATTEMPTS = 6
+# Parts of the limit: a guess aims at the one, and from the other on the search stops. Chosen. A lower aim recomputes
+# more than it has to; a higher one misses the limit more often, and compiles again.
+AIM, CLOSE = 0.97, 0.85
+# Slots of loops: the least, the second guess, the most. Chosen. The guesses only start a secant; a fourfold MOST
+# matters where states are tiny and loops are of many million steps.
+FEWEST, MORE, MOST = 3, 10, 1000
 
 
 def within(limit: int, fun: Callable, args: tuple) -> Callable:
