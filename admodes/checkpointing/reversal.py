@@ -58,6 +58,15 @@ def online(step: Callable, going: Callable, carry: Arrays, slots: int, width: in
     level of the last rises, and the latest state moves on in it; the states before it of lower level are then
     overwritten, the latest first, and the new states have level 0 (Wang, Moin and Iaccarino 2009, algorithm 1): the
     ranks from there on turn round. Between two such promotions, a stretch costs one write.
+
+    With 3 slots, and the working one, the states that are kept after so many steps::
+
+        step   0  1  2  3  4  5  6  7  8  9 10 11
+           3   o  o  o
+           5   o  o        o                         the 2 is overwritten
+           6   o           o  o                      the 1 too
+           8   o           o        o                the 5 is
+          11   o           o                 o       the 7 is, for the 10
     """
     n = slots + 1
     ranks = _array(np.arange(n))
@@ -152,6 +161,18 @@ def unwind(step: Callable, record: Callable, pull: Callable, trail: Trail, cotan
     states (β(s, 1) = s + 1 stretches or fewer) is filled in one loop, and walked back in another. There
     ``carry, tape = record(k, carry)`` are the steps of a stretch once more; ``tapes`` has room for those of ``width``
     steps, none if that is 1.
+
+    Ten steps, 4 slots, of which the first sweep has filled 0, 4, 7 and 9 (o: a state that is kept, >: a step that is
+    run again, <: one that is differentiated, its state then being free)::
+
+        step   0  1  2  3  4  5  6  7  8  9
+               o           o        o     o<
+               o           o        o> o<         the slot of 9 takes 8
+               o           o        o<
+               o           o> o> o<               two free slots take 5 and 6: the gap is filled
+               o           o< o<
+               o> o> o> o<
+               o< o< o<
     """
     n = len(trail.order)
     order, one = trail.order, np.int32(1)

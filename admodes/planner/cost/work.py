@@ -155,6 +155,19 @@ def _opaque(aval) -> bool:
 
 
 def _equation(eqn, flags: Sequence[bool], seeds: int) -> Work:
+    """The work of one equation, ``flags`` saying which of its operands come in a batch of ``seeds``.
+
+    For 10 seeds T, an n x n matrix A that is known and one-dimensional x of n entries that depend on the arguments:
+
+    ==================  =============================================================
+    ``A @ t``           10 n² multiply-adds; A is read once, t and the result 10 times
+    ``cos(x)``          n transcendental functions, for all seeds
+    ``cos(x) * t``      10 n elements, a part of a kernel
+    ``t[i]``, i known   n gathered entries, and 9 n that are copied likewise
+    loop of 5 steps     5 times its body, with kernels that are cheap to start
+    ``cond``            the dearest of its branches
+    ==================  =============================================================
+    """
     primitive, params = eqn.primitive, eqn.params
     kind = traits(primitive).cost
     p = seeds if any(flags) else 1

@@ -64,6 +64,15 @@ class _Regions:
 
         Products with known factors cost nothing in index lists; they are left to these unless there would be fewer
         arrays, or others follow here.
+
+        ::
+
+            u1 --a--+      +--c--> w1        edges in x edges out are made, edges in + edges out go:
+                    +-> v -+                 2 x 2 - (2 + 2) = 0 more, v is worth it
+            u2 --b--+      +--d--> w2        (an edge u1 -> w1 that is there already is not made anew)
+
+        Of sin(x) y only one edge in and one out are computed: 1 x 1 - 2 = -1. Three in and two out would make 6 of 5.
+        A known edge is no array: it does not count as gone, nor a product of two such as made.
         """
         before, after = self.partials[v], {w: self.partials[w][v] for w in self.readers[v]}
         edges = [*before.values(), *after.values()]

@@ -3,6 +3,17 @@
 The numbers are kept as *parts*, flat arrays: those given first, then those of each group of sums. Numbers that are
 computed alike make one group, so that its operands come from one part each (often without gaps, so that no index table
 is needed) and its coefficients are one number.
+
+The two parts (V₀, V₁) and (V₂, V₃) are given, and V₀ V₂ + 2 V₁ V₃ is wanted:
+
+>>> import jax.numpy as jnp
+>>> from admodes.planner.elimination.gather_tables import schedule
+>>> from admodes.planner.elimination.formulas import Formulas, Terms
+>>> formulas = Formulas(4)
+>>> terms = Terms(np.array([0, 0]), np.array([1.0, 2.0]), first=np.array([2, 3]), second=np.array([0, 1]))
+>>> found = schedule(formulas, (2, 2), formulas.collect([terms], (1, 1)))
+>>> found.tables([jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])], np.dtype("float32")).tolist()  # 1·3 + 2·2·4
+[19.0]
 """
 
 from __future__ import annotations

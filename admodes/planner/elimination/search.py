@@ -292,6 +292,13 @@ class Annealer:
 
         While v stays, its edges to x are replaced by those of x when x goes. The edges of x on the side of v are what
         they are without the elimination of v; those on the other side do not know of v.
+
+        ::
+
+            u --> v --> x --> w        v goes before x: v costs 1·1 (it makes u -> x), x then costs 1·1
+                                       v goes after x:  x costs 1·1 (it makes v -> w), v then costs 1·1
+
+        So ``mine``, the edges of v, loses x and gains w; ``back``, the edges of x on its other side, was u and is v.
         """
         v = self.order[i]
         mine, changes, delta, j = [self.edges[BEFORE][v], self.edges[AFTER][v]], [], -self.costs[v], i
