@@ -1,4 +1,7 @@
-"""Jacobians as candidates leave them, and as users want them."""
+"""Jacobians as candidates leave them, and as users want them.
+
+A method returns the entries that it has (all, or the nonzeros); the formats follow from those.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Pictures of plans."""
+"""Pictures of plans: waists, arrays, kept states and colors, as text or drawn.
+
+A plan says in words what it does; the picture shows where.
+"""
 
 from __future__ import annotations
 

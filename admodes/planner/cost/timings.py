@@ -1,4 +1,7 @@
-"""Times that were measured, kept in the user's cache folder."""
+"""Times that were measured, kept in the user's cache folder.
+
+A plan with ``measure=True`` is worth its time once; later plans for the same task take the times from here.
+"""
 
 from __future__ import annotations
 
