@@ -1,4 +1,7 @@
-"""Where results, progress and errors go."""
+"""Output of the commands: files, standard output, progress lines, exit statuses.
+
+Files are opened before the work, so that a wrong path is known at once and not after minutes.
+"""
 
 from __future__ import annotations
 

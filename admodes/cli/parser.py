@@ -1,4 +1,7 @@
-"""The commands and their options."""
+"""The parser of the command line: the commands and their options.
+
+It imports nothing that is slow, so that ``admodes --help`` is quick.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The distance of two derivatives."""
+"""The distance of two derivatives, absolute and relative to the largest entry.
+
+Every row of a comparison shows it, so that a fast mode that is wrong is seen to be.
+"""
 
 from __future__ import annotations
 

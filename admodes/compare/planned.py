@@ -1,4 +1,7 @@
-"""The candidates of a plan as strategies that ``compare`` can set side by side."""
+"""The candidates of a plan as strategies that ``compare`` can set side by side.
+
+So predictions stand beside times, and each candidate is checked, not the chosen one only.
+"""
 
 from __future__ import annotations
 

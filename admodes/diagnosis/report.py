@@ -1,4 +1,7 @@
-"""The findings of the doctor, as data and as text."""
+"""The findings of the doctor, as data and as text.
+
+Data is for tests and tools; the text names the line, the reason and the cure.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The kinks and jumps that a run sits on exactly, and the digits that it loses."""
+"""The kinks and jumps that a run sits on exactly, and the digits that it loses.
+
+All numbers are finite there, and the derivative is doubtful all the same: nothing else would say so.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ class Loss(Brief):
 
 
 def kinks(steps: Iterable[Step]) -> list[Kink]:
-    """The equations for which the derivative depends on a choice: each equation with a tie among operands that move."""
+    """Each equation with a tie among operands that move: there the derivative depends on a choice."""
     found = []
     for step in steps:
         what, tied, jump = _ties(step)

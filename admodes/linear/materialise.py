@@ -1,4 +1,7 @@
-"""Linear maps as matrices, and what applying them costs."""
+"""Linear maps as matrices, and what applying them costs.
+
+The columns are pushes of unit vectors, the rows pulls of them; both must give the same matrix.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Flags for the leaves of a tree, given by a tree of bools that has its outer containers."""
+"""Flags for the leaves of a tree, given by a tree of bools that has its outer containers.
+
+Users say so which leaves they mean: True for all of an argument, ``{"w": True, "b": False}`` for a part of it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Between users' functions of pytrees and the flat functions that the interpreters run."""
+"""The passage between users' functions of pytrees and the flat functions that the interpreters run.
+
+Only here trees are taken apart and put together, so that rules and tapes know lists of arrays only.
+"""
 
 from __future__ import annotations
 

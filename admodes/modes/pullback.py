@@ -1,4 +1,7 @@
-"""The pullback of a function at a point, as :func:`admodes.vjp` returns it."""
+"""The pullback of a function at a point, as :func:`admodes.vjp` returns it.
+
+It is the tape with the structure of inputs and outputs around it, and can do all that JAX's can.
+"""
 
 from __future__ import annotations
 

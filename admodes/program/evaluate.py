@@ -1,4 +1,7 @@
-"""Running a program, and asking it which values depend on which."""
+"""The one loop over the equations of a program, and what is asked of it.
+
+All interpreters are a ``step`` for one equation that is given to this loop: values, duals, recorded values.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The results of recent work, kept for whoever asks for the same again."""
+"""The results of recent work, kept for whoever asks for the same again.
+
+Plans and compiled programs are dear to make and cheap to keep, if there is an end to their number.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tracing a user's function into a program."""
+"""Traces: a user's function as a program, and what stands in the way of that.
+
+All that looks at a function as a whole (plans, patterns, pictures) starts here.
+"""
 
 from __future__ import annotations
 

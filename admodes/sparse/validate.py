@@ -1,4 +1,7 @@
-"""A check that a sparsity pattern misses nothing."""
+"""A check that a sparsity pattern misses nothing.
+
+A nonzero outside of the pattern would be added to another entry without a word, the worst that compression can do.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-r"""Elements of the generalised derivative, and one-sided directional derivatives."""
+r"""Elements of the generalised derivative, and one-sided directional derivatives.
+
+At a kink the chain rule with a fixed choice may give a slope that the function has nowhere near; these have one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Making jaxprs, and surgery on them."""
+"""Jaxprs: how they are made, and surgery on them.
+
+The types and parameters of jaxprs change from one version of JAX to the next; elsewhere nobody takes one apart.
+"""
 
 from __future__ import annotations
 

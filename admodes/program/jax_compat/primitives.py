@@ -1,4 +1,7 @@
-"""Primitives that have no public name."""
+"""Primitives that have no public name.
+
+The rule table needs them by name; those that the installed version lacks are None.
+"""
 
 from __future__ import annotations
 

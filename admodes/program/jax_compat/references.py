@@ -1,4 +1,7 @@
-"""Mutable references (``jax.new_ref``) and how programs are rid of them."""
+"""Mutable references (``jax.new_ref``) and how programs are rid of them.
+
+A derivative rule is about values; so a program that writes to a reference becomes one that returns its content.
+"""
 
 from __future__ import annotations
 
