@@ -111,7 +111,7 @@ class Pullback:
         return f"args{jax.tree_util.keystr(paths[i][0])}"
 
     @property
-    def out_nzs(self):
+    def out_nzs(self) -> Any:
         """Where the output depends on what is differentiated: bools in the place of its leaves."""
         slots = self._structure.outputs[: self.out_tree.num_leaves]
         return mirrored([s is not None for s in slots], self.out_tree)

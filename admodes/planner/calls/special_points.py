@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jax.tree_util import tree_leaves
 
+from admodes.errors import UntraceableError
 from admodes.modes.flat import select_arguments
 from admodes.modes.interpreter import interpreter_for
 from admodes.nonsmooth.limits import settled, two_sided
@@ -113,7 +114,10 @@ class TieTest:
 
 def _tie_test(call: Call) -> Callable | None:
     assert call.primal is not None
-    closed = closed_jaxpr(call.primal, *call.leaves)
+    try:
+        closed = closed_jaxpr(call.primal, *call.leaves)
+    except UntraceableError:  # it decides in Python, on the side that the values are on
+        return None
     if not any(e.primitive in _TIES for e in from_jaxpr(closed).equations):
         return None
 
