@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-MOST_ENTRIES = 10**8  # a pattern that would hold more is taken as full, which costs no memory
+# Nonzeros of a pattern; one that would hold more is taken as full, which costs no memory. Chosen. Four
+# times more may fill the memory; fewer make large sparse Jacobians dense.
+MOST_ENTRIES = 10**8
 
 
 def _csr(*args: Any, **kwargs: Any) -> sp.csr_matrix:

@@ -18,7 +18,9 @@ import jax
 from admodes.program import jax_compat as jc
 
 STEP = 1e-7  # seconds: about what the innermost loops of searches take for one round in Python, on machines of 2025
-PATIENCE = 10.0  # seconds that others wait for the first process, where its answer is preferred
+# Seconds that others wait for the first process, where its answer is preferred. Chosen. Less, and a slow first
+# process is not heard; more, and one that has died holds up the others.
+PATIENCE = 10.0
 
 
 def several_processes() -> bool:

@@ -27,9 +27,13 @@ from admodes.sparse.orders import find_order
 from admodes.sparse.result import NEUTRAL, Coloring
 from admodes.sparse.symmetric import STAR, star_colors, without_idle_colors
 
+# Splits into dense and sparse sides that are colored. Chosen. Four times fewer may miss a split with fewer colors;
+# more take as much longer.
 THRESHOLDS = 12
-STAR_ENTRIES = 10**5  # star bicoloring is tried up to this many nonzeros
-STAR_WORK = 10**7  # and up to so many steps: the sum of the squared degrees
+# Nonzeros up to which star bicoloring is tried. Chosen, for its time. Beyond, a few colors may be lost.
+STAR_ENTRIES = 10**5
+# Steps up to which it is tried: the sum of the squared degrees. Chosen, as above.
+STAR_WORK = 10**7
 
 
 def bidirectional(pattern: SparsityPattern, orders, budget: float, shapes) -> Coloring:

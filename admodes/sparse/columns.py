@@ -16,9 +16,15 @@ from admodes.sparse.orders import conflict_graph, find_order
 from admodes.sparse.result import NEUTRAL
 from admodes.sparse.stencils import lattice_colors, seamed_colors
 
-MOST_CONFLICTS = 3 * 10**6  # beyond, the conflict graph is not formed: natural order and recoloring only
-ORDER = 5  # steps for each conflict that finding an order takes
-LARGE = 50_000  # columns from which on arithmetic colorings are tried first and are enough if they are good
+# Conflicts of columns, beyond which their graph is not formed: natural order and recoloring only. Chosen, for its
+# memory. Four times more take that much more; with fewer, colors may be lost.
+MOST_CONFLICTS = 3 * 10**6
+# Steps of the clock for each conflict that finding an order takes. Chosen. Four times off, colorings that are counted
+# rather than timed are so much longer or shorter.
+ORDER = 5
+# Columns from which on arithmetic colorings are tried first and are enough if they are good. Chosen. Larger, stencils
+# take longer to color; smaller, small matrices are left with a good coloring that is not the best.
+LARGE = 50_000
 
 
 def color_columns(

@@ -20,8 +20,12 @@ from admodes.linear.pattern import SparsityPattern
 from admodes.program import jax_compat as jc
 from admodes.program.ir import from_jaxpr
 
-UNROLLED = 2048  # the most equations, over all steps, that a loop is unrolled to
-STEPPED = 10**6  # the most rows of results, over all steps, to which the pattern of a step is applied one by one
+# Equations, over all steps, that a loop is unrolled to at most. Chosen. Beyond, the pattern of a loop is less exact:
+# more nonzeros, so more products. More takes detection longer.
+UNROLLED = 2048
+# Rows of results, over all steps, to which the pattern of a step is applied one by one, at most. Chosen, with the
+# same consequences.
+STEPPED = 10**6
 
 
 def _remat(detector, operands, params, avals):

@@ -13,8 +13,12 @@ import numpy as np
 
 from admodes.program.agreement import Clock
 
-PATIENCE = 1000  # steps
-MOST_EDGES = 2 * 10**6  # beyond, setting up the search takes longer than the time that there is
+# Steps without a gain after which the search for fewer colors ends. Chosen. More takes longer at the end, fewer may
+# stop a step before a gain.
+PATIENCE = 1000
+# Edges beyond which setting up the search takes longer than the time that there is. Chosen. Beyond, the greedy
+# coloring stands.
+MOST_EDGES = 2 * 10**6
 
 
 def greedy(indptr: list, rows: list, order, n_rows: int) -> np.ndarray:

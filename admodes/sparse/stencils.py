@@ -18,10 +18,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-SLACK = 2  # how many colors above the lower bound are tried
-MOST_DIFFERENCES = 400  # with more than this it is not a stencil
+# Colors above the lower bound that are tried. Chosen. More take longer where there is no such coloring.
+SLACK = 2
+# Distances between columns of one row, of which a stencil has few. Chosen: a box of 7 x 7 points has 13² = 169.
+# Beyond, a matrix is colored as any other; larger boxes may then get more colors than they need.
+MOST_DIFFERENCES = 400
+# Arithmetic colorings that are tried for a number of colors. Chosen. Four times fewer may miss one; more take as much
+# longer.
 MOST_WEIGHTS = 4096
-SAMPLE = 3000  # rows that are looked at: at either end and in between
+# Rows that are looked at: at either end and in between. Chosen. A difference that they do not show makes a coloring
+# fail its check, and be dropped.
+SAMPLE = 3000
 
 
 def lattice_colors(matrix, shapes, lower: int) -> Iterator[np.ndarray]:

@@ -23,9 +23,14 @@ from admodes.sparse.orders import find_order
 from admodes.sparse.result import NEUTRAL, Coloring
 
 STRUCTURES = ("star", "acyclic")
-PATIENCE = 100  # passes of recoloring that find no fewer colors
-STAR = 10  # steps for each edge that a star or acyclic coloring takes
-SLACK = 3  # a large matrix is left with a column coloring that has at most so many colors above the bound
+# Passes of recoloring that find no fewer colors, after which it ends. Chosen. More takes longer, fewer may lose a
+# color.
+PATIENCE = 100
+# Steps of the clock for each edge that a star or acyclic coloring takes. Chosen, as ORDER of ``columns.py`` is.
+STAR = 10
+# Colors above the bound: a large matrix is left with a column coloring that has at most so many. Chosen. More keep
+# products that a star coloring would save.
+SLACK = 3
 
 
 def symmetric(pattern: SparsityPattern, orders, budget: float, shapes, structure: str) -> Coloring:
