@@ -40,7 +40,7 @@ from admodes.program.ir import Program
 
 __all__ = ["Accumulation", "TooLarge", "accumulation"]
 
-# Products of an accumulation at most, as PRODUCTS in ``choice/candidates.py``.
+# Products of an accumulation at most, as PRODUCTS in ``planner/choice/candidates.py``.
 MOST_PRODUCTS = 4_000_000
 # Part of the time of a search that edge eliminations may add to it. Chosen. More is taken from the search for a
 # vertex order.

@@ -48,7 +48,7 @@ MOST_ARRAYS = 60
 WORTH = 0.85
 # Arrays whose best order is found, and seconds for which one of more arrays is searched. Chosen, for each first call.
 QUICK, QUICK_SECONDS = 8, 0.05
-# Seconds of the search, if multiplications are what counts; as in ``choice/candidates.py``.
+# Seconds of the search, if multiplications are what counts; as in ``planner/choice/candidates.py``.
 SEARCH_SECONDS = 4.0
 
 
