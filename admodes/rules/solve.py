@@ -26,7 +26,9 @@ def _neg(x):
 # -- triangular_solve --------------------------------------------------------------------------------------
 
 
-def pattern_of_columns(linear: LinearMap, matrices: range, rows: bool = False) -> dict:
+def pattern_of_columns(
+    linear: TriangularSolve | TridiagonalSolve, matrices: range, rows: bool = False
+) -> dict[tuple[int, int], SparsityPattern]:
     """The blocks of a solve for X of A X = B: a column of X depends on that of B, and on all of A, which ``matrices``
     are; with ``rows``, those of X A = B.
 

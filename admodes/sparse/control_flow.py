@@ -174,7 +174,7 @@ def _tells_steps_apart(value) -> bool:
     if not jc.is_differentiable(value.aval):
         return True
     known = np.asarray(value.known)
-    return np.count_nonzero(known == 0) >= max(1, OFTEN * known.size)
+    return int(np.count_nonzero(known == 0)) >= max(1, OFTEN * known.size)
 
 
 def _interleaved(xs, length, n) -> SparsityPattern:
