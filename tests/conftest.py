@@ -25,8 +25,26 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["ADMODES_CACHE"] = CACHE = tempfile.mkdtemp(prefix="admodes-tests-")  # one for each process of pytest
 
 import jax  # noqa: E402  (reads the environment)
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
+
+
+RULES = {
+    "rules",
+    "subprograms",
+    "checkpointing",
+}  # most of the time of these tests is compilation of code that runs once
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation(request):
+    """Compilation without most optimizations for the tests of rules."""
+    jax.config.update(
+        "jax_disable_most_optimizations", request.path.parent.name in RULES and "tests" in request.path.parts
+    )
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def pytest_unconfigure():

@@ -104,7 +104,10 @@ class Nonzeros:
     values: Any
 
     def at(self, places):
-        return self.values
+        """The entries of a pattern that has more of them, if ``places`` tells where these are in it."""
+        if places is None:
+            return self.values
+        return jax.numpy.zeros(places.size, self.values.dtype).at[places.numbers].set(self.values, mode="drop")
 
     def full(self, shape, places):
         """The m x n array with these entries. (XLA's CPU scatter is twice as fast into a flat array.)"""
@@ -125,6 +128,23 @@ class OneEach:
     """Where the nonzeros of a matrix are that has one in each row: their columns."""
 
     columns: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Inside:
+    """The number of each nonzero among the ``size`` nonzeros of a larger pattern."""
+
+    numbers: Any
+    size: int = field(metadata={"static": True})
+
+    @staticmethod
+    def of(pattern: SparsityPattern, larger: SparsityPattern) -> Inside:
+        """(An entry that the larger pattern does not have is 0, and left out.)"""
+        own, others = (np.asarray(p.rows, np.int64) * p.shape[1] + p.cols for p in (pattern, larger))
+        numbers = np.searchsorted(others, own)
+        found = np.isin(own, others, assume_unique=True)
+        return Inside(np.where(found, numbers, larger.nnz).astype(np.int32), larger.nnz)
 
 
 @jax.tree_util.register_dataclass

@@ -30,7 +30,8 @@ class Task:
     """The Jacobian ∂(outputs)/∂(active inputs) of a jaxpr, as a matrix: m rows, n columns, leaf by leaf.
 
     ``differentiated`` says which outputs have rows (the others are values that a later part needs); ``symmetric``
-    that the matrix is known to be (a Hessian); ``outputs_unread`` that nobody asks for the values of the function.
+    that the matrix is known to be (a Hessian); ``outputs_unread`` that nobody asks for the values of the function;
+    ``has_given_pattern`` that sparse results have the entries of ``pattern``, whatever is known of them.
     """
 
     closed: Any
@@ -38,6 +39,7 @@ class Task:
     differentiated: tuple[bool, ...]
     symmetric: bool = False
     outputs_unread: bool = False
+    has_given_pattern: bool = False
 
     @cached_property
     def program(self) -> Program:
@@ -113,7 +115,7 @@ class Task:
 
     def with_pattern(self, pattern: SparsityPattern) -> Task:
         """The same task with a pattern that covers the one that would be detected."""
-        copy = replace(self)
+        copy = replace(self, has_given_pattern=True)
         given = content(pattern.rows), content(pattern.cols)
         copy.__dict__.update(pattern=pattern, fingerprint=hashed(self.fingerprint, *given))
         return copy

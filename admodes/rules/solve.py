@@ -6,12 +6,14 @@ of Ā count that A has.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from jax import lax
 
 from admodes.linear.maps import LinearMap, add, expand, linear_map, static
+from admodes.linear.pattern import SparsityPattern
 from admodes.program import jax_compat as jc
 from admodes.rules.linalg import T, conj, dot, tril, triu
 from admodes.rules.table import HigherOrderRule, LocalRule, higher_order, register
@@ -22,6 +24,29 @@ def _neg(x):
 
 
 # -- triangular_solve --------------------------------------------------------------------------------------
+
+
+def pattern_of_columns(
+    linear: TriangularSolve | TridiagonalSolve, matrices: range, rows: bool = False
+) -> dict[tuple[int, int], SparsityPattern]:
+    """The blocks of a solve for X of A X = B: a column of X depends on that of B, and on all of A, which ``matrices``
+    are; with ``rows``, those of X A = B.
+
+    Each matrix of a batch is a system of its own.
+    """
+    (out,) = linear.codomain
+    axis = len(out.shape) - (2 if rows else 1)  # along which systems have A in common
+    blocks, places = {}, np.indices(out.shape)
+    for i, (aval, on) in enumerate(zip(linear.domain, linear.active, strict=True)):
+        if on:
+            kept = list(range(len(out.shape) - 2)) + ([] if i in matrices else [axis])
+            own, shape = np.indices(aval.shape), [out.shape[d] for d in kept]
+            labels, groups = (np.zeros(a.shape, np.int64) for a in (out, aval))
+            for d, k in zip(kept, shape, strict=True):
+                labels, groups = labels * k + places[d], groups * k + own[d]
+            size, number = math.prod(aval.shape), math.prod(shape)
+            blocks[0, i] = SparsityPattern.shared(labels, groups.ravel(), np.arange(size), (number, size))
+    return blocks
 
 
 @linear_map
@@ -78,6 +103,9 @@ class TriangularSolve(LinearMap):
             da = self._solve(self._times(g, T(self.x)), transposed=True)
         return self._triangle(lax.neg(self._op(da))), db if self.active[1] else None
 
+    def pattern(self):
+        return pattern_of_columns(self, range(1), not dict(self.params)["left_side"])
+
 
 class TriangularSolveRule(LocalRule):
     kind = "solve"
@@ -132,6 +160,9 @@ class TridiagonalSolve(LinearMap):
             for on, k in zip(self.active, (1, 0, -1), strict=False)
         ]
         return (*cts, w if self.active[3] else None)
+
+    def pattern(self):
+        return pattern_of_columns(self, range(3))
 
 
 def _subtract(x, y):

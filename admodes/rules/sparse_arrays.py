@@ -54,6 +54,9 @@ class MultilinearRule(LocalRule):
     places: tuple
     kind = "multilinear"
 
+    def definition(self, *operands, **params):
+        return list(_flat(self.run(*operands, **params)))
+
     def jacobian(self, interpreter, primitive, outs, primals, active, params):
         domain, codomain = tuple(map(jc.typeof, primals)), tuple(map(jc.typeof, outs))
         terms = []

@@ -97,6 +97,8 @@ class LocalRule:
     """A rule that gives the Jacobian from the operands and results of an equation that has been evaluated."""
 
     kind: str
+    # (*operands, **params) -> the results by other primitives, where these tell more of the sparsity pattern
+    definition: Callable[..., list] | None = None
 
     def evaluate(self, primitive, primals, params) -> tuple:
         """The results of the equation; overridden only where JAX's own value changes under differentiation."""

@@ -1,9 +1,9 @@
-"""Patterns of control flow: branches, loops, checkpoints.
+"""Patterns of what holds programs: branches, loops, checkpoints, linear solves.
 
 A branch that is not known may be any: the union. Of a loop, the pattern of one step is found once and applied step by
-step, which is exact (if the loop counts, its body is looked at anew in each step: then places that depend on the
-counter are known). Where that would take too long, or the number of steps is not known, the step is closed under
-repetition: C = (I ∪ J)* C₀, by repeated squaring.
+step, which is exact (if the loop counts, or scans places, masks or factors that are known, its body is looked at anew
+in each step). Where that would take too long, or the number of steps is not known, the step is closed under repetition:
+C = (I ∪ J)* C₀, by repeated squaring.
 """
 
 from __future__ import annotations
@@ -20,9 +20,14 @@ from admodes.linear.pattern import SparsityPattern
 from admodes.program import jax_compat as jc
 from admodes.program.ir import from_jaxpr
 
-# Equations, over all steps, that a loop is unrolled to at most. Chosen. Beyond, the pattern of a loop is less exact:
-# more nonzeros, so more products. More takes detection longer.
-UNROLLED = 2048
+# Equations, over all steps, that a loop is unrolled to at most: a quarter of a millisecond for each. Beyond, the
+# pattern of a loop is less exact: more nonzeros, so more products.
+UNROLLED = 4096
+# The least part of zeros for which a loop over known factors is unrolled. Chosen.
+OFTEN = 1 / 16
+# Products of entries, within the connected parts of a matrix, that squaring it takes at most. Chosen; beyond, the
+# inverse of a part counts as full.
+INVERTED = 10**7
 # Rows of results, over all steps, to which the pattern of a step is applied one by one, at most. Chosen, with the
 # same consequences.
 STEPPED = 10**6
@@ -151,6 +156,7 @@ def _scan(detector, operands, params, avals):
     if not length:
         return [*carry, *map(type(operands[0]), avals[n_carry:])]
     counts = any(v.known is not None and not jc.is_differentiable(v.aval) for v in carry)
+    counts = counts or any(map(_tells_steps_apart, xs))
     if counts and length * len(from_jaxpr(closed).equations) <= UNROLLED:
         walk = lambda state: detector.walk(from_jaxpr(closed), [*consts, *state])
         return _unrolled(walk, carry, xs, length, loop.reverse, avals)
@@ -166,6 +172,16 @@ def _scan(detector, operands, params, avals):
         everywhere = every.take_rows(np.tile(np.arange(every.shape[0]), length))
         results += _values([aval], everywhere.union(_repeat(own, length).compose(slices)), type(operands[0]))
     return results
+
+
+def _tells_steps_apart(value) -> bool:
+    """True if a step depends on less where it knows its slice: of a place or mask, or a factor that is often 0."""
+    if value.known is None or jc.is_extended(value.aval.dtype):
+        return False
+    if not jc.is_differentiable(value.aval):
+        return True
+    known = np.asarray(value.known)
+    return int(np.count_nonzero(known == 0)) >= max(1, OFTEN * known.size)
 
 
 def _interleaved(xs, length, n) -> SparsityPattern:
@@ -195,7 +211,7 @@ def _step(detector, closed, consts, carry, xs, n):
 
 def _unrolled(step, carry, xs, length, reverse, avals):
     """Step by step, but for those that find the same carries and slices as the step before them."""
-    kind, count = type(carry[0]), len(carry)
+    kind, count = type([*carry, *xs][0]), len(carry)
     order = np.arange(length)[::-1] if reverse else np.arange(length)
     again = np.all([_repeats(x, length, order) for x in xs], axis=0) if xs else np.ones(length, bool)
     outputs: list = []  # of the steps that were made
@@ -261,6 +277,33 @@ def _slice(value, k):
         return type(value)(aval, None if value.known is None else value.known[k], reach)
 
 
+def _linear_solve(detector, operands, params, avals):
+    """A x = b, where a program gives A x: then ẋ = A⁻¹ (ḃ - Ȧ x). What comes beside the solution has no derivative."""
+    matvec = params["jaxprs"].matvec
+    count, n, kind = len(matvec.out_avals), _width(operands), type(operands[0])
+    consts, rhs = operands[: params["const_lengths"].matvec], operands[len(operands) - count :]
+    fixed = [True] * len(consts) + [False] * count
+    patterns, starts = _step_pattern(detector, matvec, [*consts, *map(kind, matvec.in_avals[len(consts) :])], fixed)
+    product, at, end = SparsityPattern.stack(patterns), int(starts[len(consts)]), int(starts[-1])
+    residual = _stack(rhs, n).union(_columns(product, 0, at).compose(_stack(consts, n)))
+    solution = _inverse(_columns(product, at, end)).compose(residual)
+    return [*_values(avals[:count], solution, kind), *map(kind, avals[count:])]
+
+
+def _inverse(matrix: SparsityPattern) -> SparsityPattern:
+    """Where the inverse of a matrix can be nonzero: as it is a polynomial in the matrix, where some power of it is.
+
+    Where that would take too long, each connected part of the matrix counts as full.
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    size = matrix.shape[0]
+    number, parts = connected_components(matrix.matrix, directed=False)
+    if (np.bincount(parts, minlength=number).astype(float) ** 3).sum() <= INVERTED:
+        return _closure(matrix)
+    return SparsityPattern.shared(parts, parts, np.arange(size), (number, size))
+
+
 def _full(detector, operands, params, avals):
     """Nothing is known: every result can depend on whatever some operand depends on."""
     n = _width(operands)
@@ -279,5 +322,5 @@ HIGHER_ORDER: dict[Any, Callable] = {
     jc.while_p: _while,
     jc.scan_p: _scan,
     jc.shard_map_p: _full,
-    lax.linear_solve_p: _full,
+    lax.linear_solve_p: _linear_solve,
 }

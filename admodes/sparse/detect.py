@@ -121,7 +121,10 @@ class Detector(Interpreter):
         if primitive is jc.custom_vjp_call_p and self.linear:  # its rule may apply the function itself, for ever
             body = jc.trace_flat(params["subfuns"][0].call_wrapped, [v.aval for v in operands], "body")
             return self.walk(from_jaxpr(body), operands)
-        if isinstance(rule, LocalRule):
+        if isinstance(rule, LocalRule) and rule.definition is not None:  # its indices may be known
+            run = lambda *xs: rule.definition(*xs, **params)
+            reaches = self.continue_function(self, run, primals, slots)[1]
+        elif isinstance(rule, LocalRule):
             outs = list(map(self.placeholder, avals))
             active = tuple(s is not None for s in slots)
             reaches = self.append(slots, lambda: rule.jacobian(self, primitive, outs, primals, active, params), outs)

@@ -39,8 +39,27 @@ def greedy(indptr: list, rows: list, order, n_rows: int) -> np.ndarray:
         colors[j] = bit
         for r in mine:
             used[r] |= bit
+    return _numbers(colors)
+
+
+def first_fit(indptr: list, near: list, order) -> np.ndarray:
+    """Give each vertex of a graph, in this order, the first color that no neighbour has.
+
+    Vertex v has the neighbours ``near[indptr[v]:indptr[v + 1]]``, itself not among them.
+    """
+    colors = [0] * (len(indptr) - 1)
+    for v in order:
+        taken = 0
+        for w in near[indptr[v] : indptr[v + 1]]:
+            taken |= colors[w]
+        colors[v] = ~taken & (taken + 1)
+    return _numbers(colors)
+
+
+def _numbers(bits: list) -> np.ndarray:
+    """Which bit is set in each of these integers."""
     lengths: dict = {}
-    return np.array([lengths.get(bit) or lengths.setdefault(bit, bit.bit_length()) for bit in colors], np.int64) - 1
+    return np.array([lengths.get(bit) or lengths.setdefault(bit, bit.bit_length()) for bit in bits], np.int64) - 1
 
 
 def greedy_steps(indptr: list) -> int:

@@ -12,8 +12,11 @@ from __future__ import annotations
 import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
+from admodes.sparse.greedy import first_fit
 from admodes.sparse.orders import find_order
 from admodes.sparse.result import NEUTRAL, Coloring
+
+MOST_EDGES = 4 * 10**5  # conflicts, each counted twice: an order by degrees takes half a microsecond for each
 
 
 def color_for(pattern: SparsityPattern, wanted: SparsityPattern, kind: str = "column") -> Coloring:
@@ -45,19 +48,16 @@ def color_for(pattern: SparsityPattern, wanted: SparsityPattern, kind: str = "co
 
 
 def _greedy(graph) -> tuple[np.ndarray, str]:
-    """The first color that no neighbour has, vertex by vertex, in the better of two orders."""
+    """The first color that no neighbour has, vertex by vertex, in the better of two orders.
+
+    The second is tried where it may save a color, and its search is not longer than the rest of a plan.
+    """
     if not graph.nnz:
         return np.zeros(graph.shape[0], np.int64), "natural"
     indptr, indices = graph.indptr.tolist(), graph.indices.tolist()
-    best: np.ndarray | None = None
-    name = ""
-    for order in ("natural", "smallest_last"):
-        colors = [-1] * graph.shape[0]
-        for v in find_order(order, graph).tolist():
-            taken = {colors[w] for w in indices[indptr[v] : indptr[v + 1]]}
-            colors[v] = next(c for c in range(len(taken) + 1) if c not in taken)
-        found = np.array(colors, np.int64)
-        if best is None or found.max() < best.max():
-            best, name = found, order
-    assert best is not None
-    return best, name
+    colors, name = first_fit(indptr, indices, range(graph.shape[0])), "natural"
+    if colors.max() > 1 and graph.nnz <= MOST_EDGES:
+        again = first_fit(indptr, indices, find_order("smallest_last", graph).tolist())
+        if again.max() < colors.max():
+            return again, "smallest_last"
+    return colors, name

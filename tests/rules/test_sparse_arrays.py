@@ -132,3 +132,34 @@ def test_loaded_with_the_module_only():
         assert admodes.rules.supported()["bcoo_todense"] == "multilinear"
     """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def patterns_of_products():
+    """name: (function, argument), of a matrix of each format at known places."""
+    dense = holes((6, 5), kept=0.3)
+    x, several = sample(5, np.float64), sample((5, 2), np.float64)
+    for name, kind in FORMATS.items():
+        matrix = kind.fromdense(dense)
+        data, put = with_data(matrix)
+        yield f"{name} @ x", lambda x, a=matrix: a @ x, x
+        yield f"{name} @ X", lambda x, a=matrix: a @ x, several
+        yield f"data of {name} @ 1", lambda d, put=put: put(d) @ np.ones(5), data
+        yield f"data of {name}, dense", lambda d, put=put: put(d).todense(), data
+        yield f"data of {name} times itself", lambda d, put=put: put(d) @ (d[:5] * x), data
+    left = sparse.BCOO.fromdense(dense)
+    yield "x @ BCOO", lambda x: x @ left, sample(6, np.float64)
+    padded = sparse.BCOO.fromdense(dense, nse=20)
+    data, put = with_data(padded)
+    yield "padded", lambda d: put(d) @ x, data
+
+
+@pytest.mark.parametrize("case", list(patterns_of_products()), ids=lambda case: case[0])
+def test_patterns_are_those_of_the_matrix(case):
+    _, fun, x = case
+    x = jnp.asarray(x)
+    pattern = admodes.sparsity(fun, x)
+    axes = jnp.eye(x.size).reshape(x.size, *x.shape)  # (one by one: not all formats have batching rules)
+    expected = np.stack([np.asarray(jax.jvp(fun, (x,), (axis,))[1]).ravel() for axis in axes], 1)
+    assert np.array_equal(pattern.to_dense(), expected != 0)
+    found = admodes.jacobian(fun, format="bcoo", chunk_size=1)(x)
+    np.testing.assert_allclose(found.todense(), expected, rtol=1e-12)

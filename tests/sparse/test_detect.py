@@ -1,5 +1,7 @@
 """Detected patterns: never less than the dense Jacobian at random points, and exact where they can be."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from admodes import problems
 from admodes.errors import PlanningError, UnsupportedPrimitiveError
 from admodes.linear.pattern import SparsityPattern
 from admodes.rules import index_patterns
-from admodes.sparse import hessian_sparsity, sparsity
+from admodes.sparse import control_flow, hessian_sparsity, sparsity
 from admodes.sparse.validate import missed_entries
 
 RNG = np.random.default_rng(0)
@@ -192,6 +194,103 @@ def test_the_pattern_covers_the_jacobian(name):
 )
 def test_what_depends_on_values_costs_no_more_than_it_must(name, count):
     assert sparsity(FUNCTIONS[name][0], jnp.ones(6)).nnz == count
+
+
+def counted(n):
+    return lambda x: lax.fori_loop(0, n - 1, lambda i, s: s.at[i].set(s[i] * x[i + 1]), x)
+
+
+def scanned(body, start):
+    """A scan of ``body`` over x and, beside it, what is known: the number of each step, a mask and coefficients."""
+
+    def fun(x):
+        numbers = jnp.arange(x.size - 1)
+        known = numbers, numbers % 4 == 3, (numbers % 4 != 0) * 1.0
+        return lax.scan(lambda c, step: body(x, c, *step), start(x), known)[1]
+
+    return fun
+
+
+# name: function of a vector whose loops run over known values
+KNOWN_LOOPS = {
+    "places": scanned(lambda x, c, k, mask, coefficient: (c, x[k + 1] - x[k] ** 2), lambda x: 0.0),
+    "places and a carry": scanned(lambda x, c, k, mask, coefficient: (x[k + 1], x[k + 1] - c), lambda x: x[0]),
+    "mask": scanned(
+        lambda x, c, k, mask, coefficient: (jnp.where(mask, 0.0, c + x[k]), c * x[k] + x[k]), lambda x: x[0]
+    ),
+    "coefficients": scanned(
+        lambda x, c, k, mask, coefficient: (c * coefficient + x[k], c * coefficient + x[k] ** 2), lambda x: x[0]
+    ),
+    "map": lambda x: lax.map(lambda k: x[k + 1] - x[k] ** 2, jnp.arange(x.size - 1)),
+    "map backwards": lambda x: lax.scan(lambda c, k: (c, x[k] * x[0]), None, jnp.arange(x.size), reverse=True)[1],
+    "counter": counted(100),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN_LOOPS)
+def test_loops_over_known_values_know_them(name):
+    fun = KNOWN_LOOPS[name]
+    x = jnp.asarray(np.random.default_rng(0).normal(size=100 if name == "counter" else 12))
+    assert np.array_equal(sparsity(fun, x).to_dense(), np.asarray(jax.jacfwd(fun)(x)) != 0)
+
+
+SYSTEMS = 3 * jnp.eye(3) + 0.1 * jnp.asarray(RNG.normal(size=(5, 3, 3)))
+SIDES = jnp.asarray(RNG.normal(size=(5, 3)))
+BANDS = [jnp.asarray(RNG.normal(size=(2, 6))) + shift for shift in (0.0, 5.0, 0.0)]
+tridiagonal = lambda *bands: lax.linalg.tridiagonal_solve(*bands[:3], bands[3][:, None])[:, 0]
+triangular = lambda **how: lambda a, b: lax.linalg.triangular_solve(a, b, lower=True, **how)
+upper_blocks = jnp.array([[2.0, 1.0, 0.5], [0.0, 3.0, 1.0], [0.0, 0.0, 1.5]])
+
+# name: (function, argument, nonzeros)
+SOLVES = {
+    "right-hand sides": (lambda b: jax.vmap(jnp.linalg.solve)(SYSTEMS, b), SIDES, 5 * 3 * 3),
+    "matrices": (lambda a: jax.vmap(jnp.linalg.solve)(a, SIDES), SYSTEMS, 5 * 3 * 9),
+    "inverses": (jax.vmap(jnp.linalg.inv), SYSTEMS, 5 * 9 * 9),
+    "determinants": (lambda a: jax.vmap(jnp.linalg.slogdet)(a)[1], SYSTEMS, 5 * 9),
+    "exponentials": (jax.vmap(jax.scipy.linalg.expm), SYSTEMS, 5 * 9 * 9),
+    "columns": (lambda b: jnp.linalg.solve(SYSTEMS[0], b), SIDES.T, 5 * 3 * 3),
+    "known matrix": (lambda b: jnp.linalg.solve(jnp.diag(jnp.arange(1.0, 4.0)), b), SIDES[0], 3),
+    "known triangle": (lambda b: jnp.linalg.solve(upper_blocks, b), SIDES[0], 6),
+    "matrix on a diagonal": (lambda d: jnp.linalg.solve(jnp.diag(d), d**2), SIDES[0] + 4, None),
+    "cg": (
+        lambda b: jax.vmap(lambda r: jax.scipy.sparse.linalg.cg(lambda v: SYSTEMS[0] @ SYSTEMS[0].T @ v, r)[0])(b),
+        SIDES,
+        5 * 3 * 3,
+    ),
+    "bands": (lambda b: jax.vmap(tridiagonal)(*BANDS, b), jnp.ones((2, 6)), 2 * 6 * 6),
+    "bands in common": (lambda b: jax.vmap(lambda r: tridiagonal(*(d[0] for d in BANDS), r))(b), BANDS[0], 72),
+    "diagonals": (lambda d: jax.vmap(tridiagonal)(BANDS[0], d, *BANDS[2:], BANDS[0]), BANDS[1], 2 * 6 * 6),
+    "triangle, columns": (lambda b: triangular(left_side=True)(SYSTEMS[0], b), SIDES.T, None),
+    "triangle, rows": (lambda b: triangular(left_side=False)(SYSTEMS[0], b), SIDES, 5 * 3 * 3),
+    "triangles": (lambda a: triangular(left_side=True)(a, a**2), SYSTEMS, None),
+    "triangles of one": (lambda a: triangular(left_side=False, transpose_a=True)(a, SIDES), SYSTEMS[0], None),
+}
+
+
+@pytest.mark.parametrize("name", SOLVES)
+def test_systems_of_a_batch_do_not_meet(name):
+    fun, x, count = SOLVES[name]
+    pattern = sparsity(fun, x)
+    assert count in (None, pattern.nnz)
+    for seed in range(3):
+        moved = x + 0.05 * jnp.asarray(np.random.default_rng(seed).normal(size=x.shape))
+        dense = np.asarray(jax.jacfwd(fun)(moved)).reshape(pattern.shape)
+        assert not missed_entries(pattern, np.where(abs(dense) < 1e-13, 0.0, dense)).size
+
+
+@pytest.mark.parametrize("squared", [0, 10**9])
+def test_the_pattern_of_an_inverse(squared, monkeypatch):
+    """Exactly by powers, or by connected parts where these would take long: never less than the inverse has."""
+    monkeypatch.setattr(control_flow, "INVERTED", squared)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(1, 9))
+        there = (rng.random((n, n)) < 0.2) | np.eye(n, dtype=bool)
+        there = there[rng.permutation(n)]  # whose diagonal may be empty
+        matrix = np.where(there, rng.normal(size=(n, n)), 0.0)
+        found = sparsity(partial(jnp.linalg.solve, matrix), jnp.ones(n))
+        inverse = np.linalg.inv(matrix)
+        assert not missed_entries(found, np.where(abs(inverse) < 1e-10 * abs(inverse).max(), 0.0, inverse)).size
 
 
 def sliced(x, first, second):

@@ -23,11 +23,13 @@ from admodes.nonsmooth.limits import settled
 from admodes.planner.calls.jacobian import Planned, settings, without_aux
 from admodes.planner.calls.request import Request, request
 from admodes.planner.choice.candidates import COLORING_SECONDS, Candidate, Method, candidate
+from admodes.planner.choice.decision import MOST_PLANS
 from admodes.planner.cost.machine import machine
 from admodes.planner.task import REFUSALS, Task
 from admodes.planner.ways.block_diagonal import blocked
 from admodes.planner.ways.seeded import compressed
 from admodes.program import jax_compat as jc
+from admodes.program.kept import Kept
 from admodes.sparse.coloring import coloring
 from admodes.sparse.partial import color_for
 from admodes.transforms.forward import pushed, resolved
@@ -36,6 +38,9 @@ from admodes.transforms.reverse import grad, strong_jacobian
 # Bytes of the products that are in flight at once. Chosen: 64 MiB, which fit beside anything else. Four times less
 # cuts the batch into more, smaller sweeps; four times more takes that memory.
 SEED_BYTES = 2**26
+
+# of recent tasks, for functions that are made anew in each step of a loop
+_CHOSEN: Kept[Candidate] = Kept(MOST_PLANS)
 
 
 class Part(Planned):
@@ -48,6 +53,11 @@ class Part(Planned):
         self.wanted = wanted
 
     def choose(self, task: Task, leaves) -> Candidate:
+        if task.has_unknown_constants:
+            return self._cheapest(task)
+        return _CHOSEN.get((task.key, self.wanted, self.settings, machine()), lambda: self._cheapest(task))
+
+    def _cheapest(self, task: Task) -> Candidate:
         wanted = self.wanted(task.in_avals, task.out_avals)
         pattern = task.pattern.union(wanted)
         whole = pattern.nnz == wanted.nnz  # there is nothing else in the Jacobian

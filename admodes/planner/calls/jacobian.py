@@ -308,7 +308,7 @@ class Planned:
                 raise
             return Finished(untraced(call.without_leaves(), value), lambda returned: returned, False)
         chosen = self.choose(task, None if traced else call.leaves)
-        if task.has_unknown_constants or jc.is_staging() or not self.decides:
+        if task.has_unknown_constants or jc.is_staging():
             return finished(task, chosen, self.settings.form, call, value)
         structure = call.in_tree, call.result.tree, call.result.aux_tree, tuple(call.domain), call.key[-1]
         # (methods are told apart by identity: those of equal tasks come from one decision)

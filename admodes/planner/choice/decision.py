@@ -22,7 +22,7 @@ from admodes.linear.pattern import SparsityPattern
 from admodes.planner.choice.candidates import Candidate, Refusal, candidate, candidates
 from admodes.planner.cost.machine import Machine, machine
 from admodes.planner.cost.timings import recall, remember, seconds_of
-from admodes.planner.matrices import places, positions
+from admodes.planner.matrices import Inside, places, positions
 from admodes.planner.task import Task
 from admodes.planner.ways.checkpointed import LEAST_SAVED, checkpointed
 from admodes.planner.ways.seeded import Seeded
@@ -285,7 +285,7 @@ def compiled(task: Task, chosen: Candidate, form: str, finish: Callable = lambda
     """A candidate, ready to run; ``finish(outs, entries)`` makes of the outputs and the entries what is returned."""
     method: Any = chosen.method
     pattern = method.pattern
-    if pattern is None and form != "dense":
+    if form in ("bcoo", "scipy") and (pattern is None or task.has_given_pattern):
         pattern = task.pattern
 
     @jax.jit
@@ -301,6 +301,8 @@ def compiled(task: Task, chosen: Candidate, form: str, finish: Callable = lambda
         where = places(pattern)
     elif pattern is not None and method.pattern is None:
         where = positions(pattern)
+    elif pattern is not method.pattern:
+        where = Inside.of(method.pattern, pattern)
     with jax.ensure_compile_time_eval():
         arrays = jax.device_put((method.tables, where))  # without compiling anything, as asarray would
     return Run(task, pattern, program, arrays)

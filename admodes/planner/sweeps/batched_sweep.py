@@ -45,7 +45,8 @@ def batched(
 ) -> tuple[list, list]:
     """(outputs, results with a leading axis over the seeds) of a program at the same ``args`` for all ``seeds``.
 
-    ``columns``: the results will be transposed; ``unread``: nobody asks for the outputs.
+    ``columns``: the results will be transposed; ``unread``: nobody asks for the outputs. A single seed is no batch:
+    what has no batching rule runs seed by seed.
     """
     seeded = [False] * len(args) + [True] * len(seeds)
     count, first_column = len(seeds[0]) if seeds else 1, n_outputs if columns else None
@@ -55,6 +56,9 @@ def batched(
         flat = sweep([*args, *seeds])
         return flat[:n_outputs], flat[n_outputs:]
 
+    if count == 1:
+        outs, results = one(*(lax.squeeze(x, (0,)) for x in seeds))
+        return outs, [lax.expand_dims(x, (0,)) for x in results]
     return jax.vmap(one, out_axes=(None, 0))(*seeds)
 
 

@@ -241,7 +241,12 @@ def carry(apply: Callable, matrix, given: tuple, wanted: tuple, columns: bool = 
 
 
 def chained(task: Task, machine: Machine, best: Callable[[Task], Any]) -> Chained | None:
-    """The cheapest chain of parts of a task, ``best`` being the best candidate for a part; None if it has no waist."""
+    """The cheapest chain of parts of a task, ``best`` being the best candidate for a part; None if it has no waist.
+
+    A Jacobian without entries has none either.
+    """
+    if not task.n or not task.m:
+        return None
     found = split(task.program, task.active, task.differentiated)
     if found is None:
         return None

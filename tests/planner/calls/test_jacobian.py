@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import sparse
 from jax.tree_util import tree_leaves, tree_map, tree_structure
 
 import admodes
@@ -128,6 +129,20 @@ def test_empty():
         assert admodes.jacobian(fun, format="bcoo")(x).nse == 0
 
 
+@pytest.mark.parametrize("form", ["dense", "bcoo", "scipy", "compressed"])
+@pytest.mark.parametrize("entries", [(0, 4), (3, 0)])
+def test_no_examples_through_a_waist(form, entries):
+    fun = lambda x: jnp.tanh(x @ jnp.ones((entries[1], 2))) @ jnp.ones((2, 3))
+    x = jnp.zeros(entries)
+    found = admodes.jacobian(fun, format=form)(x)
+    if form == "dense":
+        same(found, jax.jacfwd(fun)(x))
+    elif form == "compressed":
+        assert found.values().size == 0
+    else:
+        assert found.shape == (fun(x).size, 0)
+
+
 def test_fixed_arguments_steer_python():
     def fun(x, steps, name="sin"):
         for _ in range(steps):
@@ -192,6 +207,28 @@ def test_chunks():
         fun = FUNCTIONS[name]
         for size in (1, 5, 100):
             same(admodes.jacobian(fun, chunk_size=size)(X), jax.jacfwd(fun)(X))
+
+
+@pytest.mark.parametrize("form", ["dense", "bcoo"])
+def test_one_seed_at_a_time_needs_no_batching_rule(form):
+    matrix = jnp.eye(5) * 3 + jnp.eye(5, k=1)
+    sparse_matrix = sparse.BCSR.fromdense(matrix)
+    host = lambda fun, *xs: jax.pure_callback(fun, xs[0], *xs, vmap_method=None)
+
+    @jax.custom_jvp
+    def sine(x):
+        return host(np.sin, x)
+
+    sine.defjvp(lambda p, t: (sine(*p), host(lambda x, dx: np.cos(x) * dx, *p, *t)))
+
+    def fun(x):
+        solved = sparse.linalg.spsolve(sparse_matrix.data, sparse_matrix.indices, sparse_matrix.indptr, x**2)
+        return sine(solved)
+
+    expected = jax.jacfwd(lambda x: jnp.sin(jnp.linalg.solve(matrix, x**2)))(X[:5])
+    found = admodes.jacobian(fun, chunk_size=1, format=form)(X[:5])
+    np.testing.assert_allclose(found if form == "dense" else found.todense(), expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(admodes.diagonal(fun, chunk_size=1)(X[:5]), jnp.diag(expected), rtol=1e-12)
 
 
 HESSIANS = {

@@ -278,6 +278,29 @@ def test_patterns_that_are_given_must_cover():
         admodes.plan(sparse, X, pattern=SparsityPattern.identity(40))
 
 
+@pytest.mark.parametrize("objective", ["time", "memory", "multiplications"])
+@pytest.mark.parametrize("form", ["bcoo", "scipy"])
+def test_results_keep_the_pattern_that_was_given(form, objective):
+    """Whoever subtracts a Jacobian from an identity needs the places of its diagonal, whatever the way to it."""
+    fun = lambda x: jnp.roll(x, 1) * x[0]
+    x = jnp.arange(1.0, 16.0)
+    there = admodes.sparsity(fun, x).to_dense() | np.eye(15, dtype=bool)
+    given = SparsityPattern.build(*np.nonzero(there), (15, 15))
+    plan = admodes.plan(fun, x, format=form, pattern=given, objective=objective)
+    found, expected = plan.jacobian(x), np.asarray(jax.jacfwd(fun)(x))
+    if form == "bcoo":
+        assert found.nse == given.nnz
+        assert np.array_equal(found.indices, np.argwhere(there))
+        np.testing.assert_allclose(found.todense(), expected, rtol=1e-12)
+        return
+    assert found.nnz == given.nnz
+    np.testing.assert_allclose(found.toarray(), expected, rtol=1e-12)
+    found.setdiag(found.diagonal() - 1.0)
+    assert found.nnz == given.nnz
+    np.testing.assert_allclose(found.toarray(), expected - np.eye(15), rtol=1e-12)
+    np.testing.assert_allclose(admodes.plan(fun, x, pattern=given).jacobian(x), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("pattern", ["x", np.eye(4), 3])
 def test_patterns_are_patterns(pattern):
     with pytest.raises(TypeError, match=r"pattern must be .*admodes\.sparsity"):
