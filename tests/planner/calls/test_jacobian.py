@@ -330,7 +330,10 @@ def test_signatures_spell_out_the_same_options():
 
     planned = admodes.jacobian, admodes.value_and_jacobian, admodes.hessian
     assert {"format", "objective", "memory_limit", "measure", "chunk_size", "mesh"} <= set(options(admodes.jacobian))
-    assert all(options(transform) == options(admodes.jacobian) for transform in planned)
+    assert all(list(options(transform)) == list(options(admodes.jacobian)) for transform in planned)
+    assert options(admodes.value_and_jacobian) == options(admodes.jacobian)
+    by_default = {"nan_safe": None, "ties": None}  # a Hessian is settled where values are at hand
+    assert options(admodes.hessian) == {**options(admodes.jacobian), **by_default}
 
 
 def test_options_of_other_types():
