@@ -130,15 +130,19 @@ register(jc.polynomial_p, ElementwiseRule(_polynomial), cost="transcendental")
 # -- exponentials and logarithms -----------------------------------------------------------------
 
 
+def _with_derivatives_of(exact, rounded):
+    """The value of ``exact`` with the derivatives of ``rounded``: two formulas that differ by lost digits only."""
+    return lax.add(lax.stop_gradient(exact), lax.sub(rounded, lax.stop_gradient(rounded)))
+
+
 def _sech_squared(out, x, accuracy):
     """sech² x = 1 - tanh² x as 4 e / (1 + e)² with e = exp(-2|x|), which keeps the tails that tanh has lost.
 
-    Its derivatives are those of 1 - ``out``², which cancel nowhere: the two differ by a constant, as far as these go.
+    Its derivatives are those of 1 - ``out``², which cancel nowhere.
     """
     e = lax.exp(lax.mul(c(-2, x), lax.abs(lax.stop_gradient(x))), accuracy=accuracy)
     exact = lax.div(lax.mul(c(4, e), e), lax.square(lax.add(c(1, e), e)))
-    rounded = lax.sub(c(1, out), lax.square(out))
-    return lax.add(rounded, lax.stop_gradient(lax.sub(exact, rounded)))
+    return _with_derivatives_of(exact, lax.sub(c(1, out), lax.square(out)))
 
 
 def _tanh(out, x, *, accuracy):
