@@ -275,8 +275,8 @@ def test_half_precision():
 
 
 def test_guards_of_single_points():
-    assert float(admodes.subgradient(jnp.sinc)(0.0)) == 0.0
-    assert float(jax.jit(admodes.subgradient(jnp.sinc))(0.0)) == 0.0
+    for slope in (admodes.subgradient(jnp.sinc), jax.jit(admodes.subgradient(jnp.sinc))):
+        np.testing.assert_allclose(slope(0.0), 0.0, atol=1e-7)  # a limit from beside the point has half of the digits
 
 
 def test_subjacobian():
