@@ -278,7 +278,7 @@ def _slice(value, k):
 
 
 def _linear_solve(detector, operands, params, avals):
-    """A x = b, where a program gives A x: then ẋ = A⁻¹ (ḃ - Ȧ x). What comes beside the solution has no derivative."""
+    """A x = b, where a program gives A x: then ẋ = A⁻¹ (ḃ - Ȧ x). Other results have none."""
     matvec = params["jaxprs"].matvec
     count, n, kind = len(matvec.out_avals), _width(operands), type(operands[0])
     consts, rhs = operands[: params["const_lengths"].matvec], operands[len(operands) - count :]

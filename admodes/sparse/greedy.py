@@ -57,7 +57,7 @@ def first_fit(indptr: list, near: list, order) -> np.ndarray:
 
 
 def _numbers(bits: list) -> np.ndarray:
-    """Which bit is set in each of these integers."""
+    """The place of the bit that is set, in each of these integers."""
     lengths: dict = {}
     return np.array([lengths.get(bit) or lengths.setdefault(bit, bit.bit_length()) for bit in bits], np.int64) - 1
 
