@@ -14,9 +14,12 @@ from admodes.program import jax_compat as jc
 def only_compared(body, interpreter, active: Sequence[bool], n_consts: int, n_carry: int) -> list[int]:
     """The active operands of the body of a loop that stay the same in it and reach its results by comparisons only.
 
-    An operand that decides in the condition of the loop alone, a tolerance, is none of these.
+    An operand that decides in the condition of the loop alone, a tolerance, is none of these. Nor is any of a body that
+    holds ``stop_gradient``: there the user says that no derivative is wanted.
     """
     inside = jc.inner(body)
+    if any(e.primitive is jc.stop_gradient_p or jc.mentions(e.params, (jc.stop_gradient_p,)) for e in inside.eqns):
+        return []
     found = []
     for i, on in enumerate(active):
         own = i - n_consts  # the result that the operand is, if it is carried
