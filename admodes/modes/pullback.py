@@ -112,7 +112,7 @@ class Pullback:
 
     @property
     def out_nzs(self) -> Any:
-        """Where the output depends on what is differentiated: bools in the place of its leaves."""
+        """Bools in the place of the leaves of the output: True where it depends on what is differentiated."""
         slots = self._structure.outputs[: self.out_tree.num_leaves]
         return mirrored([s is not None for s in slots], self.out_tree)
 

@@ -291,7 +291,7 @@ def _linear_solve(detector, operands, params, avals):
 
 
 def _inverse(matrix: SparsityPattern) -> SparsityPattern:
-    """Where the inverse of a matrix can be nonzero: as it is a polynomial in the matrix, where some power of it is.
+    """The places where the inverse of a matrix can be nonzero: those of its powers, being a polynomial in the matrix.
 
     Where that would take too long, each connected part of the matrix counts as full.
     """

@@ -158,7 +158,7 @@ class Pushforward:
 
     @property
     def out_nzs(self) -> Any:
-        """Where the result is not zero by its structure: bools in the place of its leaves."""
+        """Bools in the place of the leaves of the result: False where it is zero by its structure."""
         return mirrored([s is not None for s in self.tape.outputs], self.out_tree)
 
     @property

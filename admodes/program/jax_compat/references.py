@@ -33,7 +33,7 @@ def empty(ref_aval):
 
 
 def origin_of_reference(x, arguments: Sequence) -> tuple | None:
-    """Where a reference that a function which is being traced meets is from; None for other values.
+    """The origin of a reference that a function which is being traced meets; None for other values.
 
     That is ("input", i), or ("literal", x) for one from outside. (One made within is a matter of JAX's: None.)
     """
