@@ -131,32 +131,29 @@ register(jc.polynomial_p, ElementwiseRule(_polynomial), cost="transcendental")
 
 
 def _with_derivatives_of(exact, rounded):
-    """The value of ``exact`` with the derivatives of ``rounded``: two formulas that differ by lost digits only."""
+    """The value of ``exact`` with the derivatives of ``rounded``: they differ by lost digits and a constant."""
     return lax.add(lax.stop_gradient(exact), lax.sub(rounded, lax.stop_gradient(rounded)))
 
 
-def _sech_squared(out, x, accuracy):
-    """sech² x = 1 - tanh² x as 4 e / (1 + e)² with e = exp(-2|x|), which keeps the tails that tanh has lost.
-
-    Its derivatives are those of 1 - ``out``², which cancel nowhere.
-    """
-    e = lax.exp(lax.mul(c(-2, x), lax.abs(lax.stop_gradient(x))), accuracy=accuracy)
-    exact = lax.div(lax.mul(c(4, e), e), lax.square(lax.add(c(1, e), e)))
+def _tanh(out, x, *, accuracy):
+    """1 - y² as e (1 + |y|)², which keeps the tails that y has lost: 1 - |y| is e (1 + |y|), where e = exp(-2|x|)."""
+    if _is_complex(x):
+        return lax.mul(lax.add(c(1, out), out), lax.sub(c(1, out), out))
+    e = lax.exp(lax.mul(c(-2, x), lax.abs(x)), accuracy=accuracy)
+    exact = lax.mul(e, lax.square(lax.add(c(1, x), lax.abs(out))))
     return _with_derivatives_of(exact, lax.sub(c(1, out), lax.square(out)))
 
 
-def _tanh(out, x, *, accuracy):
-    if _is_complex(x):
-        return lax.mul(lax.add(c(1, out), out), lax.sub(c(1, out), out))
-    return _sech_squared(out, x, accuracy)
-
-
 def _logistic(out, x, *, accuracy):
-    """σ' = sech²(x/2) / 4"""
+    """y (1 - y) as e max(y, 1 - y)², which keeps the tail where y rounds to 1: e = exp(-|x|) is their ratio.
+
+    Its derivatives are those of -tanh²(x/2) / 4, which cancel nowhere, as 1 - 2y does near 0.
+    """
     if _is_complex(x):
         return lax.mul(out, lax.logistic(lax.neg(x), accuracy=accuracy))
-    half = lax.mul(c(0.5, x), x)
-    return lax.mul(c(0.25, x), _sech_squared(lax.tanh(half), half, accuracy))
+    larger = lax.max(out, lax.sub(c(1, out), out))
+    exact = lax.mul(lax.exp(lax.neg(lax.abs(x)), accuracy=accuracy), lax.square(larger))
+    return _with_derivatives_of(exact, lax.mul(c(-0.25, x), lax.square(lax.tanh(lax.mul(c(0.5, x), x)))))
 
 
 elementwise(lax.exp_p, lambda out, x, **_: out, cost="transcendental")

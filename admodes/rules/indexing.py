@@ -7,6 +7,7 @@ out of bounds follow the primitive's mode in both directions.
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import numpy as np
 from jax import lax
@@ -231,13 +232,17 @@ function(lax.scatter_mul_p, _push_scatter_mul, cost="scattering", reach=pattern_
 
 
 def _shares(outs, primals, *, dimension_numbers, mode, **_):
-    """The part of its tangent that each update, and the operand entry below it, contributes: the mean at ties."""
+    """The part of its tangent that each update, and the operand entry below it, contributes: the mean at ties.
+
+    An update that is out of bounds reads the nearest place: its part is any finite number, because it is dropped in
+    the end.
+    """
     x, indices, updates = primals
     (out,) = outs
     one = x.dtype.type(1)
 
     def spread(values):
-        return gather_back(values, indices, updates, dimension_numbers, mode)
+        return gather_back(values, indices, updates, dimension_numbers, lax.GatherScatterMode.CLIP)
 
     def count(values):
         return spread(lax.scatter_add(zeros_like(x), indices, values, dimension_numbers, mode=mode))
@@ -247,10 +252,10 @@ def _shares(outs, primals, *, dimension_numbers, mode, **_):
     ones, zeros = lax.full_like(updates, 1), zeros_like(updates)
     attaining, meeting = count(lax.select(attains, ones, zeros)), count(ones)
     with_operand = lax.div(one, lax.add(attaining, one))
-    of_update = lax.select(retained, with_operand, lax.div(one, attaining))
+    of_update = lax.select(retained, with_operand, lax.div(one, lax.max(attaining, one)))
     of_update = lax.select(attains, of_update, zeros)
     # the operand's tangent is in the result once; each of the updates that meet there takes back its part of the rest
-    of_operand = lax.div(lax.sub(lax.select(retained, with_operand, zeros), one), meeting)
+    of_operand = lax.div(lax.sub(lax.select(retained, with_operand, zeros), one), lax.max(meeting, one))
     return x, indices, of_operand, of_update
 
 
@@ -258,16 +263,17 @@ def _push_scatter_extreme(
     x, indices, of_operand, of_update, tangents, *, dimension_numbers, indices_are_sorted, unique_indices, mode, **_
 ):
     t, _, u = tangents
-    # zeros take part, for where an update meets none (out of bounds) the parts are infinite, as JAX's are
-    t = zeros_like(x) if t is None else t
-    u = zeros_like(of_update) if u is None else u
-    below = gather_back(t, indices, of_update, dimension_numbers, mode)
-    change = lax.add(lax.mul(below, of_operand), lax.mul(u, of_update))
+    changes = []
+    if t is not None:
+        below = gather_back(t, indices, of_update, dimension_numbers, lax.GatherScatterMode.CLIP)
+        changes.append(lax.mul(below, of_operand))
+    if u is not None:
+        changes.append(lax.mul(u, of_update))
     return (
         lax.scatter_add(
-            t,
+            zeros_like(x) if t is None else t,
             indices,
-            change,
+            reduce(lax.add, changes),
             dimension_numbers,
             indices_are_sorted=indices_are_sorted,
             unique_indices=unique_indices,
