@@ -1,19 +1,24 @@
-"""Tables and numbers with units, laid out by rich (imported only when something is printed).
+"""Tables that fit the terminal, and numbers with units, laid out by rich (imported only when something is printed).
 
 One place decides how 0.0012 s and 3 MiB are written.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import numbers
 import operator
-from dataclasses import fields
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 WIDTH = 80  # of what reprs show, in characters: the width of a terminal
-_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def seconds(value: float) -> str:
@@ -64,49 +69,108 @@ def plural(number: int, noun: str, many: str = "") -> str:
     return f"{number} {noun if number == 1 else many or f'{noun}s'}"
 
 
-def table(title: str, columns: list[str], rows: list[list[str]], *, left: int = 1, caption: str = ""):
-    """A rich table; the first ``left`` columns are text, the others numbers."""
-    from rich import box
-    from rich.table import Table
+@dataclass(frozen=True)
+class Table:
+    """Columns of text, then of numbers, that adapt to the width of a terminal: of what does not fit, columns that hold
+    nothing go first, then the ``spare`` ones in that order, and at last long text is broken into lines.
+    """
 
-    grid = Table(
-        title=title or None, caption=caption or None, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
-    )
-    grid.title_justify = grid.caption_justify = "left"
-    for i, name in enumerate(columns):
-        grid.add_column(name, justify="left" if i < left else "right", no_wrap=True)
-    for row in rows:
-        grid.add_row(*row)
-    return grid
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: int = 1
+    caption: str = ""
+    spare: tuple[str, ...] = ()
+
+    def lines(self, width: int) -> str:
+        """The table as text of that width, or of more where numbers need it."""
+        shown = list(range(len(self.columns)))
+        empty = [k for k in shown if k >= self.left and all(row[k] in ("", "-") for row in self.rows)]
+        spare = [k for name in self.spare for k in shown if self.columns[k] == name]
+        leaving = [*empty, *(k for k in spare if k not in empty)] if self.rows else []
+        while leaving and _width(self._grid(shown)) > width:
+            gone = leaving.pop(0)
+            shown = [k for k in shown if k != gone]
+        captions = [textwrap.fill(line, width) for line in self.caption.splitlines()]
+        return "\n".join([*([self.title] if self.title else []), _rendered(self._grid(shown), width), *captions])
+
+    def _grid(self, shown: Sequence[int]):
+        from rich import box
+        from rich.table import Table as Grid
+
+        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        breaks = max((k for k in shown if k < self.left), default=-1)
+        for k in shown:
+            text = k < self.left
+            grid.add_column(self.columns[k], justify="left" if text else "right", no_wrap=k != breaks, overflow="fold")
+        for row in self.rows:
+            grid.add_row(*(row[k] for k in shown))
+        return grid
 
 
-def show(*parts: Any) -> None:
-    """Print tables and lines; where the terminal is narrower than a table, it wraps rather than losing columns."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int = 1,
+    caption: str = "",
+    spare: Sequence[str] = (),
+) -> Table:
+    """A table; the first ``left`` columns are text, the others numbers; ``spare`` are those to do without first.
+
+    >>> found = table("", ["mode", "passes", "run"], [["forward", "8", "1 ms"]], spare=["passes"])
+    >>> print(plain(found, width=16).strip("\\n"))
+     mode      run
+     ─────────────
+     forward  1 ms
+    """
+    return Table(title, tuple(columns), tuple(map(tuple, rows)), left, caption, tuple(spare))
+
+
+def _console(width: int, file: Any = None):
     from rich.console import Console
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        print(plain(*parts))
-        return
-    widest = max(
-        (console.measure(part, options=console.options.update_width(1000)).maximum for part in parts), default=0
-    )
-    console.width = max(console.width, widest)
-    for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str), markup=False)
+    return Console(file=file, width=width, color_system=None, force_terminal=False, highlight=False)
 
 
-def plain(*parts: Any, width: int = 1000) -> str:
-    """Tables and lines as text without colours."""
-    import io
+def _width(grid: Any) -> int:
+    console = _console(10**4)
+    return console.measure(grid).maximum
 
-    from rich.console import Console
 
-    out = io.StringIO()
-    console = Console(file=out, width=width, color_system=None, force_terminal=False, highlight=False)
-    for part in parts:
-        console.print(part, markup=False)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+def _rendered(grid: Any, width: int) -> str:
+    file = io.StringIO()
+    least = _console(10**4).measure(grid).minimum
+    _console(max(width, least), file).print(grid, markup=False)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def show(*parts: Any, width: int | None = None) -> None:
+    """Print tables and lines, in the width of the terminal (80 characters where there is none) if none is given."""
+    text = plain(*parts, width=width or shutil.get_terminal_size().columns)
+    print(in_encoding(text, sys.stdout.encoding or "ascii"))
+
+
+def plain(*parts: Any, width: int = WIDTH) -> str:
+    """Tables and lines as text."""
+    return "\n".join(part.lines(width) if isinstance(part, Table) else str(part) for part in parts)
+
+
+_ASCII = str.maketrans({"─": "-", "µ": "u", "≤": "<=", "≥": ">=", "×": "x", "█": "#", "·": ".", "∂": "d", "→": "->"})
+
+
+def in_encoding(text: str, encoding: str) -> str:
+    """The text in characters that an encoding has.
+
+    >>> in_encoding("─ 3 µs", "ascii")
+    '- 3 us'
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def clipped(line: str, width: int = WIDTH) -> str:

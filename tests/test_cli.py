@@ -135,11 +135,12 @@ def test_an_unknown_problem_exits_with_2_and_names_close_ones(capsys):
 @pytest.mark.parametrize(
     "command",
     [
-        [],
         ["comparee"],
         ["compare"],
         ["plan", "roe_flux", "--memory-limit", "1 parsec"],
         ["plan", "roe_flux", "--arg", "ones(3)"],
+        ["plan", "jax.numpy.cumsum"],
+        ["compare", "model.py"],
         ["plan", "no_such_module:f"],
         ["plan", "jax.numpy:cumsumm", "--arg", "ones(3)"],
         ["plan", "jax.numpy:cumsum", "--arg", "twos(3)"],
@@ -216,11 +217,64 @@ def test_a_count_that_is_no_number_is_explained(capsys):
     assert "must be a positive integer, got 'x'" in capsys.readouterr().err
 
 
-def test_help_shows_examples(capsys):
+@pytest.mark.parametrize("command", [["--help"], ["help"], []], ids=str)
+def test_help_shows_examples(command, capsys):
     with pytest.raises(SystemExit) as exit:
-        main(["--help"])
+        main(command)
     assert exit.value.code == 0
     assert "admodes compare roe_flux" in capsys.readouterr().out
+
+
+def test_help_of_a_command_and_the_version(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["help", "plan"])
+    assert exit.value.code == 0
+    assert "--objective" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["version"])
+    assert capsys.readouterr().out == f"admodes {admodes.__version__}\n"
+
+
+def test_an_unknown_command_names_a_close_one(capsys):
+    with pytest.raises(SystemExit):
+        main(["compre"])
+    assert "did you mean 'compare'?" in capsys.readouterr().err
+
+
+OWN = """
+import jax.numpy as jnp
+
+def residuals(x):
+    return x[1:] ** 2 - jnp.sin(x[:-1])
+"""
+
+
+@pytest.mark.parametrize("command", [["compare", "--repeat", "1"], ["plan"], ["explain"], ["draw"], ["doctor"]])
+def test_a_function_of_ones_own(command, capsys, tmp_path):
+    file = tmp_path / "own_model.py"
+    file.write_text(OWN)
+    assert main([command[0], f"{file}:residuals", "--arg", "normal(4)", *command[1:]]) == 0
+    assert {"compare": "4 inputs, 3 outputs", "plan": "3 x 4", "doctor": "healthy"}.get(
+        command[0], "sin"
+    ) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_tables_fit_the_terminal(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for command in (["list"], ["compare", "lecture_graph", "--repeat", "1"], ["plan", "brusselator"]):
+        assert main(command) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= columns
+        assert main([*command, "--wide"]) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) > 80
+
+
+def test_output_in_an_encoding_without_bars():
+    command = [sys.executable, "-m", "admodes", "compare", "lecture_graph", "--repeat", "1"]
+    env = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, env=env, capture_output=True, check=True)
+    assert "###" in done.stdout.decode("cp1252")
 
 
 def test_interruption(monkeypatch, capsys):

@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from admodes.cli.output import (
     choice,
     chosen_names,
+    columns,
     fail,
     opened,
     opened_binary,
@@ -32,50 +34,63 @@ def list_problems(options: argparse.Namespace) -> None:
         for p in known
     ]
     with output(options) as write:
-        write(data, table("", ["problem", "inputs -> outputs", "field", "what it is"], rows, left=4))
+        write(data, table("", ["problem", "inputs -> outputs", "field", "what it is"], rows, left=4, spare=["field"]))
 
 
 def compare_modes(options: argparse.Namespace) -> None:
     from admodes import problems
-    from admodes.compare.comparison import STRATEGIES, compare, comparison_table, find_strategy
+    from admodes.compare.comparison import STRATEGIES, compare, comparison_table, conclusion, find_strategy
     from admodes.compare.measure import keep_memory
-    from admodes.compare.planned import strategies
+    from admodes.compare.planned import chosen, strategies
 
-    if not options.problem and not options.all:
-        raise SystemExit(fail("compare needs a PROBLEM, or --all for every problem", 2))
-    chosen = [problems.get(options.problem)] if options.problem else problems.all()
+    if not options.function and not options.all:
+        raise SystemExit(fail("compare needs a FUNCTION, or --all for every problem", 2))
     modes = options.modes and [choice(find_strategy, mode) for mode in options.modes]
-    if options.plot and not options.problem:
-        raise SystemExit(fail("--plot is for one PROBLEM", 2))
+    if options.plot and not options.function:
+        raise SystemExit(fail("--plot is for one FUNCTION", 2))
+    names = [options.function] if options.function else [problem.name for problem in problems.all()]
     keep_memory()
     results = []
-    with output(options) as write, opened_figure(options.plot) as figure, precision(options):
-        for k, problem in enumerate(chosen, start=1):
-            progress_line(f"comparing {problem.name} ({k} of {len(chosen)}) ...")
-            function, args = problem.make(options.dtype)
-            planned = strategies(function, args, problem.argnums) if options.problem and options.all else []
-            found = compare(
-                function,
-                *args,
-                argnums=problem.argnums,
-                modes=[*(modes or STRATEGIES), *planned],
-                repeat=options.repeat,
-                fallback=options.fallback,
-            )
-            results.append(replace(found, function=problem.name))
-        data = [result.to_dict() for result in results]
-        curves = [results[0].curve()] if options.problem and options.all else []
-        write(data[0] if options.problem else data, *map(comparison_table, results), *curves)
-        if figure is not None:
-            results[0].plot(figure, format=Path(options.plot).suffix[1:])
+    with precision(options):
+        found_by_name = {name: find_function(options, name) for name in names}
+        with output(options) as write, opened_figure(options.plot) as figure:
+            for k, (name, make) in enumerate(found_by_name.items(), start=1):
+                progress_line(f"comparing {name} ({k} of {len(names)}) ...")
+                function, args, argnums = make()
+                planned = strategies if options.all else chosen
+                mixed = [] if modes or not options.function else planned(function, args, argnums)
+                found = compare(
+                    function,
+                    *args,
+                    argnums=argnums,
+                    modes=[*(modes or STRATEGIES), *mixed],
+                    repeat=options.repeat,
+                    fallback=options.fallback,
+                )
+                results.append(replace(found, function=name))
+            data = [result.to_dict() for result in results]
+            said = [fill(conclusion(result), columns(options)) for result in results]
+            parts = [part for k, result in enumerate(results) for part in (comparison_table(result), said[k], "")]
+            if options.function and options.all:
+                parts.append(results[0].curve())
+            elif options.function:
+                parts += [
+                    f"Why: admodes plan {options.function}",
+                    f"All ways: admodes compare {options.function} --all",
+                ]
+            write(data[0] if options.function else data, *parts)
+            if figure is not None:
+                results[0].plot(figure, format=Path(options.plot).suffix[1:])
 
 
 def plan_jacobian(options: argparse.Namespace) -> None:
     from admodes.planner.calls.plan import plan
+    from admodes.planner.calls.report import describe
 
     with precision(options):
-        function, args, argnums = function_of(options)
+        make = find_function(options)
         with output(options) as write, opened_binary(options.save):
+            function, args, argnums = make()
             found = choice(
                 lambda limit: plan(
                     function,
@@ -90,33 +105,41 @@ def plan_jacobian(options: argparse.Namespace) -> None:
             )
             if options.save:
                 found.save(options.save)
-            write(found.to_dict(), str(found), *([found.draw()] if options.draw else []))
+            report = describe(found.decision, columns(options))
+            write(found.to_dict(), report, *([found.draw()] if options.draw else []))
 
 
 def diagnose(options: argparse.Namespace) -> int:
     from admodes.diagnosis import doctor
 
     with precision(options):
-        function, args, _ = function_of(options)
+        make = find_function(options)
         with output(options) as write:
+            function, args, _ = make()
             report = doctor(function, *args)
             write(report.to_dict(), str(report))
     return 0 if report.healthy else 1
 
 
-def function_of(options: argparse.Namespace) -> tuple[Callable, tuple, Any]:
-    """The function that is named, its arguments, and which of them are differentiated."""
+def find_function(options: argparse.Namespace, name: str | None = None) -> Callable[[], tuple[Callable, tuple, Any]]:
+    """Resolves the name (the options', if none is given) and gives what makes the function, its arguments, and the
+    numbers of those that are differentiated."""
     from admodes import problems
     from admodes.compare.arguments import load_function, parse_arguments
 
-    chosen = options.argnums and (options.argnums[0] if len(options.argnums) == 1 else tuple(options.argnums))
-    if ":" in options.function:
-        fun, args = load_function(options.function), parse_arguments(options.arg)
-        return fun, tuple(in_dtype(arg, options.dtype) for arg in args), 0 if chosen is None else chosen
+    name = name or options.function
+    argnums = options.argnums and (options.argnums[0] if len(options.argnums) == 1 else tuple(options.argnums))
+    if ":" in name:
+        fun = load_function(name)
+        args = tuple(in_dtype(arg, options.dtype) for arg in parse_arguments(options.arg))
+        return lambda: (fun, args, 0 if argnums is None else argnums)
+    if "." in name:
+        like = f"{name}:FUNCTION" if name.endswith(".py") else ":".join(name.rsplit(".", 1))
+        raise SystemExit(fail(f"'{name}' is no problem, and a function is written with a colon: {like}", 2))
+    problem = problems.get(name)
     if options.arg:
-        raise SystemExit(fail("--arg is for package.module:function; a problem has its own arguments", 2))
-    problem = problems.get(options.function)
-    return *problem.make(options.dtype), problem.argnums if chosen is None else chosen
+        raise SystemExit(fail(f"--arg is for functions of your own; the problem {name} has its own arguments", 2))
+    return lambda: (*problem.make(options.dtype), problem.argnums if argnums is None else argnums)
 
 
 def in_dtype(tree: Any, dtype: str) -> Any:
@@ -142,25 +165,25 @@ def calibrate_machine(options: argparse.Namespace) -> None:
         write(asdict(found), table("", ["a unit of", "takes"], as_rows(found)), f"kept in {cache_folder.file()}")
 
 
-def explain_problem(options: argparse.Namespace) -> None:
-    from admodes import problems
+def explain_derivative(options: argparse.Namespace) -> None:
     from admodes.explain import explain
 
-    problem = problems.get(options.problem)
-    with output(options) as write, precision(options):
-        function, args = problem.make(options.dtype)
-        explanation = replace(explain(function, *args, mode=options.mode), function=problem.name)
-        write(explanation.to_dict(), str(explanation))
+    with precision(options):
+        make = find_function(options)
+        with output(options) as write:
+            function, args, _ = make()
+            explanation = replace(explain(function, *args, mode=options.mode), function=options.function)
+            write(explanation.to_dict(), str(explanation))
 
 
-def draw_problem(options: argparse.Namespace) -> None:
-    from admodes import problems
+def draw_graph(options: argparse.Namespace) -> None:
     from admodes.draw import draw
 
-    problem = problems.get(options.problem)
-    with opened(options.output) as file, precision(options):
-        function, args = problem.make(options.dtype)
-        file.write(draw(function, *args, format=options.format) + "\n")
+    with precision(options):
+        make = find_function(options)
+        with opened(options.output) as file:
+            function, args, _ = make()
+            file.write(draw(function, *args, format=options.format) + "\n")
 
 
 def list_rules(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -77,6 +78,11 @@ def opened_figure(path: str | None) -> AbstractContextManager[BinaryIO | None]:
     return opened_binary(path)
 
 
+def columns(options: argparse.Namespace) -> int:
+    """The width of what is printed, in characters: of the terminal, 80 where there is none, any with ``--wide``."""
+    return 10**4 if options.wide else shutil.get_terminal_size().columns
+
+
 @contextmanager
 def output(options: argparse.Namespace) -> Iterator[Callable]:
     """Gives ``write(data, *tables)``. Names must have been resolved: the JSON file is opened (and emptied) at once."""
@@ -88,7 +94,7 @@ def output(options: argparse.Namespace) -> Iterator[Callable]:
 
         def write(data: Any, *parts: Any) -> None:
             if target != "-":
-                show(*parts)
+                show(*parts, width=columns(options))
             if target:
                 json.dump(finite(data), file, indent=2)
                 file.write("\n")

@@ -6,6 +6,8 @@ It imports nothing that is slow, so that ``admodes --help`` is quick.
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from collections.abc import Callable
 
 from admodes.cli import commands as do
@@ -17,6 +19,7 @@ examples:
   admodes compare robot_arm --dtype float64 --json -
   admodes compare --all --json all.json        every problem
   admodes plan brusselator                     the cheapest way to its Jacobian, and why
+  admodes compare model.py:residuals --arg "normal(100)"      a function of your own
   admodes doctor jax.numpy:linalg.norm --arg "zeros(3)"
   admodes explain lecture_graph                values and adjoints, line by line
   admodes draw lecture_graph --format dot      the computational graph, for Graphviz
@@ -26,10 +29,21 @@ examples:
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors about unknown words name the closest known one."""
+
+    def error(self, message: str):
+        if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            close = difflib.get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), n=1)
+            if close:
+                message = f"{message[: found.start()]}invalid choice: '{found[1]}'; did you mean '{close[0]}'?"
+        super().error(message)
+
+
 def make_parser() -> argparse.ArgumentParser:
     from admodes import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "admodes",
         description="Forward, reverse and mixed mode derivatives on JAX, and what each of them costs.",
         epilog=EXAMPLES,
@@ -56,12 +70,12 @@ def make_parser() -> argparse.ArgumentParser:
     sub = command(
         "compare",
         do.compare_modes,
-        "the modes side by side on a problem, checked against JAX",
+        "the modes side by side on a function, checked against JAX",
         "admodes compare roe_flux",
     )
-    sub.add_argument("problem", nargs="?", metavar="PROBLEM", help="a name from `admodes list`")
+    add_function(sub, optional=True)
     sub.add_argument(
-        "--all", action="store_true", help="every way that the planner knows; without PROBLEM: every problem"
+        "--all", action="store_true", help="every way that the planner knows; without FUNCTION: every problem"
     )
     sub.add_argument("--plot", type=file_name, metavar="FILE", help="draw time against memory into FILE (.png, .svg)")
     sub.add_argument("--modes", nargs="+", metavar="MODE", help="only these modes (default: all)")
@@ -76,13 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
         "the cheapest way to a Jacobian, what the others would cost, and why",
         'admodes plan jax.numpy:cumsum --arg "normal(1000)"',
     )
-    sub.add_argument("function", metavar="FUNCTION", help="a problem from `admodes list`, or package.module:function")
-    sub.add_argument(
-        "--arg", action="append", default=[], metavar="EXPR", help='an argument of the function, e.g. "normal(1000)"'
-    )
-    sub.add_argument(
-        "--argnums", type=int, nargs="+", metavar="K", help="which arguments to differentiate (default: 0)"
-    )
+    add_function(sub)
     sub.add_argument("--objective", choices=["time", "flops", "memory", "multiplications"], default="time")
     sub.add_argument("--memory-limit", metavar="BYTES", help="temporary memory to keep within, e.g. 200MiB")
     sub.add_argument("--format", choices=["dense", "bcoo", "compressed"], default="dense", help="of the Jacobian")
@@ -107,26 +115,22 @@ def make_parser() -> argparse.ArgumentParser:
         "(status 1: not healthy)",
         'admodes doctor jax.numpy:linalg.norm --arg "zeros(3)"',
     )
-    sub.add_argument("function", metavar="FUNCTION", help="a problem from `admodes list`, or package.module:function")
-    sub.add_argument(
-        "--arg", action="append", default=[], metavar="EXPR", help='an argument of the function, e.g. "zeros(3)"'
-    )
-    sub.set_defaults(argnums=None)
+    add_function(sub, argnums=False)
     add_dtype(sub)
     add_json(sub)
 
     sub = command(
-        "explain", do.explain_problem, "the evaluation trace of a derivative", "admodes explain lecture_graph"
+        "explain", do.explain_derivative, "the evaluation trace of a derivative", "admodes explain lecture_graph"
     )
-    sub.add_argument("problem", metavar="PROBLEM", help="a name from `admodes list`")
+    add_function(sub, argnums=False)
     sub.add_argument("--mode", choices=["reverse", "forward"], default="reverse", help="default: reverse")
     add_dtype(sub)
     add_json(sub)
 
     sub = command(
-        "draw", do.draw_problem, "the computational graph of a problem", "admodes draw lecture_graph --format dot"
+        "draw", do.draw_graph, "the computational graph of a function", "admodes draw lecture_graph --format dot"
     )
-    sub.add_argument("problem", metavar="PROBLEM", help="a name from `admodes list`")
+    add_function(sub, argnums=False)
     sub.add_argument("--format", choices=["text", "dot", "svg"], default="text", help="default: text")
     sub.add_argument("--output", type=file_name, metavar="FILE", help="write to FILE instead of the terminal")
     add_dtype(sub)
@@ -218,6 +222,24 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_function(parser: argparse.ArgumentParser, optional: bool = False, argnums: bool = True) -> None:
+    """The function to work on, its arguments, and which of them to differentiate."""
+    parser.add_argument(
+        "function",
+        nargs="?" if optional else None,
+        metavar="FUNCTION",
+        help="a problem from `admodes list`, package.module:function, or file.py:function",
+    )
+    parser.add_argument(
+        "--arg", action="append", default=[], metavar="EXPR", help='an argument of the function, e.g. "normal(1000)"'
+    )
+    if argnums:
+        help = "which arguments to differentiate (default: 0)"
+        parser.add_argument("--argnums", type=int, nargs="+", metavar="K", help=help)
+    else:
+        parser.set_defaults(argnums=None)
+
+
 def add_sampling(parser: argparse.ArgumentParser, cases: str, repeat: int | None = None) -> None:
     """The options of every benchmark: which cases, how many samples (None: it has no choice), and the JSON."""
     parser.add_argument(f"--{cases}", nargs="+", metavar="NAME", help=f"only these {cases}")
@@ -231,6 +253,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", type=file_name, metavar="FILE", help="also write JSON to FILE; '-' prints JSON and nothing else"
     )
+    parser.add_argument("--wide", action="store_true", help="all columns of tables, however wide the terminal is")
 
 
 def add_dtype(parser: argparse.ArgumentParser, default: str = "float32") -> None:

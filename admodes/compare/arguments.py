@@ -1,10 +1,10 @@
-"""Functions and arguments named on a command line: ``package.module:function``, ``normal(1000)``, ``[1.0, 2.0]``.
+"""Functions and arguments named on a command line: ``package.module:function``, ``file.py:function``, ``normal(1000)``.
 
 Nothing is evaluated: an expression is parsed into Python's syntax tree, of which numbers, lists, tuples, dicts and
 the calls below have a meaning.
 
 ========================  ==========================================================================
-``1.5``, ``-inf``, ``3``  a number, as in Python (``nan``, ``inf`` and ``pi`` are known)
+``1.5``, ``-inf``, ``3``  a number, a float (``nan``, ``inf`` and ``pi`` are known; ``int32(3)`` is an integer)
 ``[1.0, 2.0]``            an array (nested lists: of more dimensions)
 ``normal(3, 4)``          standard normal entries; likewise ``uniform`` (in [0, 1)), ``zeros``, ``ones``,
                           ``arange`` (0, 1, 2 ... in that shape)
@@ -18,6 +18,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import importlib.util
 import math
 import os
 import sys
@@ -28,6 +29,7 @@ import jax
 import numpy as np
 
 from admodes.errors import ArgumentError
+from admodes.text_tables import count
 
 NUMBERS = {"nan": math.nan, "inf": math.inf, "pi": math.pi, "True": True, "False": False}
 FILLS: dict[str, Callable] = {
@@ -44,25 +46,32 @@ GRAMMAR = f"numbers, [lists], (tuples), {{dicts}}, {', '.join(FILLS)} with a sha
 
 
 def load_function(name: str) -> Callable:
-    """The function that ``package.module:name`` names; the working directory is searched too.
+    """The function that ``package.module:name`` or ``file.py:name`` names; modules are looked for in the working
+    directory too, and what a file imports also beside it.
 
     Raises:
-      ArgumentError: there is no such module or name, it cannot be imported, or it is not a function.
+      ArgumentError: there is no such module, file or name, it cannot be imported, or it is not a function.
 
     >>> load_function("jax.numpy:tanh")(0.0).item()
     0.0
     """
-    module_name, colon, path = name.partition(":")
+    module_name, colon, path = name.rpartition(":")
     if not (module_name and colon and path):
-        raise ArgumentError(f"'{name}' does not name a function: write package.module:function")
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_name + ".").startswith(error.name + "."):
-            raise  # the module is there, but something that it imports is not
-        raise ArgumentError(f"there is no module '{module_name}' (searched {here} and the Python path)") from None
+        raise ArgumentError(f"'{name}' does not name a function: write package.module:function or file.py:function")
+    here = os.getcwd()
+    if module_name.endswith(".py"):
+        found = _module_of(module_name)
+    elif module_name.startswith(".") or "/" in module_name:
+        raise ArgumentError(f"'{module_name}' is no module; the name of a file ends in .py: file.py:{path}")
+    else:
+        if here not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            found = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (module_name + ".").startswith(error.name + "."):
+                raise  # the module is there, but something that it imports is not
+            raise ArgumentError(f"there is no module '{module_name}' (searched {here} and the Python path)") from None
     for part in path.split("."):
         if not hasattr(found, part):
             known = [n for n in vars(found) if callable(vars(found)[n]) and not n.startswith("_")]
@@ -73,6 +82,23 @@ def load_function(name: str) -> Callable:
     if not callable(found):
         raise ArgumentError(f"'{name}' is not a function but of type {type(found).__name__}")
     return found
+
+
+def _module_of(file: str) -> Any:
+    """The module in a file, as ``python file.py`` would find it, under a name of its own."""
+    place = os.path.abspath(file)
+    if not os.path.isfile(place):
+        raise ArgumentError(f"there is no file '{file}'")
+    if (folder := os.path.dirname(place)) not in sys.path:
+        sys.path.insert(0, folder)
+    name = os.path.splitext(os.path.basename(place))[0]
+    spec = importlib.util.spec_from_file_location(name, place)
+    assert spec is not None  # as for every file that ends in .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(name, module)
+    spec.loader.exec_module(module)
+    return module
 
 
 def parse_argument(text: str, rng: np.random.Generator | None = None) -> Any:
@@ -115,22 +141,23 @@ class _Reader:
         place = f" in the argument '{self.text}'" if part != self.text.strip() else ""
         return ArgumentError(f"'{part}'{place}: {why}")
 
-    def value(self, node: ast.AST) -> Any:
+    def value(self, node: ast.AST, whole: type = float) -> Any:
+        """A pytree of arrays; whole numbers become numbers of the type ``whole``."""
         if isinstance(node, ast.Tuple):
-            return tuple(map(self.value, node.elts))
+            return tuple(self.value(part, whole) for part in node.elts)
         if isinstance(node, ast.Dict):
-            return {self.key(k, node): self.value(v) for k, v in zip(node.keys, node.values, strict=True)}
+            return {self.key(k, node): self.value(v, whole) for k, v in zip(node.keys, node.values, strict=True)}
         if isinstance(node, ast.Call):
             return self.call(node)
-        return self.array(node)
+        return self.array(node, whole)
 
-    def array(self, node: ast.AST):
+    def array(self, node: ast.AST, whole: type):
         numbers = self.numbers(node)
         try:
             array = np.array(numbers)
         except ValueError:
             raise self.fail(node, "the rows have different lengths") from None
-        return jax.numpy.asarray(array)
+        return jax.numpy.asarray(array, whole if array.dtype.kind in "iu" else None)
 
     def numbers(self, node: ast.AST) -> Any:
         if isinstance(node, ast.List):
@@ -151,12 +178,15 @@ class _Reader:
             shape = tuple(self.numbers(d) for d in node.args)
             if not all(type(n) is int and n >= 0 for n in shape):
                 raise self.fail(node, f"the dimensions of {name} are whole numbers, as in {name}(3, 4)")
-            return jax.numpy.asarray(FILLS[name](self.rng, shape), dtype=float)
+            try:
+                return jax.numpy.asarray(FILLS[name](self.rng, shape), dtype=float)
+            except (MemoryError, ValueError):
+                raise self.fail(node, f"{count(8 * math.prod(shape), 'B')} do not fit into memory") from None
         if name in DTYPES and len(node.args) == 1 and not node.keywords:
             dtype = jax.dtypes.canonicalize_dtype(jax.numpy.dtype(name))
             if dtype != jax.numpy.dtype(name):
                 raise self.fail(node, f"{name} needs jax_enable_x64 (on the command line: --dtype float64)")
-            return jax.tree_util.tree_map(lambda x: jax.numpy.asarray(x, dtype), self.value(node.args[0]))
+            return jax.tree_util.tree_map(lambda x: jax.numpy.asarray(x, dtype), self.value(node.args[0], int))
         raise self.fail(node, f"not understood; an argument may hold {GRAMMAR}")
 
     def key(self, node: ast.AST | None, inside: ast.AST) -> str:

@@ -13,6 +13,7 @@ from admodes.planner.calls.jacobian import finished
 from admodes.planner.calls.request import request
 from admodes.planner.choice.candidates import Candidate
 from admodes.planner.choice.decision import Settings, decide
+from admodes.planner.task import Task
 
 
 def strategies(
@@ -28,9 +29,25 @@ def strategies(
     ['accumulation', 'compressed forward', 'compressed reverse']
     """
     task = request("compare", fun, argnums, False, holomorphic).call(args, {}).task()
-    oracle = jax_ad.jacfwd if task.n <= task.m else jax_ad.jacrev
     found = sorted(decide(task, Settings(objective="memory")).candidates, key=lambda c: c.seconds)
-    return [_strategy(c, oracle) for c in found if c.name not in ("forward", "reverse")]
+    return _mixed(found, task)
+
+
+def chosen(fun: Callable, args: tuple, argnums: int | Sequence[int] = 0, holomorphic: bool = False) -> list[Strategy]:
+    """The strategy that the planner takes; none where that is forward or reverse mode.
+
+    >>> import jax.numpy as jnp
+    >>> from admodes.compare.planned import chosen
+    >>> [s.name for s in chosen(lambda x: x[1:] * x[:-1], (jnp.ones(1000),))]
+    ['accumulation']
+    """
+    task = request("compare", fun, argnums, False, holomorphic).call(args, {}).task()
+    return _mixed([decide(task, Settings(objective="time")).best], task)
+
+
+def _mixed(candidates: Sequence[Candidate], task: Task) -> list[Strategy]:
+    oracle = jax_ad.jacfwd if task.n <= task.m else jax_ad.jacrev
+    return [_strategy(c, oracle) for c in candidates if c.name not in ("forward", "reverse")]
 
 
 def _strategy(chosen: Candidate, oracle: Callable) -> Strategy:

@@ -17,7 +17,9 @@ VALUES = [
     ("-inf", np.array(-np.inf, FLOAT)),
     ("nan", np.array(np.nan, FLOAT)),
     ("pi", np.array(np.pi, FLOAT)),
-    ("3", np.array(3, jax.dtypes.canonicalize_dtype(int))),
+    ("3", np.array(3, FLOAT)),
+    ("[1, 2]", np.array([1, 2], FLOAT)),
+    ("int32(2147483647)", np.array(2147483647, np.int32)),
     ("True", np.array(True)),
     (" [1.0, -2.0] ", np.array([1.0, -2.0], FLOAT)),
     ("[[1.0, 2.0], [3.0, 4.0]]", np.array([[1.0, 2.0], [3.0, 4.0]], FLOAT)),
@@ -109,3 +111,21 @@ def test_functions(tmp_path, monkeypatch):
             load_function(name)
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
         load_function("broken_import:f")
+
+
+def test_a_function_in_a_file(tmp_path, monkeypatch):
+    (tmp_path / "helping.py").write_text("two = 2.0\n")
+    (tmp_path / "a_model.py").write_text("from helping import two\n\ndef f(x):\n    return two * x\n")
+    monkeypatch.syspath_prepend("")  # a copy of sys.path that is put back
+    assert load_function(f"{tmp_path}/a_model.py:f")(3.0) == 6.0
+    monkeypatch.chdir(tmp_path)
+    assert load_function("./a_model.py:f")(3.0) == 6.0
+    with pytest.raises(ArgumentError, match=r"there is no file 'no_model\.py'"):
+        load_function("no_model.py:f")
+    with pytest.raises(ArgumentError, match=r"the name of a file ends in \.py: file\.py:f"):
+        load_function("./a_model:f")
+
+
+def test_what_does_not_fit_into_memory():
+    with pytest.raises(ArgumentError, match="8 EB do not fit"):
+        parse_argument("normal(1000000000000000000)")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from textwrap import fill
 
 from admodes.planner.choice.candidates import Candidate
 from admodes.planner.choice.decision import OBJECTIVES, Decision
 from admodes.planner.ways.checkpointed import Checkpointed
-from admodes.text_tables import count, plain, seconds, table
+from admodes.text_tables import WIDTH, count, plain, seconds, table
+
+SPARE = ("bytes", "flops", "mults", "passes")
 
 
-def describe(decision: Decision) -> str:
-    """The candidates as a table, the winner, and why."""
+def describe(decision: Decision, width: int = WIDTH) -> str:
+    """The candidates as a table, the winner, and why, in lines of at most ``width`` characters."""
     rows = [
         [
             f"{'*' if c is decision.best else ' '} {c.name}",
-            c.method.detail if len(c.method.detail) < 70 else c.method.detail[:67] + "...",
+            c.method.detail,
             str(c.method.passes),
             count(c.multiplications),
             count(c.work.flops),
@@ -28,10 +31,13 @@ def describe(decision: Decision) -> str:
         ]
         for c in decision.candidates
     ]
-    columns = ["candidate", "how", "passes", "mults", "flops", "bytes", "predicted", "measured", "memory", "measured"]
+    columns = ["candidate", "how", "passes", "mults", "flops", "bytes", "predicted", "measured", "memory", "peak"]
     title = f"Jacobian, {decision.heading}"
     left_out = [f"{r.name} is left out, as the function refuses it: {r.reason}" for r in decision.refused]
-    return "\n".join([plain(table(title, columns, rows, left=2)), why(decision), otherwise(decision), *left_out])
+    sentences = filter(None, [why(decision), otherwise(decision), *left_out])
+    return plain(
+        table(title, columns, rows, left=2, spare=SPARE), *(fill(text, width) for text in sentences), width=width
+    )
 
 
 def why(decision: Decision) -> str:
