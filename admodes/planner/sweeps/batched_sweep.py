@@ -17,7 +17,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from admodes.compilers.recompute import stored
-from admodes.compilers.workarounds import FEW_ROWS, SMALL_PRODUCTS, STORED_VALUES, TRANSPOSED_COLUMNS
+from admodes.compilers.workarounds import FEW_ROWS, RIGHT_HAND_SIDES, SMALL_PRODUCTS, STORED_VALUES, TRANSPOSED_COLUMNS
+from admodes.planner.sweeps.right_hand_sides import solved_by_products
 from admodes.planner.sweeps.small_products import small_products_added_up
 from admodes.planner.sweeps.stored_values import is_kernel, recomputed
 from admodes.program import jax_compat as jc
@@ -101,6 +102,7 @@ class _Sweep:
         unread: int = 0,
         in_loop: bool = False,
     ):
+        program = solved_by_products(program, seeded, count) if RIGHT_HAND_SIDES.on else program
         self.program = small_products_added_up(program, seeded, count) if SMALL_PRODUCTS.on else program
         seeds = keep(seeded, self.program.inputs)
         self.varying, self.near = dependent(self.program, seeds), set(seeds)
