@@ -67,7 +67,16 @@ SELECTED = Workaround(
     "equal expressions are merged after barriers are gone: what is to be computed again is kept",
     needless_since=(0, 11),
 )
-WORKAROUNDS = (STORED_VALUES, KEPT_CALLS, SMALL_PRODUCTS, RIGHT_HAND_SIDES, FEW_ROWS, TRANSPOSED_COLUMNS, RUNS, SELECTED)
+WORKAROUNDS = (
+    STORED_VALUES,
+    KEPT_CALLS,
+    SMALL_PRODUCTS,
+    RIGHT_HAND_SIDES,
+    FEW_ROWS,
+    TRANSPOSED_COLUMNS,
+    RUNS,
+    SELECTED,
+)
 
 
 def _switched_off() -> frozenset[str]:
