@@ -84,7 +84,7 @@ def plan_jacobian(options: argparse.Namespace) -> None:
                     objective=options.objective,
                     memory_limit=limit,
                     format=options.format,
-                    measure=options.measure,
+                    measure=options.measure or None,
                 ),
                 options.memory_limit,
             )

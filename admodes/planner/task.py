@@ -146,12 +146,14 @@ class Task:
         cotangents = [jc.tangent_aval(a) for a in self.out_avals]
         return jc.trace_flat(sweep, [*self.closed.in_avals, *cotangents], "pull")
 
-    def sweep(self, program: Program, args: Sequence, seeds: Sequence, columns: bool = False) -> tuple[list, list]:
+    def sweep(
+        self, program: Program, args: Sequence, seeds: Sequence, columns: bool = False, as_written: bool = False
+    ) -> tuple[list, list]:
         """(outputs, results of one of the two sweeps), the results with a leading axis over seeds, as ``seeds`` have.
 
-        ``columns``: the results will be transposed.
+        ``columns``: the results will be transposed; ``as_written``: the program is left as it is.
         """
-        return batched(program, args, seeds, len(self.closed.out_avals), columns, self.outputs_unread)
+        return batched(program, args, seeds, len(self.closed.out_avals), columns, self.outputs_unread, as_written)
 
     # -- identity ------------------------------------------------------------------------------------------
 

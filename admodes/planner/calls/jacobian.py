@@ -40,7 +40,7 @@ def jacobian(
     format: str = "dense",
     objective: str = "time",
     memory_limit: int | float | str | None = None,
-    measure: bool = False,
+    measure: bool | None = None,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     nan_safe: bool = False,
@@ -71,7 +71,9 @@ def jacobian(
       objective: what is made small: ``"time"``, ``"flops"``, ``"memory"`` or ``"multiplications"``.
       memory_limit: temporary memory that must not be exceeded, in bytes or as ``"200MiB"``; seeds are then chunked.
         Under ``jit`` and ``vmap`` it holds for the Jacobian as a program of its own, at a single point.
-      measure: time the best three candidates rather than trust the prediction; remembered from then on.
+      measure: time the best three candidates rather than trust the prediction; remembered from then on. By default
+        (None) candidates are timed at the first call if their predictions lie within a factor of three, and compiling
+        them is quick; with False none are.
       chunk_size: how many seeds are in flight at once; by default all.
       mesh: devices over which the seeds of plain and compressed modes are split; by default those over which JAX
         spreads the arguments.
@@ -117,7 +119,7 @@ def value_and_jacobian(
     format: str = "dense",
     objective: str = "time",
     memory_limit: int | float | str | None = None,
-    measure: bool = False,
+    measure: bool | None = None,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     nan_safe: bool = False,
@@ -183,7 +185,7 @@ def hessian(
     format: str = "dense",
     objective: str = "time",
     memory_limit: int | float | str | None = None,
-    measure: bool = False,
+    measure: bool | None = None,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     nan_safe: bool | None = None,
@@ -256,7 +258,7 @@ def settings(
     format: str = "dense",
     objective: str = "time",
     memory_limit: int | float | str | None = None,
-    measure: bool = False,
+    measure: bool | None = None,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Settings:

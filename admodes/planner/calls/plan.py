@@ -211,7 +211,7 @@ def plan(
     format: str = "dense",
     objective: str = "time",
     memory_limit: int | float | str | None = None,
-    measure: bool = False,
+    measure: bool | None = None,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     pattern: SparsityPattern | None = None,

@@ -24,6 +24,7 @@ from admodes.planner.ways.chain_of_cuts import chained
 from admodes.planner.ways.matrix_product import matrix_product
 from admodes.planner.ways.network import whole_arrays
 from admodes.planner.ways.seeded import compressed, forward, reverse
+from admodes.program import jax_compat as jc
 from admodes.program.derived import keep
 from admodes.program.ir import Program
 from admodes.sparse.coloring import coloring
@@ -51,6 +52,7 @@ MOST_NUMBERS = 4000
 # Seconds of the search for an order, if multiplications are what counts. Chosen. Less may leave multiplications that
 # a longer search would save.
 SEARCH_SECONDS = 4.0
+LOOPS = (jc.scan_p, jc.while_p)
 
 
 class Method(Protocol):
@@ -205,6 +207,10 @@ def candidates(
         yield from forwards
         if task.rows_allowed:
             yield from reversed_
+        if objective == "time" and jc.mentions({"jaxpr": task.closed}, LOOPS):  # storing may cost more than it saves
+            yield from offered("forward", lambda: cost(forward(task, as_written=True, **options)))
+            if task.rows_allowed:
+                yield from offered("reverse", lambda: cost(reverse(task, as_written=True, **options)))
         if objective in ("multiplications", "flops") and task.is_real:
             yield from offered("elimination", lambda: accumulated(lambda: Accumulated(searched(task), "elimination")))
         if form == "dense" and (min(task.n, task.m) <= 1 or task.is_laid_out):

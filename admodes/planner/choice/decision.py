@@ -19,6 +19,7 @@ import numpy as np
 
 from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
+from admodes.planner.choice import trial
 from admodes.planner.choice.candidates import Candidate, Refusal, candidate, candidates
 from admodes.planner.cost.machine import Machine, machine
 from admodes.planner.cost.timings import recall, remember, seconds_of
@@ -54,7 +55,7 @@ class Settings:
 
     objective: str = "time"
     memory_limit: int | None = None
-    measure: bool = False
+    measure: bool | None = None
     chunk_size: int | None = None
     mesh: Any = None
     form: str = "dense"
@@ -122,14 +123,14 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
     """The decision for a task: one that was made before for such a task, or a new one.
 
     ``leaves`` are arguments to measure with; without them, or while a function is traced, no time is measured, but what
-    was measured before is used.
+    was measured before is used. Unless ``measure`` is False, candidates that are predicted to be close are timed.
     """
     constants = machine()
     key = (task.key, settings, constants)
     known = _DECISIONS.find(key)
     if known is not None:
         return known
-    if settings.measure and (leaves is None or jc.is_tracing()):
+    if settings.measure is not False and (leaves is None or jc.is_tracing()):
         return decide(task, dataclasses.replace(settings, measure=False))
     if settings.memory_limit is not None and leaves is None:
         if task.has_unknown_constants:
@@ -162,6 +163,12 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
     if settings.measure:
         assert leaves is not None
         found = _measured(found, task, settings, leaves)
+    elif settings.measure is None and (settings.objective, settings.memory_limit, settings.mesh) == (
+        "time",
+        None,
+        None,
+    ):
+        found = _tried(found, task, settings, leaves)
     ranked = (*found, *others)
     pattern = task.known_pattern
     decision = Decision(task.fingerprint, task.n, task.m, pattern, settings, constants, ranked, tuple(refused))
@@ -200,6 +207,18 @@ def _measured(found: list[Candidate], task: Task, settings: Settings, leaves) ->
     timed = [dataclasses.replace(c, measured_s=seconds[label(c)]) for c in timed]
     remember(task.fingerprint, settings.form, seconds)
     return [*sorted(timed, key=OBJECTIVES[settings.objective]), *found[MEASURED:]]
+
+
+def _tried(found: list[Candidate], task: Task, settings: Settings, leaves) -> list[Candidate]:
+    """Time those whose predictions lie close together, where that is quick; the others keep their places behind."""
+    near = trial.close(found, task)
+    if not near:
+        return found
+    taken = trial.times(near, lambda c: compiled(task, c, settings.form), leaves)
+    timed = [dataclasses.replace(near[k], measured_s=seconds) for k, seconds in taken.items()]
+    remember(task.fingerprint, settings.form, {label(c): c.measured_s for c in timed})
+    rest = [c for c in found if all(c is not near[k] for k in taken)]
+    return [*sorted(timed, key=lambda c: c.measured_s), *rest]
 
 
 # -- memory ------------------------------------------------------------------------------------------

@@ -53,4 +53,5 @@ def test_what_cannot_win_is_not_planned():
     f = lambda x: jnp.tanh(matrix @ jnp.tanh(matrix @ x))
     plan = admodes.plan(f, np.ones(300))
     most = LONGER * min(c.seconds for c in plan.candidates) / machine().gathered
-    assert "accumulation" not in [c.name for c in plan.candidates] and 300**3 > most
+    assert "accumulation" not in [c.name for c in plan.candidates]
+    assert most < 300**3
