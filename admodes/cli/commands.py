@@ -85,6 +85,7 @@ def plan_jacobian(options: argparse.Namespace) -> None:
                     memory_limit=limit,
                     format=options.format,
                     measure=options.measure or None,
+                    hessian=options.hessian,
                 ),
                 options.memory_limit,
             )

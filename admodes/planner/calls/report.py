@@ -11,7 +11,7 @@ from admodes.planner.ways.checkpointed import Checkpointed
 from admodes.text_tables import count, plain, seconds, table
 
 
-def describe(decision: Decision) -> str:
+def describe(decision: Decision, noun: str = "Jacobian") -> str:
     """The candidates as a table, the winner, and why."""
     rows = [
         [
@@ -29,7 +29,7 @@ def describe(decision: Decision) -> str:
         for c in decision.candidates
     ]
     columns = ["candidate", "how", "passes", "mults", "flops", "bytes", "predicted", "measured", "memory", "measured"]
-    title = f"Jacobian, {decision.heading}"
+    title = f"{noun}, {decision.heading}"
     left_out = [f"{r.name} is left out, as the function refuses it: {r.reason}" for r in decision.refused]
     return "\n".join([plain(table(title, columns, rows, left=2)), why(decision), otherwise(decision), *left_out])
 

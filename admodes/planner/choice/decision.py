@@ -27,9 +27,11 @@ from admodes.planner.matrices import Inside, places, positions
 from admodes.planner.task import Task
 from admodes.planner.ways.checkpointed import LEAST_SAVED, checkpointed
 from admodes.planner.ways.seeded import Seeded
+from admodes.planner.ways.seeded import compressed as seeded
 from admodes.program import agreement
 from admodes.program import jax_compat as jc
 from admodes.program.kept import Kept
+from admodes.sparse.coloring import Coloring
 from admodes.text_tables import clipped, count, plural
 
 OBJECTIVES: dict[str, Callable[[Candidate], float]] = {
@@ -59,8 +61,15 @@ class Settings:
     chunk_size: int | None = None
     mesh: Any = None
     form: str = "dense"
+    pattern: SparsityPattern | None = None
+    coloring: Coloring | None = None
+    triangle: str | None = None
 
     def __post_init__(self):
+        if self.triangle not in (None, "lower"):
+            raise ValueError(f"triangle must be 'lower' or None, got {self.triangle!r}")
+        if self.triangle is not None and self.form not in ("bcoo", "scipy"):
+            raise ValueError(f"triangle='lower' is for the formats 'bcoo' and 'scipy', not for {self.form!r}")
         if self.objective not in tuple(OBJECTIVES):
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
 
@@ -94,6 +103,12 @@ class Decision:
     @property
     def best(self) -> Candidate:
         return self.candidates[0]
+
+    @property
+    def given(self) -> SparsityPattern | None:
+        """The pattern that was given, by itself or with a coloring."""
+        chosen = self.settings
+        return chosen.pattern if chosen.coloring is None else chosen.coloring.pattern
 
     @property
     def heading(self) -> str:
@@ -140,7 +155,10 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
             )
         leaves = list(map(jc.placed, task.closed.in_avals))  # enough to compile
     refused: list[Refusal] = []
-    found = list(candidates(task, constants, settings.form, settings.options, settings.objective, refused=refused))
+    if settings.coloring is None:
+        found = list(candidates(task, constants, settings.form, settings.options, settings.objective, refused=refused))
+    else:
+        found = [candidate(seeded(settings.coloring, **settings.options), task, constants, settings.form)]
     if not found:
         raise refused[0].error
     plain = found
@@ -306,6 +324,9 @@ def compiled(task: Task, chosen: Candidate, form: str, finish: Callable = lambda
     pattern = method.pattern
     if form in ("bcoo", "scipy") and (pattern is None or task.has_given_pattern):
         pattern = task.pattern
+    if task.is_lower:
+        assert pattern is not None
+        pattern = pattern.lower_triangle
 
     @jax.jit
     def program(tables, leaves):
