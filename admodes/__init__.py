@@ -39,7 +39,8 @@ if _typing.TYPE_CHECKING:  # what is imported on first use, for tools that read 
     from admodes.memory.checkpoint import checkpoint
     from admodes.memory.profile import memory_profile
     from admodes.planner.calls.diagonals import block_jacobian, diagonal, laplacian
-    from admodes.planner.calls.jacobian import hessian, jacobian, value_and_jacobian
+    from admodes.planner.calls.hessian import hessian, value_and_hessian, value_grad_and_hessian
+    from admodes.planner.calls.jacobian import jacobian, value_and_jacobian
     from admodes.planner.calls.plan import load_plan, plan
     from admodes.planner.calls.untraced import choose_mode
     from admodes.sparse import coloring, hessian_sparsity, sparsity
@@ -55,7 +56,7 @@ _LATE = {
     "diagonal": "admodes.planner.calls.diagonals",
     "directional": "admodes.transforms.subgradient",
     "doctor": "admodes.diagnosis",
-    "hessian": "admodes.planner.calls.jacobian",
+    "hessian": "admodes.planner.calls.hessian",
     "hessian_sparsity": "admodes.sparse",
     "jacobian": "admodes.planner.calls.jacobian",
     "laplacian": "admodes.planner.calls.diagonals",
@@ -65,7 +66,9 @@ _LATE = {
     "sparsity": "admodes.sparse",
     "subgradient": "admodes.transforms.subgradient",
     "subjacobian": "admodes.transforms.subgradient",
+    "value_and_hessian": "admodes.planner.calls.hessian",
     "value_and_jacobian": "admodes.planner.calls.jacobian",
+    "value_grad_and_hessian": "admodes.planner.calls.hessian",
     "verify": "admodes.compare.verify",
 }
 
@@ -120,7 +123,9 @@ __all__ = [
     "subgradient",
     "subjacobian",
     "value_and_grad",
+    "value_and_hessian",
     "value_and_jacobian",
+    "value_grad_and_hessian",
     "verify",
     "vjp",
 ]

@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from admodes.compare import jax_ad
-from admodes.planner.calls.jacobian import hessian, jacobian
+from admodes.planner.calls.hessian import hessian
+from admodes.planner.calls.jacobian import jacobian
 from admodes.transforms.forward import jacfwd, jvp, linearize
 from admodes.transforms.reverse import grad, jacrev, value_and_grad, vjp
 

@@ -85,7 +85,6 @@ def compare_modes(options: argparse.Namespace) -> None:
 
 def plan_jacobian(options: argparse.Namespace) -> None:
     from admodes.planner.calls.plan import plan
-    from admodes.planner.calls.report import describe
 
     with precision(options):
         make = find_function(options)
@@ -99,14 +98,14 @@ def plan_jacobian(options: argparse.Namespace) -> None:
                     objective=options.objective,
                     memory_limit=limit,
                     format=options.format,
-                    measure=options.measure,
+                    measure=options.measure or None,
+                    hessian=options.hessian,
                 ),
                 options.memory_limit,
             )
             if options.save:
                 found.save(options.save)
-            report = describe(found.decision, columns(options))
-            write(found.to_dict(), report, *([found.draw()] if options.draw else []))
+            write(found.to_dict(), found.report(columns(options)), *([found.draw()] if options.draw else []))
 
 
 def diagnose(options: argparse.Namespace) -> int:

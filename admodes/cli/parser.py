@@ -94,6 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--objective", choices=["time", "flops", "memory", "multiplications"], default="time")
     sub.add_argument("--memory-limit", metavar="BYTES", help="temporary memory to keep within, e.g. 200MiB")
     sub.add_argument("--format", choices=["dense", "bcoo", "compressed"], default="dense", help="of the Jacobian")
+    sub.add_argument("--hessian", action="store_true", help="plan the Hessian, not the Jacobian")
     sub.add_argument("--measure", action="store_true", help="time the best three candidates")
     sub.add_argument("--draw", action="store_true", help="also draw the cuts or the colored pattern")
     sub.add_argument("--save", type=file_name, metavar="FILE", help="write the plan to FILE (.npz)")

@@ -150,6 +150,12 @@ class SparsityPattern:
         m, n = self.shape
         return SparsityPattern.dense(n, m) if self.is_full else SparsityPattern(_csr(self.matrix.T))
 
+    @cached_property
+    def lower_triangle(self) -> SparsityPattern:
+        """The entries on and below the diagonal."""
+        rows, cols = self.rows, self.cols
+        return SparsityPattern.build(rows[rows >= cols], cols[rows >= cols], self.shape)
+
     def to_scipy(self) -> sp.csr_matrix:
         return self.matrix.copy()
 
@@ -187,6 +193,10 @@ class SparsityPattern:
         pairs, labels = np.unique(first.astype(np.int64) * other.table.shape[0] + second, return_inverse=True)
         left, right = np.divmod(pairs, other.table.shape[0])
         return SparsityPattern(_canonical(self.table[left] + other.table[right]), labels)
+
+    def intersection(self, other: SparsityPattern) -> SparsityPattern:
+        """The entries that both have."""
+        return SparsityPattern(_canonical(self.matrix.multiply(other.matrix)))
 
     def compose(self, inner: SparsityPattern) -> SparsityPattern:
         """The pattern of A B, ``self`` being A."""

@@ -31,7 +31,8 @@ class Task:
 
     ``differentiated`` says which outputs have rows (the others are values that a later part needs); ``symmetric``
     that the matrix is known to be (a Hessian); ``outputs_unread`` that nobody asks for the values of the function;
-    ``has_given_pattern`` that sparse results have the entries of ``pattern``, whatever is known of them.
+    ``has_given_pattern`` that sparse results have the entries of ``pattern``, whatever is known of them; ``is_lower``
+    that they have those on and below the diagonal alone.
     """
 
     closed: Any
@@ -40,6 +41,7 @@ class Task:
     symmetric: bool = False
     outputs_unread: bool = False
     has_given_pattern: bool = False
+    is_lower: bool = False
 
     @cached_property
     def program(self) -> Program:
@@ -126,6 +128,13 @@ class Task:
         copy.__dict__.update(self.__dict__ | {"outputs_unread": True})
         return copy
 
+    def lower_triangle(self) -> Task:
+        """The same task with sparse results that are the lower triangle."""
+        copy = replace(self, is_lower=True)
+        copy.__dict__.update(self.__dict__ | {"is_lower": True})
+        copy.__dict__.pop("key", None)
+        return copy
+
     # -- the two sweeps, as programs ---------------------------------------------------------------------
 
     @cached_property
@@ -146,12 +155,14 @@ class Task:
         cotangents = [jc.tangent_aval(a) for a in self.out_avals]
         return jc.trace_flat(sweep, [*self.closed.in_avals, *cotangents], "pull")
 
-    def sweep(self, program: Program, args: Sequence, seeds: Sequence, columns: bool = False) -> tuple[list, list]:
+    def sweep(
+        self, program: Program, args: Sequence, seeds: Sequence, columns: bool = False, as_written: bool = False
+    ) -> tuple[list, list]:
         """(outputs, results of one of the two sweeps), the results with a leading axis over seeds, as ``seeds`` have.
 
-        ``columns``: the results will be transposed.
+        ``columns``: the results will be transposed; ``as_written``: the program is left as it is.
         """
-        return batched(program, args, seeds, len(self.closed.out_avals), columns, self.outputs_unread)
+        return batched(program, args, seeds, len(self.closed.out_avals), columns, self.outputs_unread, as_written)
 
     # -- identity ------------------------------------------------------------------------------------------
 
@@ -177,7 +188,7 @@ class Task:
     @cached_property
     def key(self) -> tuple:
         """As the fingerprint, with what has no text: the Python functions behind rules and callbacks."""
-        return self.fingerprint, hidden(self.program)
+        return self.fingerprint, hidden(self.program), self.is_lower
 
 
 # what a derivative rule may raise where it is for the other mode only, or for none

@@ -79,6 +79,10 @@ class TriangularSolve(LinearMap):
         """True if A⁻¹ (Ȧ X) is cheaper than (A⁻¹ Ȧ) X: X has fewer columns (rows, on the other side) than A."""
         return self.a.shape[-1] > self.x.shape[-1 if dict(self.params)["left_side"] else -2]
 
+    def moved(self, t):
+        """op(Ȧ) X, or X op(Ȧ), for a tangent of the matrix."""
+        return self._times(self._op(self._triangle(t)), self.x)
+
     def _times(self, left, right):
         return dot(left, right) if dict(self.params)["left_side"] else dot(right, left)
 

@@ -36,6 +36,7 @@ from admodes.program.trace import trace
 from admodes.program.traits import traits
 from admodes.rules.table import LocalRule, lookup
 from admodes.sparse.control_flow import HIGHER_ORDER
+from admodes.sparse.local import local_pattern
 from admodes.subprograms.callbacks import Refused
 from admodes.subprograms.custom import recording_linear
 from admodes.subprograms.lent import LentRule
@@ -271,6 +272,7 @@ def sparsity(
     argnums: int | Sequence[int] = 0,
     fixed_argnums: int | Sequence[int] = (),
     has_aux: bool = False,
+    local: bool = False,
     **kwargs: Any,
 ) -> SparsityPattern:
     r"""The sparsity pattern of the Jacobian of ``fun``, valid for every input of the shapes of ``args``.
@@ -285,6 +287,7 @@ def sparsity(
       argnums: which positional arguments to differentiate.
       fixed_argnums: arguments whose values may be used, because they will not change (an index array, a mask).
       has_aux: whether ``fun`` returns a pair (output, auxiliary data), the second of which has no rows.
+      local: the pattern at these arguments alone: of the branches that they take, and without slopes that are 0 there.
 
     Returns:
       A :class:`~admodes.linear.pattern.SparsityPattern`: a superset of the nonzeros of the Jacobian at every input.
@@ -327,7 +330,9 @@ def sparsity(
         known += own if k in fixed and k not in chosen else [None] * len(own)
     dynamic = list(itertools.compress(leaves, arrays))
     rest = len(dynamic) - len(active)
-    return pattern_of_program(trace(ordered, *dynamic), [*active, *[False] * rest], [*known, *[None] * rest])
+    program, flags = trace(ordered, *dynamic), [*active, *[False] * rest]
+    found = pattern_of_program(program, flags, [*known, *[None] * rest])
+    return found.intersection(local_pattern(program, flags, dynamic)) if local else found
 
 
 def hessian_sparsity(

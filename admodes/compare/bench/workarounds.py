@@ -52,6 +52,11 @@ def _small_loop() -> tuple[Callable, tuple]:
     return jacobian(f), (_random(5),)
 
 
+def _systems() -> tuple[Callable, tuple]:
+    matrix, b = _random(200, 200) + 3 * np.eye(200), _random(200)
+    return jacobian(lambda x: jax.scipy.linalg.solve_triangular(matrix + jnp.diag(x), b)), (_random(200),)
+
+
 def _wide() -> tuple[Callable, tuple]:
     inner, outer = _random(4000, 400), _random(400, 8)
     return jacobian(lambda x: jax.checkpoint(jnp.tanh)(x @ inner) @ outer), (_random(4000),)
@@ -88,6 +93,7 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {  # a program for each, and the fig
     "stored values": (_stencils, "time"),
     "kept calls": (_stencils, "time"),
     "small products": (_small_loop, "time"),
+    "right-hand sides": (_systems, "time"),
     "few rows": (_wide, "time"),
     "transposed columns": (_columns, "time"),
     "runs of nonzeros": (_blocks, "time"),

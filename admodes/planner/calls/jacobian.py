@@ -1,4 +1,4 @@
-"""``jacobian``, ``value_and_jacobian`` and ``hessian``: JAX's calling conventions, with a plan behind them."""
+"""``jacobian`` and ``value_and_jacobian``: JAX's calling conventions, with a plan behind them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import tree_leaves
 
 from admodes.errors import UntraceableError
+from admodes.linear.pattern import SparsityPattern
 from admodes.modes import checks
-from admodes.modes.flat import pair, wraps
+from admodes.modes.flat import wraps
+from admodes.planner.calls.given import prepared
 from admodes.planner.calls.request import Call, Request, request
-from admodes.planner.calls.special_points import AtSpecialPoints, TieTest
+from admodes.planner.calls.special_points import AtSpecialPoints
 from admodes.planner.calls.untraced import untraced
 from admodes.planner.choice.candidates import Candidate
 from admodes.planner.choice.decision import MOST_PLANS, Run, Settings, compiled, decide
@@ -22,12 +23,11 @@ from admodes.planner.matrices import FORMATS, blocks
 from admodes.planner.task import Task
 from admodes.program import jax_compat as jc
 from admodes.program.kept import Kept
-from admodes.program.trace import UNTRACEABLE
-from admodes.sparse.coloring import Coloring
+from admodes.sparse.coloring import Coloring, check_pattern
 from admodes.sparse.compress import decompression
 from admodes.text_tables import Brief, memory_bytes, whole_number
 from admodes.transforms.forward import resolved
-from admodes.transforms.reverse import grad, jacrev, strong_jacobian
+from admodes.transforms.reverse import jacrev
 
 
 def jacobian(
@@ -40,9 +40,11 @@ def jacobian(
     format: str = "dense",
     objective: str = "time",
     memory_limit: int | float | str | None = None,
-    measure: bool = False,
+    measure: bool | None = None,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    pattern: SparsityPattern | None = None,
+    coloring: Coloring | None = None,
     nan_safe: bool = False,
     ties: str = "jax",
 ) -> Callable[..., Any]:
@@ -71,10 +73,14 @@ def jacobian(
       objective: what is made small: ``"time"``, ``"flops"``, ``"memory"`` or ``"multiplications"``.
       memory_limit: temporary memory that must not be exceeded, in bytes or as ``"200MiB"``; seeds are then chunked.
         Under ``jit`` and ``vmap`` it holds for the Jacobian as a program of its own, at a single point.
-      measure: time the best three candidates rather than trust the prediction; remembered from then on.
+      measure: time the best three candidates rather than trust the prediction; remembered from then on. By default
+        (None) candidates are timed at the first call if their predictions lie within a factor of three, and compiling
+        them is quick; with False none are.
       chunk_size: how many seeds are in flight at once; by default all.
       mesh: devices over which the seeds of plain and compressed modes are split; by default those over which JAX
         spreads the arguments.
+      pattern: of the Jacobian, if you know one; it must cover the one that is detected.
+      coloring: of such a pattern (:func:`admodes.coloring`), which is then the way that is gone.
       nan_safe: what is done about entries that are not finite, as in :func:`admodes.grad`; not for ``"compressed"``.
       ties: what happens at kinks, as in :func:`admodes.grad`. With ``"first"`` and ``"average"`` nothing is planned:
         the dense Jacobian is taken row by row.
@@ -95,7 +101,7 @@ def jacobian(
 
     Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., chapters 7 to 10.
     """
-    options = (format, objective, memory_limit, measure, chunk_size, mesh)
+    options = (format, objective, memory_limit, measure, chunk_size, mesh, pattern, coloring)
     both = _planned("jacobian", fun, argnums, has_aux, holomorphic, allow_int, options, nan_safe, ties)
 
     @wraps(fun, "Jacobian")
@@ -117,9 +123,11 @@ def value_and_jacobian(
     format: str = "dense",
     objective: str = "time",
     memory_limit: int | float | str | None = None,
-    measure: bool = False,
+    measure: bool | None = None,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    pattern: SparsityPattern | None = None,
+    coloring: Coloring | None = None,
     nan_safe: bool = False,
     ties: str = "jax",
 ) -> Callable[..., tuple[Any, Any]]:
@@ -130,7 +138,10 @@ def value_and_jacobian(
     >>> value.tolist(), J.tolist()
     ([1.0, 4.0], [[2.0, 0.0], [0.0, 4.0]])
     """
-    name, options = "value_and_jacobian", (format, objective, memory_limit, measure, chunk_size, mesh)
+    name, options = (
+        "value_and_jacobian",
+        (format, objective, memory_limit, measure, chunk_size, mesh, pattern, coloring),
+    )
     planned = _planned(name, fun, argnums, has_aux, holomorphic, allow_int, options, nan_safe, ties)
 
     @wraps(fun, "Value and Jacobian")
@@ -174,79 +185,6 @@ def _by_rows(fun, argnums, has_aux, holomorphic, allow_int, nan_safe, ties) -> C
     return both
 
 
-def hessian(
-    fun: Callable[..., Any],
-    argnums: int | Sequence[int] = 0,
-    has_aux: bool = False,
-    holomorphic: bool = False,
-    *,
-    format: str = "dense",
-    objective: str = "time",
-    memory_limit: int | float | str | None = None,
-    measure: bool = False,
-    chunk_size: int | None = None,
-    mesh: jax.sharding.Mesh | None = None,
-    nan_safe: bool | None = None,
-    ties: str | None = None,
-) -> Callable[..., Any]:
-    r"""The Hessian ∇²f: the Jacobian of the gradient, planned as :func:`jacobian` is, its symmetry being used.
-
-    (Not if the function has derivative rules of a user's, custom_jvp or custom_vjp, which need not be derivatives.)
-    For a vector-valued f it holds one Hessian for each output, as JAX's. The options are those of :func:`jacobian`;
-    the matrix of the formats other than ``"dense"`` has a row and a column for each entry of x.
-
-    ``nan_safe`` and ``ties`` are as in :func:`grad`. By default (None), and as long as no transformation is around it,
-    entries that are not finite are settled as with ``nan_safe=True``; and where an equation of f (max, min or abs, of
-    numbers or along axes) sits on a kink, entries whose limits from two sides agree are these limits: the average of
-    the slopes at a kink inside says nothing about the second derivatives of a smooth function.
-
-    >>> import admodes, jax.numpy as jnp
-    >>> admodes.hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0])).tolist()
-    [[4.0, 2.0], [2.0, 0.0]]
-    """
-    jc.check_callable(fun)
-    chosen = settings(format, objective, memory_limit, measure, chunk_size, mesh)
-    special = AtSpecialPoints(nan_safe, ties or "jax", chosen.form)
-    argnums = checks.ensure_index(argnums)
-    numbers = (argnums,) if isinstance(argnums, int) else argnums
-
-    function, policy = resolved(fun, ties or "jax", numbers)
-    gradient = gradient_of(function, argnums, has_aux, holomorphic, policy)
-    planned = Planned(request("hessian", gradient, argnums, has_aux, holomorphic, function), chosen)
-    strong = without_aux(strong_jacobian(function, argnums, has_aux), has_aux)
-    tied = TieTest()
-
-    @wraps(fun, "Hessian")
-    @jc.api_boundary
-    def hessfun(*args, **kwargs):
-        _, result, aux = planned(args, kwargs, value=False)
-        known = not any(isinstance(x, jc.Tracer) for x in tree_leaves((args, kwargs))) and not jc.is_tracing()
-        on_a_kink = ties is None and known and tied(planned.request.call(args, kwargs))
-        result = special.settled(result, strong, argnums, args, kwargs)
-        result = special.settled(result, strong, argnums, args, kwargs, True) if on_a_kink else result
-        return (result, aux) if has_aux else result
-
-    return hessfun
-
-
-def gradient_of(fun: Callable, argnums, has_aux: bool, holomorphic: bool, ties: str) -> Callable:
-    """The gradient of a function, or the rows of its Jacobian if it is no scalar."""
-
-    def gradient(*args, **kwargs):
-        def value():
-            out = fun(*args, **kwargs)
-            return pair(out)[0] if has_aux else out
-
-        try:
-            shape = getattr(jax.eval_shape(value), "shape", None)
-        except UNTRACEABLE:
-            shape = getattr(value(), "shape", None)
-        transform = grad if shape == () else jacrev
-        return transform(fun, argnums, has_aux, holomorphic, ties=ties)(*args, **kwargs)
-
-    return gradient
-
-
 def without_aux(fun: Callable, has_aux: bool) -> Callable:
     """The function without its auxiliary data."""
     return (lambda *args, **kwargs: fun(*args, **kwargs)[0]) if has_aux else fun
@@ -256,9 +194,12 @@ def settings(
     format: str = "dense",
     objective: str = "time",
     memory_limit: int | float | str | None = None,
-    measure: bool = False,
+    measure: bool | None = None,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    pattern: SparsityPattern | None = None,
+    coloring: Coloring | None = None,
+    triangle: str | None = None,
 ) -> Settings:
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(map(repr, FORMATS))}, got {format!r}")
@@ -267,7 +208,11 @@ def settings(
     if mesh is not None:  # the seeds are laid out by constraints, which are for automatic axes
         mesh = jax.sharding.Mesh(mesh.devices, mesh.axis_names)
     size = None if chunk_size is None else whole_number("chunk_size", chunk_size)
-    return Settings(objective, memory_bytes(memory_limit), measure, size, mesh, format)
+    if pattern is not None:
+        check_pattern(pattern)
+    if coloring is not None and not isinstance(coloring, Coloring):
+        raise TypeError(f"coloring must be what admodes.coloring returns, got {type(coloring).__name__}")
+    return Settings(objective, memory_bytes(memory_limit), measure, size, mesh, format, pattern, coloring, triangle)
 
 
 # (finished plan, its method) of recent tasks, for Jacobians that are made anew in each step of a loop
@@ -307,6 +252,7 @@ class Planned:
             if jc.is_staging() or not self.decides or self.settings != Settings():
                 raise
             return Finished(untraced(call.without_leaves(), value), lambda returned: returned, False)
+        task = prepared(task, self.settings)
         chosen = self.choose(task, None if traced else call.leaves)
         if task.has_unknown_constants or jc.is_staging():
             return finished(task, chosen, self.settings.form, call, value)

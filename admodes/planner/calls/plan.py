@@ -6,7 +6,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import jax
 import numpy as np
 from jax.tree_util import tree_structure, treedef_is_leaf
 
-from admodes.errors import PatternError, PlanningError, StalePlanError
+from admodes.errors import PlanningError, StalePlanError
 from admodes.linear.pattern import SparsityPattern
 from admodes.modes import checks
+from admodes.planner.calls.given import prepared, with_pattern
+from admodes.planner.calls.hessian import gradient_of
 from admodes.planner.calls.jacobian import finished, settings
 from admodes.planner.calls.picture import picture
 from admodes.planner.calls.report import describe, otherwise, why
@@ -29,10 +31,10 @@ from admodes.planner.task import Task
 from admodes.planner.ways.checkpointed import Checkpointed, restored
 from admodes.planner.ways.seeded import Seeded, compressed, reverse
 from admodes.program import jax_compat as jc
-from admodes.sparse.coloring import Coloring, check_pattern
-from admodes.text_tables import clipped
+from admodes.sparse.coloring import Coloring
+from admodes.text_tables import WIDTH, clipped
 
-VERSION = 2
+VERSION = 3
 # what reading a damaged archive may raise
 DAMAGED = (*cache_folder.DAMAGED, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
@@ -89,6 +91,20 @@ class Plan:
         _, result, aux = self._run(fitted(self.key, call))
         return (result, aux) if self.request.has_aux else result
 
+    def hessian(self, *args: Any, **kwargs: Any) -> Any:
+        """The Hessian at arguments of the planned types, of a plan that was made with ``hessian=True``.
+
+        Raises:
+          PlanningError: it is a plan of a Jacobian.
+        """
+        if not self.is_of_hessian:
+            raise PlanningError("this plan is of a Jacobian: admodes.plan(f, x, hessian=True) plans a Hessian.")
+        return self.jacobian(*args, **kwargs)
+
+    @property
+    def is_of_hessian(self) -> bool:
+        return self.request.gradient_of is not None
+
     def draw(self, axes: Any = None) -> Any:
         """A picture of the plan as text: the chain of cuts, the steps whose states are kept, or the nonzeros by color.
 
@@ -99,9 +115,11 @@ class Plan:
     def save(self, file: str | Path) -> None:
         """Write the plan to a file of this name (in numpy's format ``.npz``) for :func:`load_plan`."""
         coloring = getattr(self.best.method, "coloring", None)
-        arrays = {}
+        arrays: dict[str, Any] = {}
+        if self.decision.given is not None:
+            arrays = {"given_rows": self.decision.given.rows, "given_cols": self.decision.given.cols}
         if coloring is not None:
-            arrays = {"rows": coloring.pattern.rows, "cols": coloring.pattern.cols}
+            arrays |= {"rows": coloring.pattern.rows, "cols": coloring.pattern.cols}
             for name in ("columns", "rows"):
                 if (colors := getattr(coloring, name)) is not None:
                     arrays[f"color_{name}"] = colors
@@ -111,8 +129,14 @@ class Plan:
             "fingerprint": self.decision.fingerprint,
             "shape": [self.decision.m, self.decision.n],
             "method": self.best.name,
-            "settings": {"format": chosen.form, "objective": chosen.objective, "chunk_size": self.chunk_size},
-            "request": [self.request.argnums, self.request.has_aux, self.request.holomorphic],
+            "detail": self.best.method.detail,
+            "settings": {
+                "format": chosen.form,
+                "objective": chosen.objective,
+                "chunk_size": self.chunk_size,
+                "triangle": chosen.triangle,
+            },
+            "request": [self.request.argnums, self.request.has_aux, self.request.holomorphic, self.is_of_hessian],
             "arguments": array_arguments(self.request, self.key),
         }
         if coloring is not None:
@@ -147,7 +171,11 @@ class Plan:
         return "\n".join(map(clipped, lines))
 
     def __str__(self) -> str:
-        return describe(self.decision)
+        return self.report()
+
+    def report(self, width: int = WIDTH) -> str:
+        """What ``str(plan)`` shows, in lines of at most ``width`` characters."""
+        return describe(self.decision, "Hessian" if self.is_of_hessian else "Jacobian", width)
 
 
 def array_arguments(asked: Request, key: tuple) -> list | None:
@@ -211,10 +239,13 @@ def plan(
     format: str = "dense",
     objective: str = "time",
     memory_limit: int | float | str | None = None,
-    measure: bool = False,
+    measure: bool | None = None,
     chunk_size: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     pattern: SparsityPattern | None = None,
+    coloring: Coloring | None = None,
+    hessian: bool = False,
+    triangle: str | None = None,
     **kwargs: Any,
 ) -> Plan:
     r"""The cheapest way to the Jacobian of ``fun`` at arguments of these shapes, and why.
@@ -231,6 +262,9 @@ def plan(
       argnums, has_aux, holomorphic, format, objective, memory_limit, measure, chunk_size, mesh: as for
         :func:`admodes.jacobian`.
       pattern: of the Jacobian, if you know one; it must cover the one that is detected.
+      coloring: of such a pattern; the way is then the products that it asks for.
+      hessian: plan the Hessian of a function in the place of its Jacobian; ``plan.hessian(x)`` runs it.
+      triangle: as for :func:`admodes.hessian`.
 
     Returns:
       A :class:`Plan`: print it, run ``plan.jacobian(x)``, ``plan.draw()``, ``plan.save(file)``.
@@ -250,10 +284,8 @@ def plan(
     References: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., chapters 7 to 10; Coleman and Verma, SIAM J.
     Sci. Comput. 19 (1998); Griewank and Naumann, Math. Program. 95 (2003).
     """
-    asked = request("plan", fun, argnums, has_aux, holomorphic)
-    chosen = settings(format, objective, memory_limit, measure, chunk_size, mesh)
-    if pattern is not None:
-        check_pattern(pattern)
+    asked = _asked(fun, argnums, has_aux, holomorphic, hessian)
+    chosen = settings(format, objective, memory_limit, measure, chunk_size, mesh, pattern, coloring, triangle)
     call = asked.call(args, kwargs)
     chosen = chosen.at(call.leaves)
     if measure:
@@ -263,34 +295,22 @@ def plan(
             "admodes.plan was called while the function around it is traced (jit, vmap, grad); make the plan outside, "
             "or call admodes.jacobian, which plans where it is."
         )
-    task = call.task()
-    if pattern is not None:
-        task = with_pattern(task, pattern)
+    task = prepared(call.task(), chosen)
     return _plan(asked, call, task, decide(task, chosen, call.leaves))
+
+
+def _asked(fun: Callable, argnums, has_aux: bool, holomorphic: bool, hessian: bool) -> Request:
+    if not hessian:
+        return request("plan", fun, argnums, has_aux, holomorphic)
+    jc.check_callable(fun)
+    argnums = checks.ensure_index(argnums)
+    gradient = gradient_of(fun, argnums, has_aux, holomorphic, "jax")
+    return request("plan", gradient, argnums, has_aux, holomorphic, fun)
 
 
 def _plan(asked: Request, call: Call, task: Task, decision: Decision) -> Plan:
     made = finished(task, decision.best, decision.settings.form, call, value=False)
     return Plan(decision, asked, call.key, lambda leaves: made.unpack(made.run(leaves)))
-
-
-def with_pattern(task: Task, given: SparsityPattern) -> Task:
-    """The task with this pattern in the place of the one that is detected, which it must cover.
-
-    Raises:
-      PatternError: it has another shape, or lacks an entry that can be nonzero.
-    """
-    if given.shape != (task.m, task.n):
-        raise PatternError(f"the pattern is {given.shape[0]} x {given.shape[1]}, the Jacobian {task.m} x {task.n}.")
-    union = task.pattern.union(given)
-    if union.nnz > given.nnz:
-        extra = union.matrix.astype(np.int8) - given.matrix.astype(np.int8)
-        row, col = (int(k[0]) for k in extra.nonzero())
-        raise PatternError(
-            f"the pattern does not cover the Jacobian: entry ({row}, {col}), and {union.nnz - given.nnz - 1} more, "
-            "can be nonzero. Leave `pattern` out to have it detected, or give a superset."
-        )
-    return task.with_pattern(given)
 
 
 def load_plan(file: str | Path, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Plan:
@@ -322,23 +342,28 @@ def load_plan(file: str | Path, fun: Callable[..., Any], *args: Any, **kwargs: A
             "arguments to load_plan, as in admodes.load_plan(file, fun, x)."
         )
     try:
-        argnums, has_aux, holomorphic = header["request"]
+        argnums, has_aux, holomorphic, hessian = header["request"]
         if not args and not kwargs:
             args = tuple(_zeros(typed(described)) for described in header["arguments"])
-        asked = request("plan", fun, argnums if isinstance(argnums, int) else tuple(argnums), has_aux, holomorphic)
+        argnums = argnums if isinstance(argnums, int) else tuple(argnums)
+        asked = _asked(fun, argnums, has_aux, holomorphic, hessian)
         call = asked.call(args, kwargs)
-        task = call.task()
+        chosen = settings(**header["settings"])
+        if "given_rows" in arrays:
+            given = SparsityPattern.build(arrays["given_rows"], arrays["given_cols"], tuple(header["shape"]))
+            chosen = replace(chosen, pattern=given)
+        task = prepared(call.task(), chosen)
         if task.fingerprint != header["fingerprint"]:
             raise StalePlanError(
                 f"the plan in {file} is for another function, or for other shapes, than this one; make a new one "
                 "with admodes.plan."
             )
-        chosen = settings(**header["settings"])
         if "checkpoints" in header:
             best = _checkpointed(task, header, arrays, chosen)
         elif "coloring" not in header:
             decision = decide(task, chosen)
             found = [c for c in decision.candidates if c.name == header["method"]]
+            found.sort(key=lambda c: c.method.detail != header["detail"])
             if not found:
                 raise StalePlanError(f"the plan in {file} uses {header['method']!r}, which there is not for this task.")
             best = found[0]

@@ -14,7 +14,7 @@ from admodes.text_tables import WIDTH, count, plain, seconds, table
 SPARE = ("bytes", "flops", "mults", "passes")
 
 
-def describe(decision: Decision, width: int = WIDTH) -> str:
+def describe(decision: Decision, noun: str = "Jacobian", width: int = WIDTH) -> str:
     """The candidates as a table, the winner, and why, in lines of at most ``width`` characters."""
     rows = [
         [
@@ -32,7 +32,7 @@ def describe(decision: Decision, width: int = WIDTH) -> str:
         for c in decision.candidates
     ]
     columns = ["candidate", "how", "passes", "mults", "flops", "bytes", "predicted", "measured", "memory", "peak"]
-    title = f"Jacobian, {decision.heading}"
+    title = f"{noun}, {decision.heading}"
     left_out = [f"{r.name} is left out, as the function refuses it: {r.reason}" for r in decision.refused]
     sentences = filter(None, [why(decision), otherwise(decision), *left_out])
     return plain(

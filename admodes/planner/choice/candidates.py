@@ -24,6 +24,7 @@ from admodes.planner.ways.chain_of_cuts import chained
 from admodes.planner.ways.matrix_product import matrix_product
 from admodes.planner.ways.network import whole_arrays
 from admodes.planner.ways.seeded import compressed, forward, reverse
+from admodes.program import jax_compat as jc
 from admodes.program.derived import keep
 from admodes.program.ir import Program
 from admodes.sparse.coloring import coloring
@@ -42,12 +43,16 @@ DENSE = 0.5
 # Products of an accumulation at most. Chosen: index lists of tens of MB. Four times more take that much more memory
 # and time to plan; with four times fewer a large sparse Jacobian is left to colorings.
 PRODUCTS = 4_000_000
+# Time that an accumulation of a full Jacobian may take, in that of the fastest other way, both as predicted. Chosen: a
+# prediction may be three times off. More is planned for nothing; less loses what was predicted badly.
+LONGER = 3.0
 # Nonzeros of local Jacobians: beyond, an elimination order is not searched in seconds. Chosen. Four times more leave
 # the search fewer moves for each of them.
 MOST_NUMBERS = 4000
 # Seconds of the search for an order, if multiplications are what counts. Chosen. Less may leave multiplications that
 # a longer search would save.
 SEARCH_SECONDS = 4.0
+LOOPS = (jc.scan_p, jc.while_p)
 
 
 class Method(Protocol):
@@ -202,6 +207,10 @@ def candidates(
         yield from forwards
         if task.rows_allowed:
             yield from reversed_
+        if objective == "time" and jc.mentions({"jaxpr": task.closed}, LOOPS):  # storing may cost more than it saves
+            yield from offered("forward", lambda: cost(forward(task, as_written=True, **options)))
+            if task.rows_allowed:
+                yield from offered("reverse", lambda: cost(reverse(task, as_written=True, **options)))
         if objective in ("multiplications", "flops") and task.is_real:
             yield from offered("elimination", lambda: accumulated(lambda: Accumulated(searched(task), "elimination")))
         if form == "dense" and (min(task.n, task.m) <= 1 or task.is_laid_out):
@@ -214,12 +223,15 @@ def candidates(
     alone = form == "compressed" or options.get("mesh") is not None or task.is_laid_out
     if sparse and not alone:
         yield from offered("blocks", lambda: costed(blocked(task, machine)))
-        nonzeros = lambda: Accumulated(accumulation(rows_only(task), task.active, most_products=PRODUCTS))
-        yield from offered("accumulation", lambda: accumulated(nonzeros))
+        yield from offered("accumulation", lambda: accumulated(lambda: nonzeros(task, PRODUCTS)))
     elif not alone:
         yield from offered("cuts", lambda: costed(chained(task, machine, lambda part: best(part, machine))))
         if whole:
             yield from offered("network", lambda: costed(whole_arrays(task, objective)))
+        # local Jacobians may be sparse though their product is full
+        if objective == "time" and (form != "dense" or task.n * task.m <= LARGEST):
+            most = min(PRODUCTS, int(LONGER * least / machine.gathered))
+            yield from offered("accumulation", lambda: accumulated(lambda: nonzeros(task, most)))
     if sparse or form == "compressed":
         for kind in kinds(task):
             yield from offered(f"{kind} coloring", partial(colored, kind))
@@ -294,6 +306,11 @@ class Accumulated:
         if not all(task.differentiated):
             outs = evaluate_once(task.program, args)
         return outs, Nonzeros(values)
+
+
+def nonzeros(task: Task, most: int) -> Accumulated:
+    """The accumulation array by array, of so many products at most."""
+    return Accumulated(accumulation(rows_only(task), task.active, most_products=most))
 
 
 def searched(task: Task) -> Accumulation:

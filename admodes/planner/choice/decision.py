@@ -19,6 +19,7 @@ import numpy as np
 
 from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
+from admodes.planner.choice import trial
 from admodes.planner.choice.candidates import Candidate, Refusal, candidate, candidates
 from admodes.planner.cost.machine import Machine, machine
 from admodes.planner.cost.timings import recall, remember, seconds_of
@@ -26,9 +27,11 @@ from admodes.planner.matrices import Inside, places, positions
 from admodes.planner.task import Task
 from admodes.planner.ways.checkpointed import LEAST_SAVED, checkpointed
 from admodes.planner.ways.seeded import Seeded
+from admodes.planner.ways.seeded import compressed as seeded
 from admodes.program import agreement
 from admodes.program import jax_compat as jc
 from admodes.program.kept import Kept
+from admodes.sparse.coloring import Coloring
 from admodes.text_tables import clipped, count, plural
 
 OBJECTIVES: dict[str, Callable[[Candidate], float]] = {
@@ -54,12 +57,19 @@ class Settings:
 
     objective: str = "time"
     memory_limit: int | None = None
-    measure: bool = False
+    measure: bool | None = None
     chunk_size: int | None = None
     mesh: Any = None
     form: str = "dense"
+    pattern: SparsityPattern | None = None
+    coloring: Coloring | None = None
+    triangle: str | None = None
 
     def __post_init__(self):
+        if self.triangle not in (None, "lower"):
+            raise ValueError(f"triangle must be 'lower' or None, got {self.triangle!r}")
+        if self.triangle is not None and self.form not in ("bcoo", "scipy"):
+            raise ValueError(f"triangle='lower' is for the formats 'bcoo' and 'scipy', not for {self.form!r}")
         if self.objective not in tuple(OBJECTIVES):
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
 
@@ -95,6 +105,12 @@ class Decision:
         return self.candidates[0]
 
     @property
+    def given(self) -> SparsityPattern | None:
+        """The pattern that was given, by itself or with a coloring."""
+        chosen = self.settings
+        return chosen.pattern if chosen.coloring is None else chosen.coloring.pattern
+
+    @property
     def heading(self) -> str:
         """The shape of the Jacobian, its nonzeros if they are known, and what was made small."""
         filled = f", {self.pattern.nnz} nonzeros" if self.pattern is not None else ""
@@ -122,14 +138,14 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
     """The decision for a task: one that was made before for such a task, or a new one.
 
     ``leaves`` are arguments to measure with; without them, or while a function is traced, no time is measured, but what
-    was measured before is used.
+    was measured before is used. Unless ``measure`` is False, candidates that are predicted to be close are timed.
     """
     constants = machine()
     key = (task.key, settings, constants)
     known = _DECISIONS.find(key)
     if known is not None:
         return known
-    if settings.measure and (leaves is None or jc.is_tracing()):
+    if settings.measure is not False and (leaves is None or jc.is_tracing()):
         return decide(task, dataclasses.replace(settings, measure=False))
     if settings.memory_limit is not None and leaves is None:
         if task.has_unknown_constants:
@@ -139,7 +155,10 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
             )
         leaves = list(map(jc.placed, task.closed.in_avals))  # enough to compile
     refused: list[Refusal] = []
-    found = list(candidates(task, constants, settings.form, settings.options, settings.objective, refused=refused))
+    if settings.coloring is None:
+        found = list(candidates(task, constants, settings.form, settings.options, settings.objective, refused=refused))
+    else:
+        found = [candidate(seeded(settings.coloring, **settings.options), task, constants, settings.form)]
     if not found:
         raise refused[0].error
     plain = found
@@ -162,6 +181,12 @@ def decide(task: Task, settings: Settings, leaves: Sequence | None = None) -> De
     if settings.measure:
         assert leaves is not None
         found = _measured(found, task, settings, leaves)
+    elif settings.measure is None and (settings.objective, settings.memory_limit, settings.mesh) == (
+        "time",
+        None,
+        None,
+    ):
+        found = _tried(found, task, settings, leaves)
     ranked = (*found, *others)
     pattern = task.known_pattern
     decision = Decision(task.fingerprint, task.n, task.m, pattern, settings, constants, ranked, tuple(refused))
@@ -200,6 +225,18 @@ def _measured(found: list[Candidate], task: Task, settings: Settings, leaves) ->
     timed = [dataclasses.replace(c, measured_s=seconds[label(c)]) for c in timed]
     remember(task.fingerprint, settings.form, seconds)
     return [*sorted(timed, key=OBJECTIVES[settings.objective]), *found[MEASURED:]]
+
+
+def _tried(found: list[Candidate], task: Task, settings: Settings, leaves) -> list[Candidate]:
+    """Time those whose predictions lie close together, where that is quick; the others keep their places behind."""
+    near = trial.close(found, task)
+    if not near:
+        return found
+    taken = trial.times(near, lambda c: compiled(task, c, settings.form), leaves)
+    timed = [dataclasses.replace(near[k], measured_s=seconds) for k, seconds in taken.items()]
+    remember(task.fingerprint, settings.form, {label(c): c.measured_s for c in timed})
+    rest = [c for c in found if all(c is not near[k] for k in taken)]
+    return [*sorted(timed, key=lambda c: c.measured_s), *rest]
 
 
 # -- memory ------------------------------------------------------------------------------------------
@@ -287,6 +324,9 @@ def compiled(task: Task, chosen: Candidate, form: str, finish: Callable = lambda
     pattern = method.pattern
     if form in ("bcoo", "scipy") and (pattern is None or task.has_given_pattern):
         pattern = task.pattern
+    if task.is_lower:
+        assert pattern is not None
+        pattern = pattern.lower_triangle
 
     @jax.jit
     def program(tables, leaves):

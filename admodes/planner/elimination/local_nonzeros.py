@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -27,10 +27,11 @@ from admodes.planner.elimination.formulas import Entries
 from admodes.planner.sweeps.batched_sweep import evaluate_once
 from admodes.program import jax_compat as jc
 from admodes.program.common_subexpressions import merge_common
-from admodes.program.evaluate import evaluate, run
+from admodes.program.evaluate import bind, evaluate, run
 from admodes.program.folding import evaluate_known, is_foldable, is_known
 from admodes.program.ir import Program, from_jaxpr
 from admodes.program.traits import traits
+from admodes.rules.solve import TriangularSolve
 from admodes.sparse.columns import color_columns
 from admodes.sparse.compress import seeds
 from admodes.sparse.detect import Detector, Value, identity_blocks
@@ -137,6 +138,8 @@ def _record(program: Program, active: Sequence[bool], primals):
         values, slots = [x.primal for x in operands], tuple(x.slot for x in operands)
         if is_foldable(equation) and not any(slots) and all(map(is_known, values)):
             return list(map(Recorded, evaluate_known(equation.primitive, values, params)))
+        if equation.primitive is lax.linalg.triangular_solve_p and operands[0].slot is not None:
+            return [_solved(recorder, operands, params)]
         results = record_equation(INTERPRETER, recorder, equation.primitive, operands, params)
         for entry in {id(r.slot.entry): r.slot.entry for r in results if r.slot is not None}.values():
             if entry is not None and entry.reads == slots:  # the equation as a whole
@@ -146,6 +149,19 @@ def _record(program: Program, active: Sequence[bool], primals):
     results = run(program, step, list(map(Recorded, primals, recorder.inputs(active))), Recorded)
     outs = [r.primal for r in results]
     return outs, recorder.close([r.slot for r in results], map(jc.typeof, outs))
+
+
+def _solved(recorder: Recorder, operands, params) -> Recorded:
+    """A triangular solve by two maps, X' = A⁻¹ (B' - A' X): each has few nonzeros beside those of their product."""
+    a, b = operands
+    (x,) = bind(lax.linalg.triangular_solve_p, [a.primal, b.primal], params)
+    linear = TriangularSolve(
+        a.primal, x, (True, True), tuple(params.items()), (jc.typeof(a.primal), jc.typeof(b.primal)), (jc.typeof(x),)
+    )
+    right = lambda a, b: [lax.sub(b, linear.moved(a))]
+    _, (slot,) = INTERPRETER.continue_function(recorder, right, [a.primal, b.primal], [a.slot, b.slot])
+    (slot,) = recorder.append((None, slot), lambda: replace(linear, x=None, active=(False, True)), [x])
+    return Recorded(x, slot)
 
 
 def is_real(tape: Tape) -> bool:

@@ -17,13 +17,14 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from admodes.compilers.recompute import stored
-from admodes.compilers.workarounds import FEW_ROWS, SMALL_PRODUCTS, STORED_VALUES, TRANSPOSED_COLUMNS
+from admodes.compilers.workarounds import FEW_ROWS, RIGHT_HAND_SIDES, SMALL_PRODUCTS, STORED_VALUES, TRANSPOSED_COLUMNS
+from admodes.planner.sweeps.right_hand_sides import solved_by_products
 from admodes.planner.sweeps.small_products import small_products_added_up
 from admodes.planner.sweeps.stored_values import is_kernel, recomputed
 from admodes.program import jax_compat as jc
 from admodes.program.dependence import carried, dependent
 from admodes.program.derived import keep
-from admodes.program.evaluate import bind, run
+from admodes.program.evaluate import bind, evaluate, run
 from admodes.program.ir import Const, Program, from_jaxpr
 from admodes.program.traits import traits
 
@@ -41,19 +42,25 @@ LONG = 64
 
 
 def batched(
-    program: Program, args: Sequence, seeds: Sequence, n_outputs: int, columns: bool = False, unread: bool = False
+    program: Program,
+    args: Sequence,
+    seeds: Sequence,
+    n_outputs: int,
+    columns: bool = False,
+    unread: bool = False,
+    as_written: bool = False,
 ) -> tuple[list, list]:
     """(outputs, results with a leading axis over the seeds) of a program at the same ``args`` for all ``seeds``.
 
-    ``columns``: the results will be transposed; ``unread``: nobody asks for the outputs. A single seed is no batch:
-    what has no batching rule runs seed by seed.
+    ``columns``: the results will be transposed; ``unread``: nobody asks for the outputs; ``as_written``: the program is
+    left to the compiler as it is. A single seed is no batch: what has no batching rule runs seed by seed.
     """
     seeded = [False] * len(args) + [True] * len(seeds)
     count, first_column = len(seeds[0]) if seeds else 1, n_outputs if columns else None
     sweep = _Sweep(program, seeded, count, first_column, unread=n_outputs if unread else 0)
 
     def one(*seeds):
-        flat = sweep([*args, *seeds])
+        flat = evaluate(program, *args, *seeds) if as_written else sweep([*args, *seeds])
         return flat[:n_outputs], flat[n_outputs:]
 
     if count == 1:
@@ -101,6 +108,7 @@ class _Sweep:
         unread: int = 0,
         in_loop: bool = False,
     ):
+        program = solved_by_products(program, seeded, count) if RIGHT_HAND_SIDES.on else program
         self.program = small_products_added_up(program, seeded, count) if SMALL_PRODUCTS.on else program
         seeds = keep(seeded, self.program.inputs)
         self.varying, self.near = dependent(self.program, seeds), set(seeds)

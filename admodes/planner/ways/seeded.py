@@ -39,6 +39,7 @@ class Seeded:
     """A Jacobian from products: ``columns`` and ``rows`` are the colors of each, an identity's if there is no coloring.
 
     ``chunk`` is how many seeds are in flight at once (None: all); ``mesh``: they are split over its devices.
+    ``as_written``: the sweep is left to the compiler as it is, and nothing is stored for it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Seeded:
     coloring: Coloring | None = None
     chunk: int | None = None
     mesh: Any = None
+    as_written: bool = False
 
     @cached_property
     def products(self) -> tuple[int, int]:
@@ -66,8 +68,9 @@ class Seeded:
     def detail(self) -> str:
         chunked = f", {self.chunk} at a time" if self.chunk else ""
         shared = f", {math.ceil(self.passes / self.mesh.size)} on each of {self.mesh.size} devices" if self.mesh else ""
+        written = ", as written" if self.as_written else ""
         if self.coloring is None:
-            return f"{'all columns' if self.rows is None else 'all rows'}{chunked}{shared}"
+            return f"{'all columns' if self.rows is None else 'all rows'}{chunked}{shared}{written}"
         pushed, pulled = self.products
         words = [f"{pushed} column colors"] * (pushed > 0) + [f"{pulled} row colors"] * (pulled > 0)
         proof = "proven least" if self.coloring.optimal else f"at least {self.coloring.lower_bound}"
@@ -127,7 +130,8 @@ class Seeded:
                 found.append(None)
                 continue
             program = from_jaxpr(closed(task))
-            run = functools.partial(task.sweep, columns=tables is None and closed is _pushing)
+            columns = tables is None and closed is _pushing
+            run = functools.partial(task.sweep, columns=columns, as_written=self.as_written)
 
             def batch(start, width, color=color, program=program, run=run, avals=avals):
                 return run(program, args, self._seeds(color, avals, start, width, task.program.avals))

@@ -238,6 +238,12 @@ def _mentions(jaxpr, wanted) -> bool:
     return any(found(stand_in(eqn)) or mentions(eqn.params, wanted) for eqn in jaxpr.eqns)
 
 
+def count_equations(closed: ClosedJaxpr) -> int:
+    """The number of equations of a jaxpr, with those of its sub-programs."""
+    parts = (core.jaxprs_in_params(dict(enumerate(object_parts(eqn.params)))) for eqn in closed.eqns)
+    return len(closed.eqns) + sum(count_equations(inner) for found in parts for inner in found)
+
+
 def is_users(closed: ClosedJaxpr) -> bool:
     """True if the function that this jaxpr was traced from is the user's code, not the library's."""
     filename = inner(closed).debug_info.func_filename
