@@ -24,6 +24,7 @@ for _layer in (
     "modes",
     "nonsmooth",
     "memory",
+    "series",
     "transforms",
     "diagnosis",
     "sparse",
@@ -42,6 +43,7 @@ if _typing.TYPE_CHECKING:  # what is imported on first use, for tools that read 
     from admodes.planner.calls.jacobian import hessian, jacobian, value_and_jacobian
     from admodes.planner.calls.plan import load_plan, plan
     from admodes.planner.calls.untraced import choose_mode
+    from admodes.series.calls import derivative, jet, taylor
     from admodes.sparse import coloring, hessian_sparsity, sparsity
     from admodes.stand_in import as_jax
     from admodes.transforms.subgradient import directional, subgradient, subjacobian
@@ -52,12 +54,14 @@ _LATE = {
     "checkpoint": "admodes.memory.checkpoint",
     "choose_mode": "admodes.planner.calls.untraced",
     "coloring": "admodes.sparse",
+    "derivative": "admodes.series.calls",
     "diagonal": "admodes.planner.calls.diagonals",
     "directional": "admodes.transforms.subgradient",
     "doctor": "admodes.diagnosis",
     "hessian": "admodes.planner.calls.jacobian",
     "hessian_sparsity": "admodes.sparse",
     "jacobian": "admodes.planner.calls.jacobian",
+    "jet": "admodes.series.calls",
     "laplacian": "admodes.planner.calls.diagonals",
     "load_plan": "admodes.planner.calls.plan",
     "memory_profile": "admodes.memory.profile",
@@ -65,6 +69,7 @@ _LATE = {
     "sparsity": "admodes.sparse",
     "subgradient": "admodes.transforms.subgradient",
     "subjacobian": "admodes.transforms.subgradient",
+    "taylor": "admodes.series.calls",
     "value_and_jacobian": "admodes.planner.calls.jacobian",
     "verify": "admodes.compare.verify",
 }
@@ -95,6 +100,7 @@ __all__ = [
     "choose_mode",
     "coloring",
     "compare",
+    "derivative",
     "diagonal",
     "directional",
     "doctor",
@@ -108,6 +114,7 @@ __all__ = [
     "jacfwd",
     "jacobian",
     "jacrev",
+    "jet",
     "jvp",
     "laplacian",
     "linearize",
@@ -119,6 +126,7 @@ __all__ = [
     "sparsity",
     "subgradient",
     "subjacobian",
+    "taylor",
     "value_and_grad",
     "value_and_jacobian",
     "verify",

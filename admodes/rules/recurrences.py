@@ -2,7 +2,7 @@ r"""Recurrences for the coefficients of power series, of primitives whose slope 
 
 Each is ``recurrence(out, *operands, **params)``, which returns the function k -> coefficient k of the result; ``out``
 and the operands are read by ``[k]``, None being zero. It is the trait ``series`` of an entry. A primitive needs none:
-its slope defines its series, y' = φ'(x, y) x' (``admodes/taylor/expand.py``). These divide, halve a convolution by its
+its slope defines its series, y' = φ'(x, y) x' (``admodes/series/expand.py``). These divide, halve a convolution by its
 symmetry, or avoid 0/0.
 
 Reference: Griewank and Walther, *Evaluating Derivatives*, 2nd ed., table 13.2.

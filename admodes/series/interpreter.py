@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from admodes.modes.dual import DualTrace, push_duals
 from admodes.modes.interpreter import Interpreter
 from admodes.program import jax_compat as jc
-from admodes.taylor.expand import expand
-from admodes.taylor.series import Series, forced
+from admodes.series.expand import expand
+from admodes.series.numbers import Series, forced
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Taylor(Interpreter):
         """The interpreter for a slope."""
         return replace(self, family=family)
 
+    def upto(self, order: int) -> Taylor:
+        """The same for another order."""
+        return replace(self, order=order)
+
     def push_equation(self, primitive, duals: Sequence[Series], params: dict) -> list:
         results = expand(self, primitive, duals, params)
         return results if self.family is not None else [forced(x, self.order) for x in results]
@@ -38,7 +42,7 @@ class Taylor(Interpreter):
         with jc.take_current_trace() as parent:
             trace = DualTrace(parent, self)
             with jc.ensure_no_leaks(trace):
-                inputs = [trace.pack(x) for x in operands]
+                inputs = [trace.pack(x) for x in operands]  # type: ignore[arg-type]
                 with jc.set_current_trace(trace):
                     results = trace.returned(fun(*inputs))
                     results = [None if x is None else trace.unpack(x) for x in results]

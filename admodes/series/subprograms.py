@@ -14,7 +14,7 @@ from admodes.program import jax_compat as jc
 from admodes.program.derived import fixed_point, keep, merge, present
 from admodes.program.evaluate import evaluate
 from admodes.program.ir import from_jaxpr
-from admodes.taylor.series import Series, fixed
+from admodes.series.numbers import Series, fixed
 
 
 def _flat(series: Sequence[Series], order: int) -> tuple:
@@ -81,7 +81,7 @@ def _upto(x: Series, order: int) -> list:
 def _call(body: str) -> Callable:
     def push(interpreter, primitive, operands, params):
         callee = jc.constrained(jc.substituted(jc.close_jaxpr(params[body])), jc.shardings_of(params))
-        masks = any(x.tangent is not None and x.tangent.beside is not None for x in operands)
+        masks = any(a.dtype == bool for a in (*callee.in_avals, *callee.out_avals))  # which know two answers
         if interpreter.family is not None or masks or jc.is_staging():
             return interpreter.push_jaxpr(callee, operands)
         own = _Operands(interpreter, operands)
@@ -144,9 +144,7 @@ def _scan(interpreter, primitive, operands, params):
     loop, body = jc.scan_parts(params)
     a, b = loop.n_consts * k, (loop.n_consts + loop.n_carry) * k
     consts_on, carry_on, xs_on = own.active[:a], own.active[a:b], own.active[b:]
-    carry_on = fixed_point(
-        carry_on, lambda on: _expanded(body, inner, consts_on + on + xs_on)[1][: loop.n_carry * k]
-    )
+    carry_on = fixed_point(carry_on, lambda on: _expanded(body, inner, consts_on + on + xs_on)[1][: loop.n_carry * k])
     program, ys_on = _scan_body(body, inner, loop, consts_on, carry_on, xs_on)
     consts, carry, xs = loop.split(own.primals)
     starts = _zeros(own.coefficients[a:b], loop.split(body.in_avals)[1], carry_on, k)
@@ -157,9 +155,7 @@ def _scan(interpreter, primitive, operands, params):
         [*xs, *keep(xs_on, own.coefficients[b:])],
     )
     n = len(ys_on) // k
-    return own.results(
-        [*carries[: loop.n_carry], *outs[:n], *carries[loop.n_carry :], *outs[n:]], carry_on + ys_on
-    )
+    return own.results([*carries[: loop.n_carry], *outs[:n], *carries[loop.n_carry :], *outs[n:]], carry_on + ys_on)
 
 
 @jc.weak_cache
@@ -195,10 +191,12 @@ def _while(interpreter, primitive, operands, params):
     return own.results(flat, carry_on)
 
 
-SUBPROGRAMS: dict[Any, Callable] = {
+CALLS: dict[Any, Callable] = {
     **{call: _call("jaxpr") for call in (jc.jit_p, jc.compute_on_p, jc.xla_metadata_call_p) if call is not None},
     jc.program_order_p: _call("call_jaxpr"),
     jc.eval_jaxpr_p: _call(jc.EVALUATED),
+}
+SUBPROGRAMS: dict[Any, Callable] = {
     jc.remat_p: _remat,
     jc.cond_p: _cond,
     jc.scan_p: _scan,

@@ -23,9 +23,9 @@ from admodes.program.traits import traits
 from admodes.rules.recurrences import convolution, half_convolution, scaled
 from admodes.rules.references import check_references
 from admodes.rules.table import BilinearRule, ElementwiseRule, LinearRule, LocalRule, ProgramRule, lookup
-from admodes.taylor.decisions import decision_of
-from admodes.taylor.series import Series, Terms, jointly
-from admodes.taylor.subprograms import SUBPROGRAMS
+from admodes.series.decisions import decision_of
+from admodes.series.numbers import CircularTermsError, Series, Terms, jointly
+from admodes.series.subprograms import CALLS, SUBPROGRAMS
 
 
 def expand(interpreter, primitive, operands: Sequence[Series], params: dict) -> list[Series]:
@@ -39,8 +39,10 @@ def expand(interpreter, primitive, operands: Sequence[Series], params: dict) -> 
     rule = lookup(primitive)
     if rule is None:
         return list(map(Series, bind_without_rule(primitive, primals, params)))
+    if primitive in CALLS:
+        return CALLS[primitive](interpreter, primitive, operands, params)
     if primitive in SUBPROGRAMS:
-        return SUBPROGRAMS[primitive](interpreter, primitive, operands, params)
+        return _subprogram(interpreter, primitive, operands, params)
     if isinstance(rule, ProgramRule):
         return interpreter.push_series(lambda *xs: rule.run(*xs, **params), operands)
     if isinstance(rule, LocalRule):
@@ -52,10 +54,30 @@ def expand(interpreter, primitive, operands: Sequence[Series], params: dict) -> 
 def _unmoved(primitive, operands, params) -> list[Series]:
     """Results without coefficients; masks know what they are beside the point if their operands do."""
     outs = bind(primitive, [x.primal for x in operands], params)
-    if all(x.tangent is None for x in operands) or not all(jc.dtype_of(o) == bool for o in outs):
+    if all(x.tangent is None for x in operands) or not all(jc.dtype_of(o).kind == "b" for o in outs):
         return list(map(Series, outs))
     beside = bind(primitive, [x.germ for x in operands], params)
     return [Series(o, Terms(beside=b)) for o, b in zip(outs, beside, strict=True)]
+
+
+def _subprogram(interpreter, primitive, operands, params) -> list[Series]:
+    """A loop or branches. Within a slope that leads back to its operands it is run for each order anew."""
+    if interpreter.family is None:
+        return SUBPROGRAMS[primitive](interpreter, primitive, operands, params)
+    found: dict = {}
+
+    def at(k):
+        for order in (interpreter.order, k):
+            try:
+                if order not in found:
+                    found[order] = SUBPROGRAMS[primitive](interpreter.upto(order), primitive, operands, params)
+                return [y[k] for y in found[order]]
+            except CircularTermsError:
+                if order == k:
+                    raise
+        raise AssertionError
+
+    return jointly(bind(primitive, [x.primal for x in operands], params), at)
 
 
 def _local(interpreter, primitive, rule, operands, params) -> list[Series]:
@@ -173,8 +195,8 @@ def _by_rule(interpreter, primitive, rule, operands, params) -> list[Series]:
         return tuple(None if s is None else scaled(s[k - 1], 1 / k) for s in right)
 
     def sides():
-        for fun in params.get("subfuns", ())[:1]:
-            jc.forget_call(fun)  # its rule is called now
+        if primitive in (jc.custom_jvp_call_p, jc.custom_vjp_call_p):
+            jc.forget_call(params["subfuns"][0])  # its rule is called now
 
         def push(*values):
             xs, vs = values[:m], iter(values[m:])
@@ -201,4 +223,3 @@ def derivative(x: Series) -> Series:
         rest = [scaled(c, k) for k, c in enumerate(x.known[1:], 2)]
         return Series(value, Terms(rest) if any(present(rest)) else None)
     return Series(value, Terms(rule=lambda k: scaled(x[k + 1], k + 1)))
-

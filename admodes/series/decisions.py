@@ -18,12 +18,12 @@ from admodes.linear.maps import expand
 from admodes.program import jax_compat as jc
 from admodes.program.derived import present
 from admodes.program.traits import traits
-from admodes.taylor.series import Series, Terms, fixed
+from admodes.series.numbers import Series, Terms, fixed
 
 
 def decision_of(primitive, operands: Sequence[Series]) -> Callable | None:
     """What decides an equation on real numbers; None if it is smooth, or decided at the point."""
-    decide = DECISIONS.get(traits(primitive).kink)  # type: ignore[call-overload]
+    decide = DECISIONS.get(traits(primitive).kink)  # type: ignore[arg-type]
     return decide if decide is not None and all(jc.is_real(x.primal) or not x.moves for x in operands) else None
 
 
@@ -62,7 +62,7 @@ def _selected(mask, a: Series, b: Series, value) -> Series:
         zero = lax.full(shape, 0, (y if x is None else x).dtype)
         return lax.select(mask, *(zero if c is None else expand(c, shape) for c in (x, y)))
 
-    if a.tangent is not None and a.tangent.rule or b.tangent is not None and b.tangent.rule:
+    if any(x.tangent is not None and x.tangent.rule for x in (a, b)):
         return Series(value, Terms(rule=at))
     return fixed(value, [at(k) for k in range(1, max(len(a.known), len(b.known)) + 1)])
 
@@ -149,9 +149,7 @@ def _sort(interpreter, primitive, operands, params):
         flat += [c for c in own if c is not None]
         keys = len(flat) if i < params["num_keys"] else keys
     outs = primitive.bind(*flat, **dict(params, num_keys=keys))
-    return [
-        fixed(outs[place], [None if k is None else outs[k] for k in rest]) for place, *rest in places
-    ]
+    return [fixed(outs[place], [None if k is None else outs[k] for k in rest]) for place, *rest in places]
 
 
 DECISIONS: dict[str, Callable] = {
