@@ -78,10 +78,14 @@ def _upto(x: Series, order: int) -> list:
     return [None] * order if x.tangent is None else x.tangent.upto(order)
 
 
-def _call(body: str) -> Callable:
+def _callee(body: str) -> Callable:
+    return lambda params: jc.constrained(jc.substituted(jc.close_jaxpr(params[body])), jc.shardings_of(params))
+
+
+def _call(inlined: Callable) -> Callable:
     def push(interpreter, primitive, operands, params):
-        callee = jc.constrained(jc.substituted(jc.close_jaxpr(params[body])), jc.shardings_of(params))
-        masks = any(a.dtype == bool for a in (*callee.in_avals, *callee.out_avals))  # which know two answers
+        callee = inlined(params)
+        masks = any(getattr(a, "dtype", None) == bool for a in (*callee.in_avals, *callee.out_avals))  # which know two answers
         if interpreter.family is not None or masks or jc.is_staging():
             return interpreter.push_jaxpr(callee, operands)
         own = _Operands(interpreter, operands)
@@ -191,11 +195,12 @@ def _while(interpreter, primitive, operands, params):
     return own.results(flat, carry_on)
 
 
-CALLS: dict[Any, Callable] = {
-    **{call: _call("jaxpr") for call in (jc.jit_p, jc.compute_on_p, jc.xla_metadata_call_p) if call is not None},
-    jc.program_order_p: _call("call_jaxpr"),
-    jc.eval_jaxpr_p: _call(jc.EVALUATED),
+INLINED: dict[Any, Callable] = {  # calls, and the program that is called by the parameters
+    **{call: _callee("jaxpr") for call in (jc.jit_p, jc.compute_on_p, jc.xla_metadata_call_p) if call is not None},
+    jc.program_order_p: _callee("call_jaxpr"),
+    jc.eval_jaxpr_p: _callee(jc.EVALUATED),
 }
+CALLS = {call: _call(inlined) for call, inlined in INLINED.items()}
 SUBPROGRAMS: dict[Any, Callable] = {
     jc.remat_p: _remat,
     jc.cond_p: _cond,
