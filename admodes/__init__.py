@@ -24,6 +24,7 @@ for _layer in (
     "modes",
     "nonsmooth",
     "memory",
+    "series",
     "transforms",
     "diagnosis",
     "sparse",
@@ -43,6 +44,7 @@ if _typing.TYPE_CHECKING:  # what is imported on first use, for tools that read 
     from admodes.planner.calls.jacobian import jacobian, value_and_jacobian
     from admodes.planner.calls.plan import load_plan, plan
     from admodes.planner.calls.untraced import choose_mode
+    from admodes.series.calls import derivative, jet, taylor
     from admodes.sparse import coloring, hessian_sparsity, sparsity
     from admodes.stand_in import as_jax
     from admodes.transforms.subgradient import directional, subgradient, subjacobian
@@ -53,12 +55,14 @@ _LATE = {
     "checkpoint": "admodes.memory.checkpoint",
     "choose_mode": "admodes.planner.calls.untraced",
     "coloring": "admodes.sparse",
+    "derivative": "admodes.series.calls",
     "diagonal": "admodes.planner.calls.diagonals",
     "directional": "admodes.transforms.subgradient",
     "doctor": "admodes.diagnosis",
     "hessian": "admodes.planner.calls.hessian",
     "hessian_sparsity": "admodes.sparse",
     "jacobian": "admodes.planner.calls.jacobian",
+    "jet": "admodes.series.calls",
     "laplacian": "admodes.planner.calls.diagonals",
     "load_plan": "admodes.planner.calls.plan",
     "memory_profile": "admodes.memory.profile",
@@ -66,6 +70,7 @@ _LATE = {
     "sparsity": "admodes.sparse",
     "subgradient": "admodes.transforms.subgradient",
     "subjacobian": "admodes.transforms.subgradient",
+    "taylor": "admodes.series.calls",
     "value_and_hessian": "admodes.planner.calls.hessian",
     "value_and_jacobian": "admodes.planner.calls.jacobian",
     "value_grad_and_hessian": "admodes.planner.calls.hessian",
@@ -98,6 +103,7 @@ __all__ = [
     "choose_mode",
     "coloring",
     "compare",
+    "derivative",
     "diagonal",
     "directional",
     "doctor",
@@ -111,6 +117,7 @@ __all__ = [
     "jacfwd",
     "jacobian",
     "jacrev",
+    "jet",
     "jvp",
     "laplacian",
     "linearize",
@@ -122,6 +129,7 @@ __all__ = [
     "sparsity",
     "subgradient",
     "subjacobian",
+    "taylor",
     "value_and_grad",
     "value_and_hessian",
     "value_and_jacobian",

@@ -22,7 +22,7 @@ LAYERS = (
     ("subprograms",),
     ("checkpointing",),
     ("modes",),
-    ("nonsmooth", "memory"),
+    ("nonsmooth", "memory", "series"),
     ("transforms",),
     ("diagnosis", "sparse"),
     ("planner.cost",),

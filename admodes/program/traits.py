@@ -64,6 +64,7 @@ class Traits:
     slope is looked into.
     ``tie``: in words, where an operand is that sits on the kink. ``jump``: there the value jumps, not only the slope.
     ``rounds``: its results are rounded numbers; of which nothing is said, those of elementwise primitives are.
+    ``series``: the recurrence of its Taylor coefficients (``rules/recurrences.py``); by default its slope.
     ``advice``: what to do where a value or a derivative is not finite.
     ``calls_out``: it calls a function of the user's when the program runs.
     """
@@ -82,6 +83,7 @@ class Traits:
     tie: str | None = None
     jump: bool = False
     rounds: bool | None = None
+    series: Callable | None = None
     advice: Advice = Advice()
     calls_out: bool = False
 

@@ -14,7 +14,7 @@ from jax import numpy as jnp
 from admodes.linear.maps import MINUS_ONE, ONE, Elementwise, Over, collapse, expand
 from admodes.program import jax_compat as jc
 from admodes.program.traits import SMOOTH
-from admodes.rules import host
+from admodes.rules import host, recurrences
 from admodes.rules.table import ElementwiseRule, elementwise, linear, register, zero
 
 
@@ -87,6 +87,7 @@ elementwise(
     text="/",
     cost="elementwise",
     multiplies=True,
+    series=recurrences.quotient,
 )
 elementwise(lax.rem_p, ONE, _rem_divisor, text="%", cost="transcendental", kink="rest")
 elementwise(
@@ -96,10 +97,23 @@ elementwise(
     text="**",
     cost="transcendental",
     kink="power",
+    series=recurrences.power,
 )
-elementwise(lax.integer_pow_p, _integer_pow, text=lambda operands, *, y: f"{operands[0]} ** {y}", cost="arithmetic")
-elementwise(lax.square_p, lambda out, x: lax.mul(c(2, x), x), cost="arithmetic")
-elementwise(lax.sqrt_p, lambda out, x, **_: lax.div(c(0.5, x), out), cost="transcendental", kink="root")  # 1 / 2√x
+elementwise(
+    lax.integer_pow_p,
+    _integer_pow,
+    text=lambda operands, *, y: f"{operands[0]} ** {y}",
+    cost="arithmetic",
+    series=recurrences.whole_power,
+)
+elementwise(lax.square_p, lambda out, x: lax.mul(c(2, x), x), cost="arithmetic", series=recurrences.square)
+elementwise(
+    lax.sqrt_p,
+    lambda out, x, **_: lax.div(c(0.5, x), out),  # 1 / 2√x
+    cost="transcendental",
+    kink="root",
+    series=recurrences.root,
+)
 elementwise(
     lax.rsqrt_p,
     lambda out, x, **_: lax.mul(c(-0.5, x), lax.div(out, x)),  # -x^(-3/2) / 2
@@ -162,7 +176,12 @@ elementwise(lax.expm1_p, lambda out, x, *, accuracy: lax.exp(x, accuracy=accurac
 elementwise(lax.log_p, lambda out, x, **_: Over(x), cost="transcendental")
 elementwise(jc.log2_p, lambda out, x, **_: lax.div(c(1 / np.log(2), x), x), cost="transcendental")
 elementwise(lax.log1p_p, lambda out, x, **_: Over(lax.add(x, weak(1, x))), cost="transcendental")
-elementwise(lax.logistic_p, _logistic, cost="transcendental")
+elementwise(
+    lax.logistic_p,
+    _logistic,
+    cost="transcendental",
+    series=lambda z, x, *, accuracy: recurrences.logistic(z, x, slope=_logistic(z[0], x[0], accuracy=accuracy)),
+)
 
 # -- trigonometric and hyperbolic functions ------------------------------------------------------
 

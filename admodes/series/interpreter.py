@@ -1,0 +1,56 @@
+"""The interpreter that pushes Taylor numbers; the loop over equations and the traces are those of forward mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from admodes.modes.dual import DualTrace, push_duals
+from admodes.modes.interpreter import Interpreter
+from admodes.program import jax_compat as jc
+from admodes.series.expand import expand
+from admodes.series.numbers import Series, forced
+
+
+@dataclass(frozen=True)
+class Taylor(Interpreter):
+    """Pushes series up to an ``order``.
+
+    Within a slope there is a ``family``, the equations that have been met there, and series stay lazy.
+    """
+
+    order: int = 1
+    family: Any = field(default=None, compare=False)
+
+    dual: ClassVar[type] = Series
+
+    def inside(self, family: dict) -> Taylor:
+        """The interpreter for a slope."""
+        return replace(self, family=family)
+
+    def upto(self, order: int) -> Taylor:
+        """The same for another order."""
+        return replace(self, order=order)
+
+    def push_equation(self, primitive, duals: Sequence[Series], params: dict) -> list:
+        results = expand(self, primitive, duals, params)
+        return results if self.family is not None else [forced(x, self.order) for x in results]
+
+    def push_series(self, fun: Callable, operands: Sequence[Series]) -> list:
+        """Run a flat function on series."""
+        with jc.take_current_trace() as parent:
+            trace = DualTrace(parent, self)
+            with jc.ensure_no_leaks(trace):
+                inputs = [trace.pack(x) for x in operands]  # type: ignore[arg-type]
+                with jc.set_current_trace(trace):
+                    results = trace.returned(fun(*inputs))
+                    results = [None if x is None else trace.unpack(x) for x in results]
+                del trace, inputs
+        return results
+
+    def push_jaxpr(self, closed, operands: Sequence[Series]) -> list:
+        """A jaxpr on series."""
+        if jc.has_references(closed):
+            return self.push_series(jc.jaxpr_as_fun(closed), operands)
+        return push_duals(self, closed, operands)
