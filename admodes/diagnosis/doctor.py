@@ -18,7 +18,7 @@ from admodes.errors import NonsmoothError, UnsupportedPrimitiveError
 from admodes.nonsmooth.approach import generic_direction
 from admodes.nonsmooth.limits import settled
 from admodes.program import jax_compat as jc
-from admodes.transforms.reverse import vjp
+from admodes.transforms.reverse import strong, vjp
 from admodes.transforms.subgradient import directional
 
 
@@ -91,12 +91,12 @@ def _settles_at_zero(fun: Callable, args) -> bool | None:
     leaves = [jnp.asarray(jc.canonicalize(x)) for x in leaves]
 
     def gradient(safe, *xs):
-        y, pullback = vjp(lambda *ys: fun(*tree_unflatten(tree, ys)), *xs, nan_safe=safe)
+        y, pullback = (strong if safe else vjp)(lambda *ys: fun(*tree_unflatten(tree, ys)), *xs)
         return pullback(tree_map(jnp.ones_like, y))
 
-    strong = gradient(True, *leaves)
+    masked = gradient(True, *leaves)
     found = settled(gradient(False, *leaves), partial(gradient, True), tuple(leaves))
-    pairs = [(a, b) for a, b in zip(strong, found, strict=True) if jc.is_differentiable(jc.typeof(a))]
+    pairs = [(a, b) for a, b in zip(masked, found, strict=True) if jc.is_differentiable(jc.typeof(a))]
     if any(bool(jnp.isnan(b).any()) for _, b in pairs):
         return None
     return all(bool(jnp.all(a == b)) for a, b in pairs)

@@ -38,8 +38,18 @@ class NotSaveable:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["args_res", "opaque_residuals"],
-    meta_fields=["sources", "references", "tape_tree", "in_tree", "out_tree", "out_avals", "name", "want_logs"],
+    data_fields=["args_res", "opaque_residuals", "point"],
+    meta_fields=[
+        "sources",
+        "references",
+        "tape_tree",
+        "in_tree",
+        "out_tree",
+        "out_avals",
+        "name",
+        "want_logs",
+        "settle",
+    ],
 )
 @dataclass(eq=False, repr=False)
 class Pullback:
@@ -49,6 +59,7 @@ class Pullback:
     place of other containers, and :class:`NotNeeded` or :class:`NotSaveable` for the leaves that are not kept), and
     ``opaque_residuals``, the others. Both lists may be written to: an argument that was not stored, say, may be put
     back before the call. ``references`` are the places of leaves that are references: the tape is on what they hold.
+    ``settle`` says what replaces entries that are not finite, at the ``point`` (leaves); ``map`` has them as they are.
     """
 
     args_res: list[Any]
@@ -61,6 +72,8 @@ class Pullback:
     out_avals: tuple[Any, ...]
     name: str
     want_logs: bool = False
+    point: tuple[Any, ...] = ()
+    settle: Any = None  # (point, tape -> cotangents, cotangents) -> cotangents
 
     @staticmethod
     def of(
@@ -250,6 +263,8 @@ class Pullback:
         tape = self.tape
         with page({} if self.want_logs else None) as logs:
             cts = tape.pull((*gs, *contents))
+        if self.settle is not None:
+            cts = self.settle(self.point, lambda tape: tape.pull((*gs, *contents)), cts)
         return [jc.cotangent_zeros(a) if ct is None else ct for a, ct in zip(tape.domain, cts, strict=True)], logs or {}
 
 

@@ -130,12 +130,19 @@ def _close(a, b):
     return jnp.abs(a - b) <= tolerance * jnp.maximum(jnp.abs(a), jnp.abs(b)) + floor
 
 
+def _moving_as(value, limit):
+    """``value`` with the derivatives of ``limit``, the same but for rounding: those of a strong zero are zero."""
+    return lax.stop_gradient(value) + (limit - lax.stop_gradient(limit))
+
+
 def _chosen(plain, strong, sides: Sequence[tuple]):
     """Of an entry that is not finite: the strong zero if it is a limit, or between two; else the limit; else NaN."""
-    nan = jnp.full_like(plain, jnp.nan)
-    accepted = jnp.zeros(plain.shape, bool)
+    nan = plain * jnp.nan  # and so are its derivatives
+    accepted, at_point = jnp.zeros(plain.shape, bool), strong
     for limit, known, *_ in sides:
-        accepted |= known & _close(limit, strong)
+        same = known & _close(limit, strong)
+        at_point = jnp.where(same & ~accepted, _moving_as(strong, limit), at_point)
+        accepted |= same
     (first, known, grows, lost), (last, both, grow, lost_too) = sides[0], sides[-1]
     if not jnp.iscomplexobj(plain):
         between = (jnp.minimum(first, last) <= strong) & (strong <= jnp.maximum(first, last))
@@ -145,4 +152,4 @@ def _chosen(plain, strong, sides: Sequence[tuple]):
     accepted &= jnp.isfinite(strong)
     agreed = jnp.where(known & both & ~_close(first, last), nan, jnp.where(known, first, jnp.where(both, last, nan)))
     infinite = jnp.isinf(strong) & ~(known & both & _close(first, last))
-    return jnp.where(accepted, strong, jnp.where(infinite, strong, agreed))
+    return jnp.where(accepted, at_point, jnp.where(infinite, strong, agreed))

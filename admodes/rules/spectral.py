@@ -8,7 +8,7 @@ results computed from them in the end mostly do not depend on the choice (log de
 derivative: the limit for values that are apart. It cannot be had from equal values, for there the change of the
 vectors, which grows like 1/gap, meets the difference of the values. So values that are equal up to rounding are moved
 apart by √ε of the largest while derivatives are taken: these, and what is computed from the values, then are right to
-half of the digits. Where the derivative of 1/gap is asked for, nothing is left, and the result is not finite.
+half of the digits. Where the derivative of 1/gap is asked for, nothing is left, and the result is NaN.
 
 Reference: Giles, *Collected matrix derivative results for forward and reverse mode AD* (2008), section 3.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
@@ -37,42 +38,57 @@ def _gaps(w):
     return lax.sub(lax.integer_pow(lax.add(one, difference), -1), one)
 
 
-ALIKE = 64  # times ε and the largest: values that near are equal up to the rounding of the decomposition
+ALIKE = 64  # times ε and the size of the matrix: values that near are equal up to the rounding of the decomposition
+STEPS_WITH_DIGITS = 1.5  # between values that are nearer, 1/gap² has not half of its digits: those moved apart too
 
 
-def _apart(w, above_zero=False):
-    """Ascending values of which none are equal, and for each the number of the cluster in which it was moved.
+def _apart(w, a, above_zero=False):
+    """Ascending values of which none are equal, and for each the number of the cluster that it is in.
 
-    They change as before. With ``above_zero`` the first may not be zero either. In derivatives of derivatives the
-    values come as they were moved already: their gaps tell.
+    They change as before. With ``above_zero`` the first may not be zero either. The size of the matrix ``a`` is the
+    measure, not that of the values: in derivatives of derivatives these come as they were moved already.
     """
     n, last = w.shape[-1], w.ndim - 1
     if n == 0:
         return w, lax.full(w.shape, 0, np.int32)
     eps = float(jnp.finfo(w.dtype).eps)
-    largest = lax.stop_gradient(lax.reduce_max(lax.abs(w), (last,)))
-    largest = lax.select(lax.eq(largest, lax.full_like(largest, 0)), lax.full_like(largest, 1), largest)
-    largest = lax.broadcast_in_dim(largest, w.shape, range(last))
-    step, tolerance = (lax.mul(c(factor, w), largest) for factor in (np.sqrt(eps), ALIKE * eps))
+    size = lax.stop_gradient(lax.reduce_max(lax.reduce_sum(lax.abs(a), (last + 1,)), (last,)))
+    size = lax.select(lax.eq(size, lax.full_like(size, 0)), lax.full_like(size, 1), size)
+    size = lax.broadcast_in_dim(size, w.shape, range(last))
+    step, tolerance = (lax.mul(c(factor, w), size) for factor in (np.sqrt(eps), ALIKE * eps))
     start = lax.full_like(lax.slice_in_dim(w, 0, 1, axis=last), 0 if above_zero else -np.inf)
     gap = lax.sub(w, lax.concatenate([start, lax.slice_in_dim(w, 0, n - 1, axis=last)], last))
     alike = lax.le(gap, tolerance)
-    moved = lax.bitwise_or(alike, lax.le(lax.abs(lax.sub(gap, step)), tolerance))
     count = lax.cumsum(lax.convert_element_type(alike, w.dtype), last)
     of_others = lax.cummax(lax.select(alike, lax.full_like(count, 0), count), last)
     shift = lax.mul(lax.sub(count, of_others), step)
-    clusters = lax.cumsum(lax.convert_element_type(lax.bitwise_not(moved), np.int32), last)
+    near = lax.le(gap, lax.mul(c(STEPS_WITH_DIGITS, step), step))
+    clusters = lax.cumsum(lax.convert_element_type(lax.bitwise_not(near), np.int32), last)
     return lax.add(w, lax.stop_gradient(shift)), clusters
 
 
 def _blurred(gaps, difference, clusters):
-    """The inverse ``gaps``, whose own derivative is infinite (by a cube root of 0) between values of one cluster."""
-    left, right = rows(clusters, gaps.shape), cols(clusters, gaps.shape)
-    shift = lax.sub(difference, lax.stop_gradient(difference))
-    one = eye(gaps)
-    alike = lax.bitwise_and(lax.eq(left, right), lax.eq(one, lax.full_like(one, 0)))
-    root = lax.cbrt(lax.select(alike, shift, lax.full_like(shift, 1)))
-    return lax.add(gaps, lax.select(alike, root, lax.full_like(root, 0)))
+    """The inverse ``gaps``, whose own derivative is NaN between values of one cluster."""
+    alike = lax.eq(rows(clusters, gaps.shape), cols(clusters, gaps.shape))
+    alike = lax.bitwise_and(alike, lax.eq(eye(gaps), lax.full_like(gaps, 0)))
+    return lax.add(gaps, _without_slope(difference, alike))
+
+
+@jax.custom_jvp
+def _without_slope(x, where):
+    """Zeros whose derivative is NaN ``where`` said."""
+    return lax.full_like(x, 0)
+
+
+@_without_slope.defjvp
+def _push_without_slope(primals, tangents):
+    """A sum of products with NaN is NaN for tangents that are zero too, and where zeros are strong."""
+    (x, where), (t, _) = primals, tangents
+    nan = lax.select(where, lax.full_like(x, np.nan), lax.full_like(x, 0))
+    lines = (*x.shape[:-2], 1, x.shape[-1] * x.shape[-2])
+    rate = dot(lax.reshape(t, lines), T(lax.reshape(nan, lines)))
+    rate = lax.broadcast_in_dim(rate, x.shape, range(x.ndim))
+    return lax.full_like(x, 0), lax.select(where, rate, lax.full_like(rate, 0))
 
 
 # -- eigh --------------------------------------------------------------------------------------------------
@@ -84,7 +100,7 @@ def _factor_eigh(a, *, subset_by_index, **params):
         raise NotImplementedError("eigh of a subset of the eigenvalues has no derivative")
     hermitian = lax.div(lax.add(a, H(a)), np.array(2, a.dtype))
     v, w = lax.linalg.eigh_p.bind(hermitian, subset_by_index=subset_by_index, **params)
-    w, clusters = _apart(w)
+    w, clusters = _apart(w, hermitian)
     return (v, w), (v, w, clusters)
 
 
@@ -184,7 +200,7 @@ def _factor_svd(a, *, full_matrices, compute_uv, **params):
         raise NotImplementedError("the singular vectors that full_matrices=True adds have no derivative")
     s, *vectors = lax.linalg.svd_p.bind(a, full_matrices=False, compute_uv=True, **params)
     last = (s.ndim - 1,)
-    s, clusters = (lax.rev(x, last) for x in _apart(lax.rev(s, last), above_zero=a.shape[-2] != a.shape[-1]))
+    s, clusters = (lax.rev(x, last) for x in _apart(lax.rev(s, last), a, above_zero=a.shape[-2] != a.shape[-1]))
     factors = (s, *vectors)
     return factors if compute_uv else factors[:1], (*factors, clusters)
 

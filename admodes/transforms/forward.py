@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -14,15 +14,16 @@ from jax.tree_util import tree_flatten, tree_leaves, tree_map, tree_structure, t
 
 from admodes.linear.algebra import LinearMap, structured
 from admodes.modes import checks
-from admodes.modes.flags import flags_of_leaves, mirrored
-from admodes.modes.flat import Result, flat_function, select_arguments, std_basis, wraps
-from admodes.modes.interpreter import INTERPRETER, Interpreter, interpreter_for
+from admodes.modes.flags import mirrored
+from admodes.modes.flat import flat_function, select_arguments, std_basis, wraps
+from admodes.modes.interpreter import Interpreter, interpreter_for
 from admodes.modes.tape import Tape
 from admodes.nonsmooth.approach import beside, directions_for
 from admodes.nonsmooth.lexicographic import Lexicographic
 from admodes.nonsmooth.limits import settled
 from admodes.program import jax_compat as jc
 from admodes.text_tables import clipped
+from admodes.transforms.recorded import Settled, record
 
 
 @overload
@@ -144,17 +145,22 @@ def resolved(fun: Callable[..., Any], ties: str, argnums: Any = None) -> tuple[C
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["tape"],
-    meta_fields=["in_tree", "out_tree", "out_avals"],
+    data_fields=["tape", "point"],
+    meta_fields=["in_tree", "out_tree", "out_avals", "settle"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class Pushforward:
-    """ẋ ↦ f'(x) ẋ at a fixed x, along a tape; a pytree. ``map`` is the same as a linear map that can be composed."""
+    """ẋ ↦ f'(x) ẋ at a fixed x, along a tape; a pytree. ``map`` is the same as a linear map that can be composed.
+
+    ``settle`` says what replaces entries that are not finite, at the ``point`` (leaves); ``map`` has them as they are.
+    """
 
     tape: Tape
     in_tree: Any
     out_tree: Any
     out_avals: tuple[Any, ...]
+    point: tuple[Any, ...] = ()
+    settle: Settled | None = None
 
     @property
     def out_nzs(self) -> Any:
@@ -182,6 +188,8 @@ class Pushforward:
                 )
         ts = tuple(None if jc.dtype_of(t) == jc.float0 else jc.canonicalize(t) for t in flat)
         outs = self.tape.push(ts)
+        if self.settle is not None:
+            outs = self.settle(self.point, lambda tape: tape.push(ts), outs)
         dense = [jc.zeros(a) if t is None else jc.untyped(t) for a, t in zip(self.out_avals, outs, strict=True)]
         return tree_unflatten(self.out_tree, dense)
 
@@ -236,8 +244,7 @@ def linearize(
       has_aux: whether ``fun`` returns a pair (output, auxiliary data).
       in_nzs: a bool for each argument (or a tree of them for its parts): False says that its tangents are zero, and
         they are taken to be. The map's ``out_nzs`` tell, in the structure of the output, where its results are not.
-      nan_safe: zeros are strong in the map, as in :func:`admodes.vjp`.
-      ties: what happens at kinks (see :func:`admodes.grad`).
+      nan_safe, ties: what happens where zeros meet infinite slopes, and at kinks (see :func:`admodes.grad`).
 
     Returns:
       ``(y, push)`` or ``(y, push, aux)``. ``push(ẋ)`` takes a tangent for each argument, ``push.map`` is the
@@ -250,35 +257,15 @@ def linearize(
     """
     jc.check_callable(fun)
     fun, ties = resolved(fun, ties)
-    outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties), in_nzs)
+    outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(False, ties), in_nzs)
     avals = tuple(map(jc.typeof, outs[: result.tree.num_leaves]))
     push = Pushforward(tape, in_tree, result.tree, avals)
+    if nan_safe:
+        settle = Settled.of(fun, has_aux, ties, in_tree, tape, in_nzs)
+        push = replace(push, point=tuple(tree_leaves(primals)), settle=settle)
     n, outs = result.tree.num_leaves, list(map(jc.untyped, outs))
     values = result.tree.unflatten(outs[:n]), push
     return (*values, result.aux(outs[n:])) if has_aux else values
-
-
-def record(
-    fun: Callable[..., Any],
-    primals: Sequence[Any],
-    has_aux: bool,
-    interpreter: Interpreter = INTERPRETER,
-    in_nzs: Any = None,
-) -> tuple[list[Any], Tape, Any, Result]:
-    """Record ``fun`` at ``primals``: (flat outputs, tape to the outputs that are not auxiliary, in_tree, result).
-
-    ``in_nzs`` are flags, by default True: which arguments have a derivative, if they are differentiable.
-    """
-    flat, in_tree = tree_flatten(primals)
-    flat = list(map(jc.canonicalize, flat))
-    for x in flat:
-        jc.check_arg(x)
-        checks.not_a_reference(x)
-    wanted = flags_of_leaves(True if in_nzs is None else in_nzs, in_tree, "in_nzs")
-    active = [on and jc.is_differentiable(jc.typeof(x)) for x, on in zip(flat, wanted, strict=True)]
-    flat_fun, result = flat_function(fun, in_tree, has_aux)
-    outs, tape = interpreter.record_function(flat_fun, flat, active, lambda: result.tree.num_leaves)
-    return outs, tape, in_tree, result
 
 
 def jacfwd(

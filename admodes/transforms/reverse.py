@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -15,13 +16,14 @@ from admodes.modes import checks
 from admodes.modes.contents import on_contents, references_in
 from admodes.modes.flags import flags_of_leaves
 from admodes.modes.flat import select_arguments, std_basis, wraps
-from admodes.modes.interpreter import interpreter_for
+from admodes.modes.interpreter import INTERPRETER, Interpreter, interpreter_for
 from admodes.modes.pullback import Pullback
 from admodes.nonsmooth.approach import approached, directions_for
 from admodes.nonsmooth.limits import settled
 from admodes.program import jax_compat as jc
 from admodes.text_tables import memory_bytes
-from admodes.transforms.forward import record, resolved
+from admodes.transforms.forward import resolved
+from admodes.transforms.recorded import Settled, record
 
 
 @overload
@@ -81,7 +83,9 @@ def vjp(
         keep it, and that you put it back into ``pullback.args_res`` before the call.
       in_nzs: the same for whether its cotangent is wanted: False makes it a constant, with cotangent zero.
         ``pullback.out_nzs`` tell, in the structure of y, where y depends on the others.
-      nan_safe, ties: what happens at infinite slopes and at kinks (see :func:`grad`).
+      nan_safe, ties: what happens at infinite slopes and at kinks (see :func:`grad`). Cotangents that are not finite
+        are settled when the pullback is called, for which it keeps the function and its arguments;
+        ``pullback.map`` and ``jaxpr`` have them as they are.
 
     Returns:
       ``(y, pullback)`` or ``(y, pullback, aux)``. ``pullback(g)``, with g of the structure, shapes and dtypes of y,
@@ -101,9 +105,30 @@ def vjp(
     references = references_in(primals, name)
     if references:
         fun, primals = on_contents(fun, primals, references, has_aux)
-    nan_safe = nan_safe or ties == "lexicographic"
+    lexicographic = ties == "lexicographic"
     fun, ties = resolved(fun, ties)
-    outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter_for(nan_safe, ties), in_nzs)
+    found = taped(fun, primals, has_aux, saveable_args, in_nzs, references, interpreter_for(False, ties), name)
+    if not nan_safe and not lexicographic:
+        return found
+    y, pullback, *aux = found
+    if not all(flags_of_leaves(saveable_args, pullback.in_tree, "saveable_args")):
+        raise ValueError("nan_safe=True and ties='lexicographic' keep the arguments of vjp: leave out saveable_args")
+    settle = Settled.of(fun, has_aux, ties, pullback.in_tree, pullback.tape, in_nzs, lexicographic)
+    return (y, replace(pullback, point=tuple(tree_leaves(primals)), settle=settle), *aux)
+
+
+def taped(
+    fun: Callable[..., Any],
+    primals: Sequence[Any],
+    has_aux: bool = False,
+    saveable_args: Any = True,
+    in_nzs: Any = None,
+    references: dict[int, Any] | None = None,
+    interpreter: Interpreter = INTERPRETER,
+    name: str = "",
+) -> tuple[Any, ...]:
+    """:func:`vjp` by an interpreter, whether its zeros are right or not; ``fun`` takes the contents of references."""
+    outs, tape, in_tree, result = record(fun, primals, has_aux, interpreter, in_nzs)
     arguments, saveable = tree_leaves(primals), flags_of_leaves(saveable_args, in_tree, "saveable_args")
     out_tree, n = result.tree, result.tree.num_leaves
     if references:
@@ -112,9 +137,14 @@ def vjp(
             if content is not arguments[i]:
                 reference[...] = content
     out_avals = tuple(map(jc.typeof, outs[: out_tree.num_leaves]))
-    pullback = Pullback.of(tape, arguments, saveable, tuple(references), in_tree, out_tree, out_avals, name)
+    pullback = Pullback.of(tape, arguments, saveable, tuple(references or ()), in_tree, out_tree, out_avals, name)
     values = out_tree.unflatten(outs[: out_tree.num_leaves]), pullback
     return (*values, result.aux(outs[n:])) if has_aux else values
+
+
+def strong(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, ties: str = "jax") -> tuple[Any, ...]:
+    """:func:`vjp` with strong zeros, whether they are right or not (``nonsmooth/limits.py``)."""
+    return taped(fun, primals, has_aux, interpreter=interpreter_for(True, ties))
 
 
 def value_and_grad(
@@ -140,12 +170,11 @@ def value_and_grad(
         raise ValueError(
             "memory_limit has no schedule for ties='lexicographic', which decides as it goes: leave out one"
         )
-    sweep = partial(vjp, ties="jax" if lexicographic else ties)
     interpreter_for(nan_safe, "jax" if lexicographic else ties)  # an unknown policy is an error before any call
     if lexicographic:
         return decided(fun, argnums, has_aux, holomorphic, allow_int)
     approach = limited(limit) if limit else None
-    return differentiated(fun, argnums, has_aux, holomorphic, allow_int, sweep, approach, nan_safe)
+    return differentiated(fun, argnums, has_aux, holomorphic, allow_int, ties, approach, nan_safe)
 
 
 def decided(
@@ -161,7 +190,7 @@ def decided(
     def approach(both, function, args):
         return approached(partial(both, direction=directions_for(args, direction)[0]), function, args, direction)
 
-    return differentiated(fun, argnums, has_aux, holomorphic, allow_int, vjp, approach, True)
+    return differentiated(fun, argnums, has_aux, holomorphic, allow_int, "jax", approach, True)
 
 
 def differentiated(
@@ -170,11 +199,11 @@ def differentiated(
     has_aux: bool,
     holomorphic: bool,
     allow_int: bool,
-    sweep: Callable[..., Any],
+    ties: str,
     approach: Callable[..., Any] | None,
     nan_safe: bool,
 ) -> Callable[..., tuple[Any, Any]]:
-    """x ↦ (f(x), ∇f(x)), by ``sweep``, a vjp; ``approach`` may put another function in its place."""
+    """x ↦ (f(x), ∇f(x)) by a vjp; ``approach`` may put another function in its place."""
     jc.check_callable(fun)
     argnums = checks.ensure_index(argnums)
 
@@ -187,7 +216,7 @@ def differentiated(
             checks.reverse_input("grad", holomorphic, allow_int, x)
 
         def both(function, direction=None):
-            value, pullback, *aux = sweep(function, *dyn_args, has_aux=has_aux)
+            value, pullback, *aux = vjp(function, *dyn_args, has_aux=has_aux, ties=ties)
             checks.scalar(value)
             tree_map(partial(checks.reverse_output, "grad", holomorphic), value)
             gradient = pullback(jc.one(value))
@@ -196,7 +225,7 @@ def differentiated(
             return value, gradient, *aux
 
         def strong_gradient(function, *xs):
-            value, pullback, *_ = sweep(function, *xs, has_aux=has_aux, nan_safe=True)
+            value, pullback, *_ = strong(function, *xs, has_aux=has_aux, ties=ties)
             return pullback(jc.one(value))
 
         value, gradient, *aux = approach(both, partial_fun, dyn_args) if approach else both(partial_fun)
@@ -294,7 +323,7 @@ def jacrev(
         function, policy = resolved(partial_fun, ties)
 
         def rows_at(*xs, safe):
-            y, pullback, *aux = vjp(function, *xs, has_aux=has_aux, nan_safe=safe, ties=policy)
+            y, pullback, *aux = (strong if safe else vjp)(function, *xs, has_aux=has_aux, ties=policy)
             tree_map(partial(checks.reverse_output, "jacrev", holomorphic), y)
             return y, jax.vmap(pullback)(std_basis(y)), *aux
 
@@ -313,7 +342,7 @@ def strong_jacobian(fun: Callable[..., Any], argnums: int | Sequence[int], has_a
 
     def jacfun(*args, **kwargs):
         chosen, moving = select_arguments(fun, argnums, args, kwargs)
-        y, pullback, *aux = vjp(chosen, *moving, has_aux=has_aux, nan_safe=True)
+        y, pullback, *aux = strong(chosen, *moving, has_aux=has_aux)
         jac = jax.vmap(pullback)(std_basis(y))
         jacobian = _blocks(y, *((moving[0], jac[0]) if isinstance(argnums, int) else (moving, jac)))
         return (jacobian, *aux) if has_aux else jacobian

@@ -137,6 +137,55 @@ def test_equal_eigenvalues():
         np.testing.assert_allclose(gradient, slope * np.eye(3), rtol=1e-6, atol=1e-6)
 
 
+def _symmetric(a):
+    return (a + a.T) / 2
+
+
+WEIGHTS = np.sin(np.arange(9.0)).reshape(3, 3)
+ROTATION = np.linalg.qr(np.cos(np.arange(9.0)).reshape(3, 3))[0]
+# with equal values, and nearly equal ones, of all sizes
+CLUSTERED = {
+    "zero": np.zeros((3, 3)),
+    "identity": np.eye(3),
+    "two, turned": 1e9 * ROTATION @ np.diag([1.0, 1.0, 2.0]) @ ROTATION.T,
+    "rank one": 1e-9 * np.ones((3, 3)),
+    "near": np.diag([1.0, 1.0 + 1e-9, 2.0]),
+}
+# a function of all values, and one of the vectors; the same without a decomposition
+SPECTRAL = {
+    "sum of squares": (lambda a: jnp.sum(la.eigh(a)[1] ** 2), lambda a: jnp.sum(_symmetric(a) ** 2)),
+    "square": (
+        lambda a: jnp.sum(WEIGHTS * ((v := la.eigh(a)) and (v[0] * v[1] ** 2) @ v[0].T)),
+        lambda a: jnp.sum(WEIGHTS * (_symmetric(a) @ _symmetric(a))),
+    ),
+    "sum of singular squares": (lambda a: jnp.sum(la.svd(a, compute_uv=False) ** 2), lambda a: jnp.sum(a**2)),
+    "singular cubes": (
+        lambda a: jnp.sum(WEIGHTS * ((f := la.svd(a, full_matrices=False)) and (f[0] * f[1] ** 3) @ f[2])),
+        lambda a: jnp.sum(WEIGHTS * (a @ a.T @ a)),
+    ),
+}
+
+
+@pytest.mark.parametrize("point", CLUSTERED)
+@pytest.mark.parametrize("name", SPECTRAL)
+def test_second_derivatives_at_equal_eigenvalues(name, point):
+    """Of the values alone they are right to half of the digits, of their vectors NaN; no entry is a wrong number."""
+    fun, same = SPECTRAL[name]
+    a = jnp.asarray(CLUSTERED[point])
+    expected = np.asarray(jax.hessian(same)(a))
+    size = np.abs(expected).max() + max(np.abs(a).max(), 1e-9)
+    for hessian in (
+        admodes.hessian(fun),
+        admodes.jacfwd(admodes.grad(fun)),
+        admodes.jacrev(admodes.grad(fun)),
+        admodes.jacfwd(admodes.grad(fun, nan_safe=True), nan_safe=True),
+    ):
+        found = np.asarray(hessian(a))
+        known = np.isfinite(found)
+        assert known.all() or "sum" not in name
+        np.testing.assert_allclose(found[known], expected[known], rtol=0, atol=1e-6 * size)
+
+
 @pytest.mark.parametrize(
     ("fun", "shape"),
     [
