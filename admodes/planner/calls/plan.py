@@ -174,7 +174,7 @@ class Plan:
         return self.report()
 
     def report(self, width: int = WIDTH) -> str:
-        """What ``str(plan)`` shows, in lines of at most ``width`` characters."""
+        """The text of ``str(plan)``, in lines of at most ``width`` characters."""
         return describe(self.decision, "Hessian" if self.is_of_hessian else "Jacobian", width)
 
 
