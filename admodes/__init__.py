@@ -35,6 +35,7 @@ for _layer in (
 
 if _typing.TYPE_CHECKING:  # what is imported on first use, for tools that read and do not run: the names of _LATE
     from admodes import problems
+    from admodes.advisor.advice import advise
     from admodes.compare.verify import verify
     from admodes.diagnosis import doctor
     from admodes.memory.checkpoint import checkpoint
@@ -50,6 +51,7 @@ if _typing.TYPE_CHECKING:  # what is imported on first use, for tools that read 
     from admodes.transforms.subgradient import directional, subgradient, subjacobian
 
 _LATE = {
+    "advise": "admodes.advisor.advice",
     "as_jax": "admodes.stand_in",
     "block_jacobian": "admodes.planner.calls.diagonals",
     "checkpoint": "admodes.memory.checkpoint",
@@ -97,6 +99,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LinearMap",
+    "advise",
     "as_jax",
     "block_jacobian",
     "checkpoint",

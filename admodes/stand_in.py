@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import _GeneratorContextManager, contextmanager
 from contextvars import ContextVar
 from types import ModuleType
@@ -19,21 +19,18 @@ from admodes.transforms.forward import jacfwd, jvp, linearize
 from admodes.transforms.reverse import grad, jacrev, value_and_grad, vjp
 
 OPTIONS = ("nan_safe", "ties", "memory_limit")
-_JAX = {name: getattr(jax_ad, name) for name in jax_ad.NAMES}
+JAX = {name: getattr(jax_ad, name) for name in jax_ad.NAMES}
 _OURS = {f.__name__: f for f in (jvp, vjp, linearize, grad, value_and_grad, jacfwd, jacrev, jacobian, hessian)}
 # which options each takes; hessian hands its own on to jacobian
 _TAKES = {name: [o for o in OPTIONS if o in inspect.signature(f).parameters] for name, f in _OURS.items()}
 
 
 class _Entered:
-    """One ``with`` block: our functions with its options, and whether it is still open."""
+    """One ``with`` block: the functions that stand in JAX's place, and whether it is still open."""
 
-    def __init__(self, options: dict):
+    def __init__(self, functions: Mapping[str, Callable]):
         self.open = True
-        self.functions = {
-            name: functools.partial(f, **{o: options[o] for o in _TAKES[name] if o in options})
-            for name, f in _OURS.items()
-        }
+        self.functions = functions
 
 
 _blocks: ContextVar[tuple[_Entered, ...]] = ContextVar("admodes.as_jax", default=())  # those of this thread
@@ -43,7 +40,7 @@ _open = 0  # blocks of all threads
 
 def _dispatcher(name: str) -> Callable:
     """The functions that stand in the modules: ours in the innermost block that is open, JAX's where there is none."""
-    theirs = _JAX[name]
+    theirs = JAX[name]
 
     @functools.wraps(theirs)
     def differentiate(*args, **kwargs):
@@ -126,16 +123,24 @@ def as_jax(**options: Any) -> _GeneratorContextManager[None]:
         if name not in OPTIONS:
             raise TypeError(f"as_jax has no option {name!r}: there are {', '.join(OPTIONS)}")
     value_and_grad(lambda x: x, **options)  # looks at their values
-    return _block(options)
+    return in_place(ours(**options))
+
+
+def ours(**options: Any) -> dict[str, Callable]:
+    """Our functions by the names of JAX's, each with the options that it takes."""
+    return {
+        name: functools.partial(f, **{o: options[o] for o in _TAKES[name] if o in options}) for name, f in _OURS.items()
+    }
 
 
 @contextmanager
-def _block(options: dict) -> Iterator[None]:
+def in_place(functions: Mapping[str, Callable]) -> Iterator[None]:
+    """Inside, these functions stand in the place of JAX's of the same names (all of ``JAX``)."""
     global _open
-    block = _Entered(options)
+    block = _Entered(functions)
     with _lock:
         if _open == 0:
-            _replace(_JAX, _DISPATCHERS)
+            _replace(JAX, _DISPATCHERS)
         _open += 1
     _blocks.set((*_blocks.get(), block))
     try:
@@ -146,4 +151,4 @@ def _block(options: dict) -> Iterator[None]:
         with _lock:
             _open -= 1
             if _open == 0:
-                _replace(_DISPATCHERS, _JAX)
+                _replace(_DISPATCHERS, JAX)

@@ -35,6 +35,7 @@ LAYERS = (
     ("explain", "draw", "problems"),
     ("compare",),
     ("stand_in",),
+    ("advisor",),
     ("cli",),
     ("__main__",),
     ("__init__",),

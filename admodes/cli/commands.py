@@ -13,6 +13,7 @@ from admodes.cli.output import (
     choice,
     chosen_names,
     columns,
+    execute,
     fail,
     opened,
     opened_binary,
@@ -162,6 +163,24 @@ def calibrate_machine(options: argparse.Namespace) -> None:
     with output(options) as write:
         found = calibrate(progress_line)
         write(asdict(found), table("", ["a unit of", "takes"], as_rows(found)), f"kept in {cache_folder.file()}")
+
+
+def run_program(options: argparse.Namespace) -> int:
+    from admodes.advisor import advise
+    from admodes.stand_in import as_jax
+
+    if not options.module and not options.program:
+        raise SystemExit(fail("run needs a SCRIPT, or -m MODULE", 2))
+    if options.module is None and not Path(options.program[0]).is_file():
+        raise SystemExit(fail(f"there is no file '{options.program[0]}'", 2))
+    if options.apply:
+        with as_jax():
+            return execute(options.module, options.program)
+    with output(options) as write:
+        with advise(progress=progress_line) as advice:
+            status = execute(options.module, options.program)
+        write(advice.to_dict(), advice.report(columns(options)))
+    return status
 
 
 def explain_derivative(options: argparse.Namespace) -> None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import runpy
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -76,6 +79,30 @@ def opened_figure(path: str | None) -> AbstractContextManager[BinaryIO | None]:
     if Path(path).suffix[1:] not in known:
         raise SystemExit(fail(f"{path}: the file of a figure must end in one of {', '.join(sorted(known))}", 2))
     return opened_binary(path)
+
+
+def execute(module: str | None, program: Sequence[str]) -> int:
+    """Runs a script (or ``-m module``) as ``python`` would, with its arguments; gives its exit status."""
+    argv, path = sys.argv, sys.path[:]
+    try:
+        if module is not None:
+            sys.argv = [module, *program]
+            sys.path.insert(0, os.getcwd())
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = list(program)
+            sys.path.insert(0, str(Path(program[0]).resolve().parent))
+            runpy.run_path(program[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code is not None and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.argv, sys.path[:] = argv, path
+    return 0
 
 
 def columns(options: argparse.Namespace) -> int:

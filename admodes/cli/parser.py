@@ -24,6 +24,7 @@ examples:
   admodes explain lecture_graph                values and adjoints, line by line
   admodes draw lecture_graph --format dot      the computational graph, for Graphviz
   admodes demo depth                           a story told with measured numbers and a picture
+  admodes run train.py                         your program; then what its derivatives cost, and what would be faster
   admodes bench modes                          derivatives of admodes as ratios to JAX's
   admodes bench jacobians                      planned Jacobians beside JAX's and asdex's
 """
@@ -119,6 +120,20 @@ def make_parser() -> argparse.ArgumentParser:
     add_function(sub, argnums=False)
     add_dtype(sub)
     add_json(sub)
+
+    sub = command(
+        "run",
+        do.run_program,
+        "a program of yours, unchanged; then what its derivatives cost, and what would be faster",
+        "admodes run train.py --steps 100",
+    )
+    sub.usage = "admodes run [--apply] [--json FILE] [--wide] (SCRIPT | -m MODULE) [ARGS ...]"
+    sub.add_argument(
+        "--apply", action="store_true", help="run it with the derivatives of admodes throughout; no report"
+    )
+    add_json(sub)
+    sub.add_argument("-m", dest="module", metavar="MODULE", help="a module, as in python -m MODULE")
+    sub.add_argument("program", nargs=argparse.REMAINDER, metavar="SCRIPT ARGS", help="a file, and what it is given")
 
     sub = command(
         "explain", do.explain_derivative, "the evaluation trace of a derivative", "admodes explain lecture_graph"

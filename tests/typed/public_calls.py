@@ -151,6 +151,9 @@ def in_place_of_jax(x: jax.Array) -> None:
     assert_type(value(x), jax.Array)
     with admodes.as_jax():
         assert_type(value(x), jax.Array)
+    with admodes.advise() as advice:
+        value(x)
+    assert_type(advice.report(width=100), str)
 
 
 def misspelt() -> None:
