@@ -273,6 +273,17 @@ def bench_costs_suite(options: argparse.Namespace) -> None:
         write(result.to_dict(), *result.tables())
 
 
+def bench_regret_suite(options: argparse.Namespace) -> None:
+    from admodes.compare.bench.regret import KINDS, bench_regret
+
+    kinds = chosen_names(options.kinds, KINDS, "kind")
+    with output(options) as write, precision(options):
+        result = bench_regret(
+            kinds, count=options.count, seed=options.seed, rounds=options.repeat, progress=progress_line
+        )
+        write(result.to_dict(), *result.tables())
+
+
 def bench_sparsity_suite(options: argparse.Namespace) -> None:
     from admodes.compare.bench.sparsity import SUBJECTS, bench_sparsity
 

@@ -203,6 +203,17 @@ def make_parser() -> argparse.ArgumentParser:
     add_sampling(sub, "problems", repeat=10)
     add_dtype(sub, "float64")
     sub = command(
+        "regret",
+        do.bench_regret_suite,
+        "the way that the planner takes beside the fastest of all candidates, over functions that are made up",
+        "admodes bench regret --kinds loop solve --count 3",
+        within=suites,
+    )
+    add_sampling(sub, "kinds", repeat=10)
+    sub.add_argument("--count", type=positive, default=9, metavar="N", help="functions of each kind (default: 9)")
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of the functions (default: 0)")
+    add_dtype(sub, "float64")
+    sub = command(
         "sparsity",
         do.bench_sparsity_suite,
         "detection and coloring of large patterns beside asdex: time, memory, colors",

@@ -35,8 +35,10 @@ from admodes.program.ir import Program, from_jaxpr
 from admodes.program.trace import trace
 from admodes.program.traits import traits
 from admodes.rules.table import LocalRule, lookup
+from admodes.sparse.blocks import batched_blocks, full_blocks, identity_blocks, split_rows
 from admodes.sparse.control_flow import HIGHER_ORDER
 from admodes.sparse.local import local_pattern
+from admodes.sparse.ranges import Range, choices, is_counted, range_of_result
 from admodes.subprograms.callbacks import Refused
 from admodes.subprograms.custom import recording_linear
 from admodes.subprograms.lent import LentRule
@@ -47,11 +49,15 @@ TYPED = (*ARRAYS, jax.ShapeDtypeStruct)  # arguments of which shape and dtype co
 
 @dataclass(frozen=True)
 class Value:
-    """A value: its type, its entries if they are known, and which inputs each entry can depend on (None: on none)."""
+    """A value: its type, its entries if they are known, and which inputs each entry can depend on (None: on none).
+
+    ``range``: between what its entries lie, if they are integers and something is known of them.
+    """
 
     aval: Any
     known: Any = None
     reach: SparsityPattern | None = None
+    range: Range | None = None
 
 
 class Detector(Interpreter):
@@ -90,6 +96,24 @@ class Detector(Interpreter):
         return run(live, step, values, lambda x: Value(jc.typeof(x), x if is_known(x) else None))
 
     def equation(self, equation, operands: Sequence[Value], params: dict, avals: Sequence) -> list[Value]:
+        """The results of an equation: at each of the places that it may read an array at, if these are few."""
+        places = choices(equation.primitive, operands)
+        if places is not None:
+            reach = None
+            for known in places:
+                indices = [Value(v.aval, p.astype(v.aval.dtype)) for v, p in zip(operands[1:], known, strict=True)]
+                (read,) = self._equation(equation, [operands[0], *indices], params, avals)
+                reach = join(reach, read.reach)
+            return [Value(avals[0], None, reach)]
+        results = self._equation(equation, operands, params, avals)
+        if len(avals) > 1 or results[0].known is not None or not is_counted(avals[0]):
+            return results
+        limits = range_of_result(equation.primitive, operands, params, avals[0])
+        if limits is not None and np.array_equal(*limits):
+            return [Value(avals[0], limits[0].astype(avals[0].dtype))]
+        return [dataclasses.replace(results[0], range=limits)]
+
+    def _equation(self, equation, operands: Sequence[Value], params: dict, avals: Sequence) -> list[Value]:
         primitive = equation.primitive
         unknown = [Value(a) for a in avals]
         if all(v.reach is None for v in operands):
@@ -221,46 +245,6 @@ def join(a: SparsityPattern | None, b: SparsityPattern | None) -> SparsityPatter
     if a is None or b is None:
         return b if a is None else a
     return a.union(b)
-
-
-def identity_blocks(sizes) -> list[SparsityPattern]:
-    """One below the other, these patterns (of so many rows each) are an identity."""
-    total, starts = sum(sizes), np.cumsum([0, *sizes])
-    return [SparsityPattern.identity(n, total, int(a)) for n, a in zip(sizes, starts, strict=False)]
-
-
-def split_rows(pattern, sizes) -> list[SparsityPattern]:
-    cuts = np.cumsum([0, *sizes])
-    return [pattern.take_rows(slice(a, b)) for a, b in itertools.pairwise(cuts)]
-
-
-def full_blocks(domain, codomain) -> dict:
-    """Each result may depend on all of each operand."""
-    return {
-        (j, i): SparsityPattern.dense(math.prod(out.shape), math.prod(arg.shape))
-        for j, out in enumerate(codomain)
-        for i, arg in enumerate(domain)
-        if jc.is_differentiable(out) and jc.is_differentiable(arg)
-    }
-
-
-def batched_blocks(domain, codomain, core: int) -> dict:
-    """Full blocks, one for each index of the leading axes that all arrays share, the last ``core`` axes aside."""
-    avals = [a for a in (*domain, *codomain) if jc.is_differentiable(a)]
-    rank = min((len(a.shape) for a in avals), default=0)
-    longest = max((len(a.shape) for a in avals), default=0)
-    depth = 0
-    while depth < min(rank, longest - core) and len({a.shape[depth] for a in avals}) == 1:
-        depth += 1
-    blocks = {}
-    for j, out in enumerate(codomain):
-        for i, arg in enumerate(domain):
-            if jc.is_differentiable(out) and jc.is_differentiable(arg):
-                n, batch = math.prod(arg.shape), math.prod(arg.shape[:depth])
-                labels = np.repeat(np.arange(batch), math.prod(out.shape[depth:]))
-                groups = np.repeat(np.arange(batch), math.prod(arg.shape[depth:]))
-                blocks[j, i] = SparsityPattern.shared(labels, groups, np.arange(n), (batch, n))
-    return blocks
 
 
 # -- what users call --------------------------------------------------------------------------------------

@@ -12,10 +12,14 @@ from __future__ import annotations
 import numpy as np
 
 from admodes.linear.pattern import SparsityPattern
+from admodes.sparse.columns import LARGE
 from admodes.sparse.greedy import first_fit
 from admodes.sparse.orders import find_order
 from admodes.sparse.result import NEUTRAL, Coloring
+from admodes.sparse.stencils import SLACK, lattice_colors
 
+# Colors by arithmetic at most, for vertices of which there are LARGE. Chosen. More are left to the greedy coloring.
+MOST_COLORS = 17
 MOST_EDGES = 4 * 10**5  # conflicts, each counted twice: an order by degrees takes half a microsecond for each
 
 
@@ -54,6 +58,8 @@ def _greedy(graph) -> tuple[np.ndarray, str]:
     """
     if not graph.nnz:
         return np.zeros(graph.shape[0], np.int64), "natural"
+    if graph.shape[0] >= LARGE and (found := _arithmetic(graph)) is not None:
+        return found, "arithmetic"
     indptr, indices = graph.indptr.tolist(), graph.indices.tolist()
     colors, name = first_fit(indptr, indices, range(graph.shape[0])), "natural"
     if colors.max() > 1 and graph.nnz <= MOST_EDGES:
@@ -61,3 +67,18 @@ def _greedy(graph) -> tuple[np.ndarray, str]:
         if again.max() < colors.max():
             return again, "smallest_last"
     return colors, name
+
+
+def _arithmetic(graph) -> np.ndarray | None:
+    """Colors by arithmetic on the places of a grid, if the conflicts are those of a stencil: no vertex is looked at."""
+    from scipy.sparse import csr_array, triu
+
+    edges = triu(graph, 1).tocoo()
+    pairs = np.stack([edges.row, edges.col], 1)
+    ends = np.arange(0, pairs.size + 1, 2)
+    matrix = csr_array((np.ones(pairs.size, bool), pairs.ravel(), ends), shape=(len(pairs), graph.shape[0]))
+    for least in range(2, MOST_COLORS, SLACK + 1):
+        for colors in lattice_colors(matrix, (), least):
+            if (colors[edges.row] != colors[edges.col]).all():
+                return colors
+    return None

@@ -79,6 +79,8 @@ def planned(x: jax.Array, folder: Path) -> None:
     assert_type(admodes.jacobian(neighbours, format="bcoo"), Callable[..., Any])
     assert_type(admodes.value_and_jacobian(neighbours, memory_limit="200MiB")(x), tuple[Any, Any])
     assert_type(admodes.hessian(energy, objective="flops", chunk_size=2), Callable[..., Any])
+    assert_type(admodes.value_grad_and_hessian(energy, triangle="lower", format="bcoo")(x), tuple[Any, Any, Any])
+    assert_type(admodes.value_and_hessian(energy)(x), tuple[Any, Any])
     plan = admodes.plan(neighbours, x, format="bcoo")
     assert_type(plan, Plan)
     assert_type(plan.best, Candidate)

@@ -1,4 +1,4 @@
-"""What a user knows of a Jacobian and gives: a pattern, a coloring, that a triangle is enough."""
+"""Knowledge of a Jacobian that users give: a pattern, a coloring, that a triangle is enough."""
 
 from __future__ import annotations
 

@@ -39,13 +39,13 @@ def hessian(
     nan_safe: bool | None = None,
     ties: str | None = None,
 ) -> Callable[..., Any]:
-    r"""The Hessian ∇²f: the Jacobian of the gradient, planned as :func:`jacobian` is, its symmetry being used.
+    r"""The Hessian ∇²f: the Jacobian of the gradient, planned as :func:`admodes.jacobian` is, its symmetry being used.
 
     (Not if the function has derivative rules of a user's, custom_jvp or custom_vjp, which need not be derivatives.)
-    For a vector-valued f it holds one Hessian for each output, as JAX's. The options are those of :func:`jacobian`;
-    the matrix of the formats other than ``"dense"`` has a row and a column for each entry of x. With
-    ``triangle="lower"`` the formats ``"bcoo"`` and ``"scipy"`` hold the entries on and below the diagonal alone, as
-    interior-point methods take them.
+    For a vector-valued f it holds one Hessian for each output, as JAX's. The options are those of
+    :func:`admodes.jacobian`; the matrix of the formats other than ``"dense"`` has a row and a column for each entry of
+    x. With ``triangle="lower"`` the formats ``"bcoo"`` and ``"scipy"`` hold the entries on and below the diagonal
+    alone, as interior-point methods take them.
 
     ``nan_safe`` and ``ties`` are as in :func:`grad`. By default (None), and as long as no transformation is around it,
     entries that are not finite are settled as with ``nan_safe=True``; and where an equation of f (max, min or abs, of
@@ -100,14 +100,25 @@ def gradient_of(fun: Callable, argnums, has_aux: bool, holomorphic: bool, ties: 
 
 
 def value_grad_and_hessian(
-    fun: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, **options: Any
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    *,
+    format: str = "dense",
+    objective: str = "time",
+    memory_limit: int | float | str | None = None,
+    measure: bool | None = None,
+    chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    pattern: SparsityPattern | None = None,
+    coloring: Coloring | None = None,
+    triangle: str | None = None,
 ) -> Callable[..., tuple[Any, Any, Any]]:
     r"""A function that returns (f(x), ∇f(x), ∇²f(x)) of a scalar f, or ((f(x), aux), ∇f(x), ∇²f(x)), in one pass.
 
     Args:
-      fun, argnums, has_aux: as for :func:`hessian`.
-      options: ``format``, ``objective``, ``memory_limit``, ``measure``, ``chunk_size``, ``mesh``, ``pattern``,
-        ``coloring`` and ``triangle``, as for :func:`hessian`. Entries are not settled at special points.
+      fun, argnums, has_aux, format, objective, memory_limit, measure, chunk_size, mesh, pattern, coloring, triangle:
+        as for :func:`hessian`. Entries are not settled at special points.
 
     >>> import admodes, jax.numpy as jnp
     >>> value, gradient, H = admodes.value_grad_and_hessian(lambda x: x[0] ** 2 * x[1])(jnp.array([1.0, 2.0]))
@@ -122,7 +133,8 @@ def value_grad_and_hessian(
         return found, value
 
     asked = request("value_grad_and_hessian", gradient, argnums, True, False, without_aux(fun, has_aux))
-    planned = Planned(asked, settings(**options))
+    chosen = settings(format, objective, memory_limit, measure, chunk_size, mesh, pattern, coloring, triangle)
+    planned = Planned(asked, chosen)
 
     @wraps(fun, "Value, gradient and Hessian")
     @jc.api_boundary
@@ -134,10 +146,35 @@ def value_grad_and_hessian(
 
 
 def value_and_hessian(
-    fun: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, **options: Any
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    *,
+    format: str = "dense",
+    objective: str = "time",
+    memory_limit: int | float | str | None = None,
+    measure: bool | None = None,
+    chunk_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    pattern: SparsityPattern | None = None,
+    coloring: Coloring | None = None,
+    triangle: str | None = None,
 ) -> Callable[..., tuple[Any, Any]]:
     """A function that returns (f(x), ∇²f(x)), or ((f(x), aux), ∇²f(x)): :func:`value_grad_and_hessian` in part."""
-    both = value_grad_and_hessian(fun, argnums, has_aux, **options)
+    both = value_grad_and_hessian(
+        fun,
+        argnums,
+        has_aux,
+        format=format,
+        objective=objective,
+        memory_limit=memory_limit,
+        measure=measure,
+        chunk_size=chunk_size,
+        mesh=mesh,
+        pattern=pattern,
+        coloring=coloring,
+        triangle=triangle,
+    )
 
     @wraps(fun, "Value and Hessian")
     @jc.api_boundary

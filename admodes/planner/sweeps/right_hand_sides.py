@@ -40,7 +40,7 @@ MOST_BLOCKS = 64
 def solved_by_products(program: Program, seeded: Sequence[bool], count: int) -> Program:
     """The program with its triangular solves of many right-hand sides as products, those inside of linear solvers too.
 
-    What depends on marked inputs comes ``count`` times.
+    Values that depend on marked inputs come ``count`` times.
     """
     names = {e.primitive for e in program.equations}
     if names.isdisjoint((lax.linalg.triangular_solve_p, lax.linear_solve_p)):
