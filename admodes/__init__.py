@@ -41,6 +41,12 @@ if _typing.TYPE_CHECKING:  # what is imported on first use, for tools that read 
     from admodes.memory.profile import memory_profile
     from admodes.planner.calls.diagonals import block_jacobian, diagonal, laplacian
     from admodes.planner.calls.jacobian import hessian, jacobian, value_and_jacobian
+    from admodes.planner.calls.operators import (
+        biharmonic,
+        derivative_tensor,
+        differential_operator,
+        value_grad_laplacian,
+    )
     from admodes.planner.calls.plan import load_plan, plan
     from admodes.planner.calls.untraced import choose_mode
     from admodes.series.calls import derivative, jet, taylor
@@ -50,12 +56,15 @@ if _typing.TYPE_CHECKING:  # what is imported on first use, for tools that read 
 
 _LATE = {
     "as_jax": "admodes.stand_in",
+    "biharmonic": "admodes.planner.calls.operators",
     "block_jacobian": "admodes.planner.calls.diagonals",
     "checkpoint": "admodes.memory.checkpoint",
     "choose_mode": "admodes.planner.calls.untraced",
     "coloring": "admodes.sparse",
     "derivative": "admodes.series.calls",
+    "derivative_tensor": "admodes.planner.calls.operators",
     "diagonal": "admodes.planner.calls.diagonals",
+    "differential_operator": "admodes.planner.calls.operators",
     "directional": "admodes.transforms.subgradient",
     "doctor": "admodes.diagnosis",
     "hessian": "admodes.planner.calls.jacobian",
@@ -70,6 +79,7 @@ _LATE = {
     "subgradient": "admodes.transforms.subgradient",
     "subjacobian": "admodes.transforms.subgradient",
     "taylor": "admodes.series.calls",
+    "value_grad_laplacian": "admodes.planner.calls.operators",
     "value_and_jacobian": "admodes.planner.calls.jacobian",
     "verify": "admodes.compare.verify",
 }
@@ -95,13 +105,16 @@ __version__ = "0.1.0"
 __all__ = [
     "LinearMap",
     "as_jax",
+    "biharmonic",
     "block_jacobian",
     "checkpoint",
     "choose_mode",
     "coloring",
     "compare",
     "derivative",
+    "derivative_tensor",
     "diagonal",
+    "differential_operator",
     "directional",
     "doctor",
     "draw",
@@ -129,6 +142,7 @@ __all__ = [
     "taylor",
     "value_and_grad",
     "value_and_jacobian",
+    "value_grad_laplacian",
     "verify",
     "vjp",
 ]
