@@ -74,9 +74,7 @@ class Collapsed(Interpreter):
             tangents = [x.tangent for x in duals]
             return list(map(Bundle, *self.push_function(lambda *xs: rule.run(*xs, **params), primals, tangents)))
         outs = bind(primitive, primals, params)
-        _use_again(params)
         below = self._each(primitive, duals, params, len(outs))
-        _use_again(params)
         totals = self._linear(primitive, duals, params, len(outs))
         return [
             Bundle(out, _fan(own[:-1], plus(self._sum(own[-1]), total)))
@@ -90,6 +88,7 @@ class Collapsed(Interpreter):
         if not any(on):
             return [[None] * self.order] * n
         found: list = []
+        _use_again(params)
 
         def along(given):
             coefficients, m = merge(on, given), self.order - 1
@@ -111,6 +110,7 @@ class Collapsed(Interpreter):
         totals = [Dual(x.primal, None if x.tangent is None else x.tangent.total) for x in duals]
         if all(x.tangent is None for x in totals):
             return [None] * n
+        _use_again(params)
         return [y.tangent for y in INTERPRETER.push_equation(primitive, totals, params)]
 
     def _sum(self, c):
