@@ -64,7 +64,11 @@ SELECTED = Workaround(
     "equal expressions are merged after barriers are gone: what is to be computed again is kept",
     needless_since=(0, 11),
 )
-WORKAROUNDS = (STORED_VALUES, KEPT_CALLS, SMALL_PRODUCTS, FEW_ROWS, TRANSPOSED_COLUMNS, RUNS, SELECTED)
+STORED_SERIES = Workaround(
+    "stored series",
+    "fused kernels compute the coefficients of a power series anew for each coefficient that is made of them",
+)
+WORKAROUNDS = (STORED_VALUES, KEPT_CALLS, SMALL_PRODUCTS, FEW_ROWS, TRANSPOSED_COLUMNS, RUNS, SELECTED, STORED_SERIES)
 
 
 def _switched_off() -> frozenset[str]:

@@ -93,7 +93,7 @@ class Collapsed(Interpreter):
         def along(given):
             coefficients, m = merge(on, given), self.order - 1
             operands = [fixed(x.primal, [*coefficients[i * m : (i + 1) * m], None]) for i, x in enumerate(duals)]
-            outs = Taylor(order=self.order).push_equation(primitive, operands, params)
+            outs = Taylor(order=self.order, stores=False).push_equation(primitive, operands, params)
             flat = [y[k] for y in outs for k in range(1, self.order + 1)]
             found[:] = present(flat)
             return [c for c in flat if c is not None]
