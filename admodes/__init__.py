@@ -43,6 +43,12 @@ if _typing.TYPE_CHECKING:  # what is imported on first use, for tools that read 
     from admodes.planner.calls.diagonals import block_jacobian, diagonal, laplacian
     from admodes.planner.calls.hessian import hessian, value_and_hessian, value_grad_and_hessian
     from admodes.planner.calls.jacobian import jacobian, value_and_jacobian
+    from admodes.planner.calls.operators import (
+        biharmonic,
+        derivative_tensor,
+        differential_operator,
+        value_grad_laplacian,
+    )
     from admodes.planner.calls.plan import load_plan, plan
     from admodes.planner.calls.untraced import choose_mode
     from admodes.series.calls import derivative, jet, taylor
@@ -53,12 +59,15 @@ if _typing.TYPE_CHECKING:  # what is imported on first use, for tools that read 
 _LATE = {
     "advise": "admodes.advisor.advice",
     "as_jax": "admodes.stand_in",
+    "biharmonic": "admodes.planner.calls.operators",
     "block_jacobian": "admodes.planner.calls.diagonals",
     "checkpoint": "admodes.memory.checkpoint",
     "choose_mode": "admodes.planner.calls.untraced",
     "coloring": "admodes.sparse",
     "derivative": "admodes.series.calls",
+    "derivative_tensor": "admodes.planner.calls.operators",
     "diagonal": "admodes.planner.calls.diagonals",
+    "differential_operator": "admodes.planner.calls.operators",
     "directional": "admodes.transforms.subgradient",
     "doctor": "admodes.diagnosis",
     "hessian": "admodes.planner.calls.hessian",
@@ -74,6 +83,7 @@ _LATE = {
     "subjacobian": "admodes.transforms.subgradient",
     "taylor": "admodes.series.calls",
     "value_and_hessian": "admodes.planner.calls.hessian",
+    "value_grad_laplacian": "admodes.planner.calls.operators",
     "value_and_jacobian": "admodes.planner.calls.jacobian",
     "value_grad_and_hessian": "admodes.planner.calls.hessian",
     "verify": "admodes.compare.verify",
@@ -101,13 +111,16 @@ __all__ = [
     "LinearMap",
     "advise",
     "as_jax",
+    "biharmonic",
     "block_jacobian",
     "checkpoint",
     "choose_mode",
     "coloring",
     "compare",
     "derivative",
+    "derivative_tensor",
     "diagonal",
+    "differential_operator",
     "directional",
     "doctor",
     "draw",
@@ -137,6 +150,7 @@ __all__ = [
     "value_and_hessian",
     "value_and_jacobian",
     "value_grad_and_hessian",
+    "value_grad_laplacian",
     "verify",
     "vjp",
 ]

@@ -37,6 +37,7 @@ RULES = {
     "rules",
     "subprograms",
     "checkpointing",
+    "series",
 }  # most of the time of these tests is compilation of code that runs once
 
 

@@ -311,6 +311,15 @@ def bench_workarounds_suite(options: argparse.Namespace) -> None:
         write(result.to_dict(), *result.tables())
 
 
+def bench_higher_suite(options: argparse.Namespace) -> None:
+    from admodes.compare.bench.higher import CASES, bench_higher
+
+    names = chosen_names(options.cases, CASES, "case")
+    with output(options) as write:
+        result = bench_higher(names, repeat=options.repeat, progress=progress_line)
+        write(result.to_dict(), *result.tables())
+
+
 def bench_accuracy_suite(options: argparse.Namespace) -> None:
     from admodes.compare.bench.accuracy import FORMATS, AccuracyBenchmark, bench_accuracy, without_mpmath
 

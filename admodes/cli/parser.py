@@ -238,6 +238,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_sampling(sub, "workarounds", repeat=3)
     sub = command(
+        "higher",
+        do.bench_higher_suite,
+        "series along lines and Laplacians beside jet, nested derivatives and formulas by hand",
+        "admodes bench higher --cases 'laplacian, 10 inputs'",
+        within=suites,
+    )
+    add_sampling(sub, "cases", repeat=5)
+    sub = command(
         "accuracy",
         do.bench_accuracy_suite,
         "first and second derivatives of elementwise functions beside JAX's, against mpmath: errors, lost points",

@@ -67,6 +67,10 @@ SELECTED = Workaround(
     "equal expressions are merged after barriers are gone: what is to be computed again is kept",
     needless_since=(0, 11),
 )
+STORED_SERIES = Workaround(
+    "stored series",
+    "fused kernels compute the coefficients of a power series anew for each coefficient that is made of them",
+)
 WORKAROUNDS = (
     STORED_VALUES,
     KEPT_CALLS,
@@ -76,6 +80,7 @@ WORKAROUNDS = (
     TRANSPOSED_COLUMNS,
     RUNS,
     SELECTED,
+    STORED_SERIES,
 )
 
 

@@ -22,10 +22,8 @@ from typing import Any, ClassVar
 
 import jax
 from jax import lax
-from jax.tree_util import tree_flatten
 
 from admodes.modes.dual import Dual, bind_without_rule, push_duals
-from admodes.modes.flat import flat_function
 from admodes.modes.interpreter import INTERPRETER, Interpreter
 from admodes.program import jax_compat as jc
 from admodes.program.derived import merge, present
@@ -90,13 +88,12 @@ class Collapsed(Interpreter):
         if not any(on):
             return [[None] * self.order] * n
         found: list = []
+        _use_again(params)
 
         def along(given):
             coefficients, m = merge(on, given), self.order - 1
-            operands = [
-                fixed(x.primal, [*coefficients[i * m : (i + 1) * m], None]) for i, x in enumerate(duals)
-            ]
-            outs = Taylor(order=self.order).push_equation(primitive, operands, params)
+            operands = [fixed(x.primal, [*coefficients[i * m : (i + 1) * m], None]) for i, x in enumerate(duals)]
+            outs = Taylor(order=self.order, stores=False).push_equation(primitive, operands, params)
             flat = [y[k] for y in outs for k in range(1, self.order + 1)]
             found[:] = present(flat)
             return [c for c in flat if c is not None]
@@ -113,6 +110,7 @@ class Collapsed(Interpreter):
         totals = [Dual(x.primal, None if x.tangent is None else x.tangent.total) for x in duals]
         if all(x.tangent is None for x in totals):
             return [None] * n
+        _use_again(params)
         return [y.tangent for y in INTERPRETER.push_equation(primitive, totals, params)]
 
     def _sum(self, c):
@@ -124,30 +122,33 @@ class Collapsed(Interpreter):
         return lax.reduce_sum(c, (0,))
 
 
+def _use_again(params: dict) -> None:
+    """Let the functions of a custom rule count as not called: JAX expects them to be called once."""
+    for fun in params.get("subfuns", ()):
+        if hasattr(fun, "stores"):
+            jc.forget_call(fun)
+
+
 def _fan(below, total) -> Fan | None:
     return None if total is None and not any(present(below)) else Fan(tuple(below), total)
 
 
-def collapsed(fun: Callable, x: Any, directions: Sequence, weights: Any, order: int) -> tuple[Any, list, Any]:
-    """(f(x), coefficients below the order, Σ_d w_d f_{d,k}) along lines x + t v_d.
+def collapsed(fun: Callable, leaves: Sequence, directions: Sequence, weights: Any, order: int) -> tuple:
+    """(f(x), coefficients below the order, Σ_d w_d f_{d,k}) along the lines x + t v_d, for a flat function.
 
     ``directions`` are the v_d, for each leaf of x an array with a leading axis over them. The coefficients are not
-    multiplied by factorials; those below the order have that axis too.
+    multiplied by factorials. Those below the order are lists, one for each order from 1 on, of arrays with that axis.
     """
-    leaves, in_tree = tree_flatten((x,))
-    flat, result = flat_function(fun, in_tree, False)
-    rest = (None,) * (order - 2)
-    fans = [Fan((v, *rest)) for v in directions]
-    outs, fans_out = Collapsed(order=order, weights=weights).push_function(flat, leaves, fans)
+    fans = [Fan((v, *(None,) * (order - 2))) for v in directions]
+    outs, found = Collapsed(order=order, weights=weights).push_function(fun, leaves, fans)
     n = len(directions[0])
 
     def coefficient(y, fan, k):
+        c = None if fan is None else fan.total if k == order else fan.below[k - 1]
+        if c is not None:
+            return c
         zero = jc.zeros(jc.typeof(y))
-        c = None if fan is None else fan.below[k] if k < order - 1 else fan.total
-        if c is None:
-            return zero if k == order - 1 else lax.broadcast(zero, (n,))
-        return c
+        return zero if k == order else lax.broadcast(zero, (n,))
 
-    tree: Any = result.tree
-    each = [tree.unflatten([coefficient(y, f, k) for y, f in zip(outs, fans_out, strict=True)]) for k in range(order)]
-    return tree.unflatten(list(map(jc.untyped, outs))), each[:-1], each[-1]
+    each = [[coefficient(y, f, k) for y, f in zip(outs, found, strict=True)] for k in range(1, order + 1)]
+    return outs, each[:-1], each[-1]

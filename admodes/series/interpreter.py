@@ -6,21 +6,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from admodes.compilers.recompute import stored
+from admodes.compilers.workarounds import STORED_SERIES
 from admodes.modes.dual import DualTrace, push_duals
 from admodes.modes.interpreter import Interpreter
 from admodes.program import jax_compat as jc
+from admodes.program.traits import traits
+from admodes.rules.table import lookup
 from admodes.series.expand import expand
-from admodes.series.numbers import Series, forced
+from admodes.series.numbers import Series, fixed, forced
 
 
 @dataclass(frozen=True)
 class Taylor(Interpreter):
     """Pushes series up to an ``order``.
 
-    Within a slope there is a ``family``, the equations that have been met there, and series stay lazy.
+    Within a slope there is a ``family``, the equations that have been met there, and series stay lazy. ``stores``: the
+    coefficients of functions are computed once, whatever the compiler fuses (``compilers/workarounds.py``).
     """
 
     order: int = 1
+    stores: bool = True
     family: Any = field(default=None, compare=False)
 
     dual: ClassVar[type] = Series
@@ -35,7 +41,12 @@ class Taylor(Interpreter):
 
     def push_equation(self, primitive, duals: Sequence[Series], params: dict) -> list:
         results = expand(self, primitive, duals, params)
-        return results if self.family is not None else [forced(x, self.order) for x in results]
+        if self.family is not None:
+            return results
+        results = [forced(x, self.order) for x in results]
+        if self.stores and self.order > 1 and jc.is_staging() and _is_long(primitive) and STORED_SERIES.on:
+            return list(map(_stored, results))
+        return results
 
     def push_series(self, fun: Callable, operands: Sequence[Series]) -> list:
         """Run a flat function on series."""
@@ -54,3 +65,18 @@ class Taylor(Interpreter):
         if jc.has_references(closed):
             return self.push_series(jc.jaxpr_as_fun(closed), operands)
         return push_duals(self, closed, operands)
+
+
+def _is_long(primitive) -> bool:
+    """True for functions of an entry whose series takes a recurrence."""
+    return lookup(primitive) is not None and traits(primitive).cost in ("elementwise", "transcendental", "series")
+
+
+def _stored(x: Series) -> Series:
+    """The same series, computed once."""
+    known = [c for c in x.known if c is not None]
+    if not known:
+        return x
+    primal, *rest = stored([x.primal, *known])
+    at = iter(rest)
+    return fixed(primal, [None if c is None else next(at) for c in x.known])

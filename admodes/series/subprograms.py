@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from admodes.program import jax_compat as jc
 from admodes.program.derived import fixed_point, keep, merge, present
 from admodes.program.evaluate import evaluate
@@ -85,7 +87,8 @@ def _callee(body: str) -> Callable:
 def _call(inlined: Callable) -> Callable:
     def push(interpreter, primitive, operands, params):
         callee = inlined(params)
-        masks = any(getattr(a, "dtype", None) == bool for a in (*callee.in_avals, *callee.out_avals))  # which know two answers
+        types = (*callee.in_avals, *callee.out_avals)
+        masks = any(getattr(a, "dtype", None) == np.bool_ for a in types)  # which know two answers
         if interpreter.family is not None or masks or jc.is_staging():
             return interpreter.push_jaxpr(callee, operands)
         own = _Operands(interpreter, operands)

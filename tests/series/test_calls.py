@@ -201,7 +201,8 @@ def test_dtypes(dtype):
 
 def test_integers():
     y, (ys, ns) = admodes.jet(lambda x, n: (x * n, jnp.round(x).astype(int)), (2.0, 3), ([1.0, 1.0], [None, None]))
-    assert float(y[0]) == 6.0 and [float(c) for c in ys] == [3.0, 3.0]
+    assert float(y[0]) == 6.0
+    assert [float(c) for c in ys] == [3.0, 3.0]
     assert {c.dtype for c in ns} == {FLOAT0}
 
 

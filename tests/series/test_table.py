@@ -22,14 +22,6 @@ from tests.series.nested import check
 SERIES = ("bessel_i0e", "bessel_i1e")  # by nesting their own slope, whose programs grow
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """The programs run once: most of the time would go into their optimization."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.parametrize("name", [n for n in UNARY if "float64" in UNARY[n][2]])
 def test_elementwise(name):
     fun, (lo, hi), _ = UNARY[name]

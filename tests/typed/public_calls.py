@@ -97,6 +97,16 @@ def planned(x: jax.Array, folder: Path) -> None:
     assert_type(admodes.block_jacobian(jnp.sin)(x), Any)
 
 
+def of_higher_order(x: jax.Array) -> None:
+    assert_type(admodes.jet(jnp.sin, (x,), ([x, x],)), tuple[Any, Any])
+    assert_type(admodes.taylor(jnp.sin, x, x, 3), list[Any])
+    assert_type(admodes.derivative(jnp.sin, 2)(0.5), Any)
+    assert_type(admodes.value_grad_laplacian(energy), Callable[..., Any])
+    assert_type(admodes.biharmonic(energy)(x), Any)
+    assert_type(admodes.differential_operator({(2, 0): 1.0})(energy)(x), Any)
+    assert_type(admodes.derivative_tensor(energy, 3)(x), Any)
+
+
 def sparse(x: jax.Array) -> None:
     pattern = admodes.sparsity(neighbours, x)
     assert_type(pattern, SparsityPattern)

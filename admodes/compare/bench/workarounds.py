@@ -23,6 +23,7 @@ from admodes.compare.bench.suite import Benchmark, Goal, failure_of
 from admodes.compilers.workarounds import SWITCH, WORKAROUNDS
 from admodes.planner.calls.jacobian import jacobian
 from admodes.program import jax_compat as jc
+from admodes.series.calls import taylor
 from admodes.text_tables import count, seconds
 from admodes.transforms.reverse import grad
 
@@ -89,6 +90,15 @@ def _layers() -> tuple[Callable, tuple]:
     return grad(f), (_random(1000, 128),)
 
 
+def _series() -> tuple[Callable, tuple]:
+    def f(x):
+        for _ in range(4):
+            x = jnp.sin(x) * jnp.exp(-x * x) + jnp.tanh(x) / (1.5 + jnp.cos(x))
+        return x
+
+    return lambda x: taylor(f, x, x, 3), (_random(100_000),)
+
+
 EXAMPLES: dict[str, tuple[Callable, str]] = {  # a program for each, and the figure that is better with it
     "stored values": (_stencils, "time"),
     "kept calls": (_stencils, "time"),
@@ -98,6 +108,7 @@ EXAMPLES: dict[str, tuple[Callable, str]] = {  # a program for each, and the fig
     "transposed columns": (_columns, "time"),
     "runs of nonzeros": (_blocks, "time"),
     "selected copies": (_layers, "memory"),
+    "stored series": (_series, "time"),
 }
 
 

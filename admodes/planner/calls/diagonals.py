@@ -10,18 +10,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jax.tree_util import tree_unflatten
 
+from admodes.errors import PlanningError
 from admodes.linear.pattern import SparsityPattern
+from admodes.modes import checks
 from admodes.modes.flat import select_arguments, std_basis, wraps
 from admodes.modes.interpreter import interpreter_for
 from admodes.nonsmooth.limits import settled
 from admodes.planner.calls.jacobian import Planned, settings, without_aux
-from admodes.planner.calls.request import Request, request
+from admodes.planner.calls.operators import Operator, forward_laplacian, one_argument, weights_like
+from admodes.planner.calls.request import Request
 from admodes.planner.choice.candidates import COLORING_SECONDS, Candidate, Method, candidate
 from admodes.planner.choice.decision import MOST_PLANS
 from admodes.planner.cost.machine import machine
@@ -43,6 +47,11 @@ SEED_BYTES = 2**26
 _CHOSEN: Kept[Candidate] = Kept(MOST_PLANS)
 
 
+# What a product with the Hessian costs, in directions of the forward pass: a forward and a backward sweep of duals,
+# each with a value beside; 2 to 4 were measured on nets. It decides only where both ways cost about the same.
+PRODUCT_IN_DIRECTIONS = 3
+
+
 class Part(Planned):
     """Some entries of a Jacobian: ``wanted(in_avals, out_avals)`` is their pattern."""
 
@@ -51,11 +60,21 @@ class Part(Planned):
     def __init__(self, asked: Request, wanted: Callable, chunk_size: int | None):
         super().__init__(asked, settings("bcoo", chunk_size=chunk_size))
         self.wanted = wanted
+        self._candidates: dict = {}
 
     def choose(self, task: Task, leaves) -> Candidate:
         if task.has_unknown_constants:
             return self._cheapest(task)
         return _CHOSEN.get((task.key, self.wanted, self.settings, machine()), lambda: self._cheapest(task))
+
+    def candidate(self, args, kwargs) -> Candidate:
+        """The way that calls with these arguments go."""
+        call = self.request.call(args, kwargs)
+        if not call.hashable or jc.is_staging():
+            return self.choose(call.task(), None)
+        if call.key not in self._candidates:
+            self._candidates[call.key] = self.choose(call.task(), None)
+        return self._candidates[call.key]
 
     def _cheapest(self, task: Task) -> Candidate:
         wanted = self.wanted(task.in_avals, task.out_avals)
@@ -109,7 +128,7 @@ def diagonal(
 
     Reference: Gebremedhin, Manne and Pothen, SIAM Review 47 (2005), section 8.
     """
-    part = Part(_one_argument("diagonal", fun, argnums, has_aux), _identity, chunk_size)
+    part = Part(one_argument("diagonal", fun, argnums, has_aux), _identity, chunk_size)
 
     @wraps(fun, "Diagonal of the Jacobian")
     @jc.api_boundary
@@ -131,37 +150,84 @@ def laplacian(
     argnums: int = 0,
     has_aux: bool = False,
     *,
+    weights: Any = None,
     chunk_size: int | None = None,
     nan_safe: bool = False,
     ties: str = "jax",
 ) -> Callable[..., Any]:
-    r"""The Laplacian Δf = Σᵢ ∂²f/∂xᵢ² of a scalar function: the sum of the diagonal of its Hessian.
+    r"""The Laplacian Δf = Σᵢ wᵢ ∂²f/∂xᵢ², for each entry of f's output.
 
-    Arguments and errors are those of :func:`diagonal` and :func:`admodes.grad`, ``nan_safe`` and ``ties`` too.
+    One forward pass carries the value, the Jacobian and the one sum (:func:`admodes.value_grad_laplacian`). If f is
+    scalar and its Hessian sparse, so that P products with the Hessian give its diagonal and P < n/3 for the n entries
+    of x, these are taken: such a product costs about three times what one direction of the pass does. Also with
+    ``nan_safe`` and ``ties``, which are as in :func:`admodes.grad`; f must then be scalar.
+
+    Args:
+      fun: a function of real arrays that returns a pytree of arrays.
+      argnums: which positional argument.
+      has_aux: whether ``fun`` returns a pair (output, auxiliary data).
+      weights: w, of the structure of the argument; by default 1.
+      chunk_size: how many directions or products are in flight at once; by default as many as fit 64 MiB.
+      nan_safe, ties: what happens where zeros meet infinite slopes, and at kinks.
+
+    Returns:
+      A function of the arguments of ``fun`` that returns Δf with the structure of f's output, or (Δf, aux).
 
     >>> import admodes, jax.numpy as jnp
     >>> float(admodes.laplacian(lambda x: jnp.sum(x**3))(jnp.array([1.0, 2.0])))
     18.0
+    >>> admodes.laplacian(lambda x: x[0] * x**2)(jnp.array([1.0, 2.0])).tolist()
+    [6.0, 2.0]
+
+    Reference: Dangel et al., "Collapsing Taylor mode automatic differentiation", NeurIPS 2025.
     """
-    _one_argument("laplacian", fun, argnums, has_aux)  # raises, if it is not one
+    asked = one_argument("laplacian", fun, argnums, has_aux)
     function, policy = resolved(fun, ties, (argnums,))
-    second = diagonal(grad(function, argnums, has_aux, ties=policy), argnums, has_aux, chunk_size=chunk_size)
+    products = Part(
+        one_argument("laplacian", grad(function, argnums, has_aux, ties=policy), argnums, has_aux),
+        _identity,
+        chunk_size,
+    )
+    forward = Operator(asked, partial(forward_laplacian, chunk_size=chunk_size))
+    plain = ties == "jax" and not nan_safe
+
+    def trace(args, kwargs, given):
+        _, entries, aux = products(args, kwargs, value=False)
+        data = entries.data if given is None else entries.data * jax.numpy.concatenate([w.ravel() for w in given])
+        total = data.sum()
+        if nan_safe:
+            chosen, moving = select_arguments(without_aux(function, has_aux), (argnums,), args, kwargs)
+            total = settled(total, lambda x: _strong_trace(chosen, x, given), moving)
+        return total, aux
+
+    def is_sparse(args, kwargs) -> bool:
+        n = sum(map(np.size, jax.tree_util.tree_leaves(args[argnums])))
+        try:
+            passes = products.candidate(args, kwargs).method.passes
+        except (TypeError, PlanningError, NotImplementedError):  # not scalar; or there is no reverse mode
+            return False
+        return PRODUCT_IN_DIRECTIONS * passes < n
 
     @wraps(fun, "Laplacian")
     @jc.api_boundary
     def laplacian_fun(*args, **kwargs):
-        result = second(*args, **kwargs)
-        entries, aux = result if has_aux else (result, None)
-        total = sum(x.sum() for x in jax.tree_util.tree_leaves(entries))
-        if nan_safe:
-            chosen, moving = select_arguments(without_aux(function, has_aux), (argnums,), args, kwargs)
-            total = settled(total, lambda x: _strong_trace(chosen, x), moving)
+        checks.positional(argnums, args)
+        given = weights_like("laplacian", weights, args[argnums])
+        if not plain or _is_laid_out(args[argnums]) or is_sparse(args, kwargs):
+            total, aux = trace(args, kwargs, given)
+        else:
+            _, _, total, aux = forward(args, kwargs, given)
         return (total, aux) if has_aux else total
 
     return laplacian_fun
 
 
-def _strong_trace(fun: Callable, x):
+def _is_laid_out(x) -> bool:
+    """True if the types of arrays say how they are spread over devices."""
+    return any(jc.is_array(leaf) and jc.is_laid_out(jc.typeof(leaf)) for leaf in jax.tree_util.tree_leaves(x))
+
+
+def _strong_trace(fun: Callable, x, weights=None):
     """The sum of the diagonal of the Hessian with strong zeros, by products with each axis in turn."""
     (basis,) = std_basis((x,))
     gradient = strong_jacobian(fun, 0)
@@ -171,7 +237,8 @@ def _strong_trace(fun: Callable, x):
         pairs = zip(jax.tree_util.tree_leaves(product), jax.tree_util.tree_leaves(v), strict=True)
         return sum((p * u).sum() for p, u in pairs)
 
-    return jax.vmap(entry)(basis).sum()
+    entries = jax.vmap(entry)(basis)
+    return (entries if weights is None else entries * jax.numpy.concatenate([w.ravel() for w in weights])).sum()
 
 
 def block_jacobian(
@@ -190,7 +257,7 @@ def block_jacobian(
     >>> admodes.block_jacobian(f)(jnp.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
     [[[2.0, 1.0], [1.0, 0.0]], [[4.0, 3.0], [1.0, 0.0]]]
     """
-    part = Part(_one_argument("block_jacobian", fun, argnums, has_aux), _blocks, chunk_size)
+    part = Part(one_argument("block_jacobian", fun, argnums, has_aux), _blocks, chunk_size)
 
     @wraps(fun, "Block diagonal of the Jacobian")
     @jc.api_boundary
@@ -200,13 +267,6 @@ def block_jacobian(
         return (result, aux) if has_aux else result
 
     return block_fun
-
-
-def _one_argument(name, fun, argnums, has_aux) -> Request:
-    asked = request(name, fun, argnums, has_aux, False)
-    if not isinstance(asked.argnums, int):
-        raise TypeError(f"{name} differentiates one argument: argnums must be an int, got {argnums!r}")
-    return asked
 
 
 def _identity(in_avals, out_avals) -> SparsityPattern:

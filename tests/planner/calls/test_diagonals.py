@@ -56,6 +56,10 @@ def test_laplacian(fun):
     np.testing.assert_allclose(jax.vmap(admodes.laplacian(fun))(points), wanted, rtol=1e-12)
 
 
+def test_laplacian_of_a_vector():
+    np.testing.assert_allclose(admodes.laplacian(jnp.sin)(X), -jnp.sin(X), rtol=1e-12)
+
+
 @pytest.mark.parametrize("coupled", [False, True])
 def test_block_jacobian(coupled):
     fun = lambda x: jnp.tanh(x @ jnp.cos(jnp.arange(6.0).reshape(3, 2))) + coupled * x.sum()
@@ -116,4 +120,4 @@ def test_errors():
     with pytest.raises(TypeError, match="one argument"):
         admodes.diagonal(jnp.sin, argnums=(0,))
     with pytest.raises(TypeError, match="scalar"):
-        admodes.laplacian(jnp.sin)(X)
+        admodes.laplacian(jnp.sin, nan_safe=True)(X)
