@@ -37,6 +37,7 @@ from admodes.program import jax_compat as jc
 from admodes.program.derived import fixed_point, instantiate, keep, merge, present, pushed
 from admodes.program.evaluate import bind
 from admodes.program.traits import SLOPE, traits
+from admodes.rules.replaced import replacement
 from admodes.rules.slopes import kink_of
 from admodes.rules.table import ElementwiseRule, LinearRule, LocalRule, lookup
 from admodes.subprograms.custom import known_tangent
@@ -180,6 +181,8 @@ def _custom_jvp(interpreter, germs, params) -> list:
     primals, tangents = [g.primal for g in germs], [g.tangent for g in germs]
     if is_recording_linear():  # a rule applies it to tangents: it is its own derivative (subprograms/custom.py)
         return list(map(Germ, *interpreter.push_function(fun.call_wrapped, primals, tangents)))
+    if (rule := replacement(params)) is not None:
+        return _replaced(interpreter, rule, primals, tangents, params)
     values, rates = _body(interpreter, fun, primals, tangents)
 
     @jax.custom_jvp
@@ -198,6 +201,14 @@ def _custom_jvp(interpreter, germs, params) -> list:
 
     attached.defjvp(rule, symbolic_zeros=params["symbolic_zeros"])
     return list(map(Germ, attached(values, primals, tangents), rates))
+
+
+def _replaced(interpreter, rule, primals, tangents, params) -> list:
+    """One of the few functions of JAX's whose rule is replaced; they are smooth."""
+    outs = bind(jc.custom_jvp_call_p, primals, params)
+    at_outs, at = list(map(detach, outs)), list(map(detach, primals))
+    jacobian = rule.jacobian(interpreter, jc.custom_jvp_call_p, at_outs, at, present(tangents), {})
+    return list(map(Germ, outs, jacobian.push(tuple(tangents))))
 
 
 def _custom_vjp(interpreter, germs, params) -> list:
@@ -276,7 +287,7 @@ def _tangents_behind(program, consts_on, carry_on):
 
 def _inlined(body: str):
     def push(interpreter, germs, params):
-        closed = jc.constrained(jc.close_jaxpr(params[body]), jc.shardings_of(params))
+        closed = jc.constrained(jc.substituted(jc.close_jaxpr(params[body])), jc.shardings_of(params))
         return interpreter.push_germs(closed, germs)
 
     return push
