@@ -189,7 +189,7 @@ def _custom_jvp(interpreter, germs, params) -> list:
     def attached(values, primals, tangents):
         return values
 
-    def rule(inputs, moves):
+    def pushed(inputs, moves):
         _, primals, tangents = inputs
 
         def of_germs(*xs):
@@ -199,7 +199,7 @@ def _custom_jvp(interpreter, germs, params) -> list:
 
         return attached(*inputs), interpreter.push_function(of_germs, primals, tangents)[0]
 
-    attached.defjvp(rule, symbolic_zeros=params["symbolic_zeros"])
+    attached.defjvp(pushed, symbolic_zeros=params["symbolic_zeros"])
     return list(map(Germ, attached(values, primals, tangents), rates))
 
 
