@@ -106,7 +106,7 @@ class Detector(Interpreter):
                 reach = join(reach, read.reach)
             return [Value(avals[0], None, reach)]
         results = self._equation(equation, operands, params, avals)
-        if len(avals) > 1 or results[0].known is not None or not is_counted(avals[0]):
+        if len(avals) != 1 or results[0].known is not None or not is_counted(avals[0]):
             return results
         limits = range_of_result(equation.primitive, operands, params, avals[0])
         if limits is not None and np.array_equal(*limits):

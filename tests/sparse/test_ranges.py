@@ -52,3 +52,11 @@ def test_jacobians_with_such_patterns():
         found = admodes.jacobian(f, format="bcoo")(x)
         np.testing.assert_allclose(found.todense(), jax.jacfwd(f)(x), rtol=1e-12)
         assert found.nse == 8
+
+
+def test_equations_without_results():
+    def f(x):
+        jax.debug.callback(lambda: None)
+        return x[jnp.argmax(x[:2])]
+
+    assert admodes.sparsity(f, X).nnz == 2
