@@ -6,6 +6,7 @@ The contenders of a case take turns within one run. A series is compared with th
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -69,8 +70,8 @@ class HigherBenchmark(Benchmark):
 
 def _weights(*sizes):
     rng = np.random.default_rng(0)
-    pairs = zip(sizes, sizes[1:], strict=False)
-    return [jnp.asarray(rng.normal(size=(a, b)) / math.sqrt(a), np.float32) for a, b in pairs]
+    sides = itertools.pairwise(sizes)
+    return [jnp.asarray(rng.normal(size=(a, b)) / math.sqrt(a), np.float32) for a, b in sides]
 
 
 def _points(*shape):
@@ -90,9 +91,12 @@ def _chain(x):
 
 
 def _nested(fun, x, v, order):
-    stages = [lambda t: fun(x + t * v)]
+    def slope(f):
+        return lambda t: jax.jvp(f, (t,), (jnp.ones((), x.dtype),))[1]
+
+    stages: list[Callable] = [lambda t: fun(x + t * v)]
     for _ in range(order):
-        stages.append(lambda t, f=stages[-1]: jax.jvp(f, (t,), (jnp.ones((), x.dtype),))[1])
+        stages.append(slope(stages[-1]))
     return [f(jnp.zeros((), x.dtype)) for f in stages]
 
 
