@@ -18,8 +18,8 @@ from admodes.rules.table import lookup
 from admodes.series.expand import expand
 from admodes.series.numbers import Series, fixed, forced
 
-# Entries from which a series is stored, each coefficient by a kernel of its own. Measured for order 6: five times slower
-# at 20,000 entries in a short formula, which is one kernel otherwise, twice as fast at 100,000 in a long one.
+# Entries from which a series is stored, each coefficient by a kernel of its own. Measured for order 6: five times
+# slower at 20,000 entries in a short formula, which is few kernels otherwise, twice as fast at 100,000 in a long one.
 STORED_FROM = 2**16
 
 
