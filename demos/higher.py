@@ -1,4 +1,4 @@
-"""Higher: nesting doubles the program with each order, a power series adds a line.
+"""Higher: nesting doubles the program with each order, a power series adds a few lines.
 
 Time, compilation and size of the n-th derivative of a formula, by Taylor mode and by nested forward mode; and u'' = -u
 on [0, 3], solved by a net whose loss holds its second derivative.
