@@ -54,7 +54,7 @@ class HigherBenchmark(Benchmark):
     names = 2
 
     def goals(self) -> list[Goal]:
-        """Those of series by their order, and of each Laplacian."""
+        """One for the series of each order, and one for each Laplacian."""
         series = [c for c in self.measured if c.name.startswith("series")]
         found = [
             Goal(f"series of order {k}", worst(c.ratio for c in series if c.order == k), GOALS[k])
