@@ -70,6 +70,23 @@ def by_slope(slope, x) -> Callable:
     return coefficient
 
 
+def divider(x) -> Callable:
+    """(numerator, k) -> numerator / x. From order 2 on by the inverse, which compilers do not hesitate to fuse; where
+    that overflows the quotient of second order does too."""
+    inverse: list = []
+
+    def divide(numerator, k: int):
+        if numerator is None:
+            return None
+        if k < 2:
+            return lax.div(numerator, x)
+        if not inverse:
+            inverse.append(lax.div(lax.full_like(x, 1), x))
+        return lax.mul(numerator, inverse[0])
+
+    return divide
+
+
 class Coefficients:
     """The coefficients that ``rule(k)`` computes, each once."""
 
@@ -85,13 +102,11 @@ class Coefficients:
 
 def quotient(z, x, y) -> Callable:
     """y z = x: z_k = (x_k - Σ_{i<k} z_i y_{k-i}) / y₀."""
-    shape = np.shape(z[0])
+    shape, divide = np.shape(z[0]), divider(y[0])
 
     def coefficient(k):
-        rest = convolution(z, y, k, 0, k - 1)
         own = None if x[k] is None else expand(x[k], shape)
-        total = minus(own, rest)
-        return None if total is None else lax.div(total, y[0])
+        return divide(minus(own, convolution(z, y, k, 0, k - 1)), k)
 
     return coefficient
 
@@ -103,12 +118,8 @@ def square(z, x) -> Callable:
 
 def root(z, x, **_) -> Callable:
     """z² = x: z_k = (x_k - Σ_{0<i<k} z_i z_{k-i}) / 2 z₀."""
-
-    def coefficient(k):
-        total = minus(x[k], half_convolution(z, k, 1))
-        return None if total is None else lax.div(total, scaled(z[0], 2))
-
-    return coefficient
+    divide = divider(scaled(z[0], 2))
+    return lambda k: divide(minus(x[k], half_convolution(z, k, 1)), k)
 
 
 def whole_power(z, x, *, y: int) -> Callable:

@@ -137,7 +137,7 @@ def collapsed(fun: Callable, leaves: Sequence, directions: Sequence, weights: An
     """(f(x), coefficients below the order, Σ_d w_d f_{d,k}) along the lines x + t v_d, for a flat function.
 
     ``directions`` are the v_d, for each leaf of x an array with a leading axis over them. The coefficients are not
-    multiplied by factorials. Those below the order are lists, one for each order from 1 on, of arrays with that axis.
+    multiplied by factorials. Below the order there is a list for each, from 1 on, of arrays with that axis.
     """
     fans = [Fan((v, *(None,) * (order - 2))) for v in directions]
     outs, found = Collapsed(order=order, weights=weights).push_function(fun, leaves, fans)

@@ -22,7 +22,7 @@ from admodes.series.numbers import Series, Terms, fixed
 
 
 def decision_of(primitive, operands: Sequence[Series]) -> Callable | None:
-    """What decides an equation on real numbers; None if it is smooth, or decided at the point."""
+    """The decision of an equation on real numbers; None if it is smooth, or decided at the point."""
     decide = DECISIONS.get(traits(primitive).kink)  # type: ignore[arg-type]
     return decide if decide is not None and all(jc.is_real(x.primal) or not x.moves for x in operands) else None
 

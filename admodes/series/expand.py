@@ -174,7 +174,7 @@ def _by_slope(interpreter, primitive, rule, outs, operands, params) -> list[Seri
 
 
 def _key(primitive, operands, params):
-    """What tells an equation from others: the same one on the same series has the same results."""
+    """The identity of an equation: the same one on the same series has the same results."""
     key = primitive, tuple(id(x.primal if x.tangent is None else x.tangent) for x in operands), tuple(params.items())
     try:
         hash(key)

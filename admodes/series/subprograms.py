@@ -1,7 +1,7 @@
 r"""Sub-programs on Taylor numbers: calls, branches and loops become those of programs on values and coefficients.
 
 A program on series is the given one with further operands and results, the coefficients that are not zero by their
-structure. Which these are of the results is found by a trial; of a loop's carries, by the least fixed point.
+structure. A trial finds them for the results, the least fixed point for the carries of a loop.
 """
 
 from __future__ import annotations

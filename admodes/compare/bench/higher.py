@@ -54,7 +54,7 @@ class HigherBenchmark(Benchmark):
     names = 2
 
     def goals(self) -> list[Goal]:
-        """Those of series by their order, and of each Laplacian."""
+        """One for the series of each order, and one for each Laplacian."""
         series = [c for c in self.measured if c.name.startswith("series")]
         found = [
             Goal(f"series of order {k}", worst(c.ratio for c in series if c.order == k), GOALS[k])
@@ -70,7 +70,8 @@ class HigherBenchmark(Benchmark):
 
 def _weights(*sizes):
     rng = np.random.default_rng(0)
-    return [jnp.asarray(rng.normal(size=(a, b)) / math.sqrt(a), np.float32) for a, b in itertools.pairwise(sizes)]
+    sides = itertools.pairwise(sizes)
+    return [jnp.asarray(rng.normal(size=(a, b)) / math.sqrt(a), np.float32) for a, b in sides]
 
 
 def _points(*shape):
@@ -90,12 +91,12 @@ def _chain(x):
 
 
 def _nested(fun, x, v, order):
-    def derivative(f):
+    def slope(f):
         return lambda t: jax.jvp(f, (t,), (jnp.ones((), x.dtype),))[1]
 
-    stages = [lambda t: fun(x + t * v)]
+    stages: list[Callable] = [lambda t: fun(x + t * v)]
     for _ in range(order):
-        stages.append(derivative(stages[-1]))
+        stages.append(slope(stages[-1]))
     return [f(jnp.zeros((), x.dtype)) for f in stages]
 
 

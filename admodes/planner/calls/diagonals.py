@@ -48,7 +48,8 @@ _CHOSEN: Kept[Candidate] = Kept(MOST_PLANS)
 
 
 # What a product with the Hessian costs, in directions of the forward pass: a forward and a backward sweep of duals,
-# each with a value beside; 2 to 4 were measured on nets. It decides only where both ways cost about the same.
+# each with a value beside: an estimate from counting sweeps, not measured. It decides only where both ways cost about the
+# same.
 PRODUCT_IN_DIRECTIONS = 3
 
 
