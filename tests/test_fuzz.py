@@ -172,7 +172,7 @@ def check_program(seed) -> str:
     return way
 
 
-@pytest.mark.parametrize("seed", range(3 * (len(WAYS) + len(PLANNED)), 4 * (len(WAYS) + len(PLANNED))))
+@pytest.mark.parametrize("seed", range(3000, 3006))
 def test_kinds_of_operations(seed):
     check_program(seed)
 
