@@ -133,7 +133,10 @@ def _polynomial(n_operands: int) -> tuple:
 
     def of_x(out, x, *coefficients, **params):
         slopes = [lax.mul(c(k, a), a) for k, a in enumerate(coefficients[1:], 1)]
-        return jc.polynomial_p.bind(x, *slopes, **params) if slopes else lax.full_like(x, 0)
+        if len(slopes) < 2:  # a polynomial of one coefficient does not take the shape of x when it is compiled
+            shape = np.broadcast_shapes(*map(np.shape, (x, *coefficients)))
+            return expand(slopes[0], shape) if slopes else lax.full(shape, 0, x.dtype)
+        return jc.polynomial_p.bind(x, *slopes, **params)
 
     powers = (lambda out, x, *_, k=k, **__: x if k == 1 else lax.integer_pow(x, k) for k in range(1, n_operands - 1))
     return of_x, ONE, *powers

@@ -147,6 +147,15 @@ def test_powers_at_zero():
     np.testing.assert_allclose(mixed, 0.5)
 
 
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_polynomials_with_coefficients_for_many_points(degree):
+    """Σ k (k - 1) xᵏ⁻², compiled too: the second derivative may have one coefficient, without the shape of x."""
+    x, coefficients = jnp.array([0.5, -1.0, 2.0]), jnp.arange(1.0, degree + 2.0)
+    expected = np.polyval(np.polyder(np.arange(1.0, degree + 2.0), 2), np.asarray(x)) + np.zeros(3)
+    for found in derivatives(lambda x: jnp.polyval(coefficients, x), x, 2):
+        np.testing.assert_allclose(found.astype(float), expected, rtol=1e-14)
+
+
 @pytest.mark.parametrize("base", ["logaddexp", "logaddexp2"])
 def test_logaddexp(base):
     fun, scale = getattr(jnp, base), np.log(2.0) if base == "logaddexp2" else 1.0
