@@ -181,8 +181,8 @@ def _custom_jvp(interpreter, germs, params) -> list:
     primals, tangents = [g.primal for g in germs], [g.tangent for g in germs]
     if is_recording_linear():  # a rule applies it to tangents: it is its own derivative (subprograms/custom.py)
         return list(map(Germ, *interpreter.push_function(fun.call_wrapped, primals, tangents)))
-    if (rule := replacement(params)) is not None:
-        return _replaced(interpreter, rule, primals, tangents, params)
+    if (ours := replacement(params)) is not None:
+        return _replaced(interpreter, ours, primals, tangents, params)
     values, rates = _body(interpreter, fun, primals, tangents)
 
     @jax.custom_jvp
