@@ -47,7 +47,7 @@ def record(
 
 @dataclass(frozen=True)
 class Settled:
-    """What replaces entries that are not finite in the results of a tape of ``fun`` (``nonsmooth/limits.py``).
+    """Replaces entries that are not finite in the results of a tape of ``fun`` (``nonsmooth/limits.py``).
 
     With ``one_sided`` the limits are those along the generic direction in which kinks have been decided.
     """

@@ -48,8 +48,7 @@ _CHOSEN: Kept[Candidate] = Kept(MOST_PLANS)
 
 
 # What a product with the Hessian costs, in directions of the forward pass: a forward and a backward sweep of duals,
-# each with a value beside: an estimate from counting sweeps, not measured. It decides only where both ways cost about the
-# same.
+# each with a value beside: an estimate from counting sweeps, not measured. It decides only where both ways cost alike.
 PRODUCT_IN_DIRECTIONS = 3
 
 
