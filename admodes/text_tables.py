@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+SHORT = 20  # characters of a column of text that is broken into lines: a word or two
 WIDTH = 80  # of what reprs show, in characters: the width of a terminal
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -91,18 +92,21 @@ class Table:
         while leaving and _width(self._grid(shown)) > width:
             gone = leaving.pop(0)
             shown = [k for k in shown if k != gone]
+        text = max((k for k in shown if k < self.left), default=None)  # this column may be broken into lines
+        longest = max((len(row[text]) for row in self.rows), default=0) if text is not None else 0
+        least = _width(self._grid(shown)) - max(0, longest - SHORT)
         captions = [textwrap.fill(line, width) for line in self.caption.splitlines()]
-        return "\n".join([*([self.title] if self.title else []), _rendered(self._grid(shown), width), *captions])
+        grid = _rendered(self._grid(shown, text), max(width, least))
+        return "\n".join([*([self.title] if self.title else []), grid, *captions])
 
-    def _grid(self, shown: Sequence[int]):
+    def _grid(self, shown: Sequence[int], broken: int | None = None):
         from rich import box
         from rich.table import Table as Grid
 
         grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        breaks = max((k for k in shown if k < self.left), default=-1)
         for k in shown:
-            text = k < self.left
-            grid.add_column(self.columns[k], justify="left" if text else "right", no_wrap=k != breaks, overflow="fold")
+            justify: Any = "left" if k < self.left else "right"
+            grid.add_column(self.columns[k], justify=justify, no_wrap=k != broken, overflow="fold")
         for row in self.rows:
             grid.add_row(*(row[k] for k in shown))
         return grid
@@ -141,8 +145,7 @@ def _width(grid: Any) -> int:
 
 def _rendered(grid: Any, width: int) -> str:
     file = io.StringIO()
-    least = _console(10**4).measure(grid).minimum
-    _console(max(width, least), file).print(grid, markup=False)
+    _console(width, file).print(grid, markup=False)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
