@@ -328,12 +328,13 @@ def test_signatures_spell_out_the_same_options():
         parameters = inspect.signature(transform).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD}
 
-    planned = admodes.jacobian, admodes.value_and_jacobian, admodes.hessian
     assert {"format", "objective", "memory_limit", "measure", "chunk_size", "mesh"} <= set(options(admodes.jacobian))
-    assert all(list(options(transform)) == list(options(admodes.jacobian)) for transform in planned)
     assert options(admodes.value_and_jacobian) == options(admodes.jacobian)
     by_default = {"nan_safe": None, "ties": None}  # a Hessian is settled where values are at hand
-    assert options(admodes.hessian) == {**options(admodes.jacobian), **by_default}
+    of_hessians = {**options(admodes.jacobian), "triangle": None, **by_default}
+    assert options(admodes.hessian) == of_hessians
+    with_values = {name: default for name, default in of_hessians.items() if name not in by_default}
+    assert options(admodes.value_and_hessian) == options(admodes.value_grad_and_hessian) == with_values
 
 
 def test_options_of_other_types():
