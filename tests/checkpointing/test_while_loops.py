@@ -143,7 +143,7 @@ def test_second_order():
     close(jax.jit(lambda x: admodes.hvp(f, x, x))(X), exact @ X)
 
 
-@pytest.mark.parametrize("tapes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tapes", [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)])
 def test_second_order_reverse_over_reverse(tapes):
     interpreter = Interpreter(checkpoints=Checkpoints(slots=2, tapes=tapes))
 

@@ -44,6 +44,7 @@ def test_every_workaround_has_an_example():
         jax.eval_shape(fun, *args)
 
 
+@pytest.mark.slow
 def test_where_it_is_in_use_a_workaround_helps_and_elsewhere_it_is_not_needed():
     every = ",".join(w.name for w in WORKAROUNDS)
     with_them, without = (json.loads(process(COMPILED, names).stdout) for names in ("", every))

@@ -127,7 +127,11 @@ def plain():
     return temporaries(admodes.grad(deep), STATE)
 
 
-@pytest.mark.parametrize(("policy", "slots", "part"), [("sqrt", 1, 0.5), ("revolve", 3, 0.4)], ids=["sqrt", "revolve"])
+@pytest.mark.parametrize(
+    ("policy", "slots", "part"),
+    [("sqrt", 1, 0.5), pytest.param("revolve", 3, 0.4, marks=pytest.mark.slow)],
+    ids=["sqrt", "revolve"],
+)
 def test_blocks_of_a_function_without_loops(plain, policy, slots, part):
     """The compiler neither merges nor hoists what is to be computed again."""
     f = admodes.checkpoint(deep, policy, slots=slots)

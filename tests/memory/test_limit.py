@@ -38,7 +38,7 @@ def plain():
     return compiled()
 
 
-@pytest.mark.parametrize("part", [2.0, 0.7, 0.5])
+@pytest.mark.parametrize("part", [2.0, pytest.param(0.7, marks=pytest.mark.slow), 0.5])
 def test_limit_holds_and_the_gradient_is_the_same(plain, part):
     limit = int(part * temporaries(plain))
     limited = compiled(memory_limit=limit)
@@ -48,6 +48,7 @@ def test_limit_holds_and_the_gradient_is_the_same(plain, part):
     np.testing.assert_array_equal(aux["last"], their_aux["last"])
 
 
+@pytest.mark.slow
 def test_a_limit_that_cannot_be_met_names_one_that_can(plain):
     with pytest.raises(MemoryLimitError, match=r"Set memory_limit=\d+") as error:
         compiled(memory_limit="10 kB")
@@ -92,6 +93,7 @@ def test_loops_get_as_many_slots_as_fit():
     np.testing.assert_allclose(program(x), jax.grad(f)(x), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_limit_is_made_use_of(plain):
     """The more is kept, the less is computed again."""
     limit = int(0.6 * temporaries(plain))

@@ -14,7 +14,7 @@ from admodes.compare.measure import interleave, measure, paired_ratio, size_rati
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-@pytest.mark.parametrize("mode", ["vjp", "hvp"])  # hvp is jvp of grad
+@pytest.mark.parametrize("mode", ["vjp", pytest.param("hvp", marks=pytest.mark.slow)])  # hvp is jvp of grad
 def test_both_sides_of_every_case_compute_the_same(name, mode):
     workload = WORKLOADS[name]()
     ours, args = derivative(admodes, mode, workload)

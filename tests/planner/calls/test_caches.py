@@ -229,6 +229,7 @@ def test_ten_threads():
     assert not failures, failures[0]
 
 
+@pytest.mark.slow
 def test_two_thousand_closures_leave_nothing_behind():
     alive = weakref.WeakSet()
     total = itertools.count()

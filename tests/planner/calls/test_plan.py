@@ -124,6 +124,7 @@ def test_objectives():
         np.testing.assert_allclose(plan.jacobian(x), jax.jacfwd(fun)(x), rtol=1e-12, atol=1e-17)
 
 
+@pytest.mark.slow
 def test_a_memory_limit_is_kept():
     fun, x = network(200, 200, 200)
     fun_ = lambda x: jnp.cumsum(jnp.sin(jnp.cumsum(fun(x))))

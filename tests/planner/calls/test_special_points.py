@@ -40,6 +40,7 @@ def test_the_other_derivatives():
     np.testing.assert_allclose(slope, np.zeros(3), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_smooth_function_of_maximum_and_minimum():
     f = lambda t: betaln(*jnp.exp(t)) - betaln(jnp.exp(t[0]) + 1, jnp.exp(t[1]))
     at, expected = jnp.zeros(2), np.array([[0.25, -0.25], [-0.25, 0.25]])

@@ -97,6 +97,7 @@ def test_what_is_cheap_small_or_in_memory_anyway_is_left_alone():
     assert not recomputed(flat(small, np.ones(0)))
 
 
+@pytest.mark.slow
 def test_flops_of_a_sweep_grow_linearly_with_the_depth():
     """XLA counts twice what is fused into two kernels: without what is stored, 4 steps take 3.7 times as many as 2."""
     modes = np.sin(np.outer(np.arange(4.0), np.arange(N)))

@@ -83,6 +83,7 @@ def test_a_limit_that_the_whole_tape_misses(limit):
     assert "needs 481 kB" in plan.why
 
 
+@pytest.mark.slow
 def test_the_limit_that_is_named_would_change_the_choice(monkeypatch):
     monkeypatch.setattr("admodes.planner.ways.checkpointed.SLOTS", (30, 3))
     plan = admodes.plan(orbit, X, memory_limit=12_000)
@@ -107,7 +108,12 @@ def test_blocks_of_a_program_without_loops():
 
 
 @pytest.mark.parametrize(
-    ("fun", "x", "nests"), [(lambda x: orbit(x, rows=3), X, False), (newton, X, False), (layered, WEIGHTS, True)]
+    ("fun", "x", "nests"),
+    [
+        (lambda x: orbit(x, rows=3), X, False),
+        (newton, X, False),
+        pytest.param(layered, WEIGHTS, True, marks=pytest.mark.slow),
+    ],
 )
 def test_every_schedule_gives_the_jacobian(fun, x, nests):
     task = task_of(fun, x)
@@ -214,6 +220,7 @@ def test_saved_and_loaded(tmp_path):
         admodes.load_plan(tmp_path / "p.npz", orbit, X)
 
 
+@pytest.mark.slow
 def test_rows_by_colors_and_several_devices(tmp_path):
     """Independent orbits of which each row reads one: a row coloring, of which the tape is then kept in part."""
 
