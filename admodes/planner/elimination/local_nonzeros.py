@@ -347,4 +347,4 @@ def _products(jacobian: LinearMap, way: str, k: int, colors: np.ndarray) -> list
 
     if len(batch) == 1:
         return [None if x is None else lax.expand_dims(x, (0,)) for x in product(batch[0])]
-    return jax.vmap(product)(batch)
+    return jax.vmap(product)(jax.numpy.asarray(batch))  # a rule of a user's that is called here takes JAX's arrays
