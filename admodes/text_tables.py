@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
-SHORT = 20  # characters of a column of text that is broken into lines: a word or two
+SHORT = 12  # characters, the least of a column of text that is broken into lines: a long word
 WIDTH = 80  # of what reprs show, in characters: the width of a terminal
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 

@@ -157,7 +157,7 @@ def comparison_table(comparison: Comparison) -> Table:
         [line(row) for row in (*comparison.rows, *comparison.oracle_rows)],
         left=2,
         caption=_caption(comparison),
-        spare=("abs. err", "bytes", "trace", "flops", "compile", "passes"),
+        spare=("abs. err", "bytes", "trace", "flops", "compile", "passes", "Pareto"),
     )
 
 
