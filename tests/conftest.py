@@ -6,6 +6,7 @@ They must come before JAX starts its backend.
 import os
 import shutil
 import tempfile
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -49,6 +50,19 @@ def quick_compilation(request):
     )
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects what is slow
+def pytest_collection_modifyitems(items):
+    """Each n-th case of a test that is marked with ``every(n)`` is run by default; a stride that shares no divisor with
+    the numbers of parameters meets all of them."""
+    met: Counter = Counter()
+    for item in items:
+        if mark := item.get_closest_marker("every"):
+            test = item.path, item.originalname
+            if met[test] % mark.args[0]:
+                item.add_marker(pytest.mark.slow)
+            met[test] += 1
 
 
 def pytest_unconfigure():

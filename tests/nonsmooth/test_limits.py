@@ -55,6 +55,7 @@ GRADIENTS = {
 
 @pytest.mark.parametrize("way", GRADIENTS)
 @pytest.mark.parametrize("name", REMOVABLE)
+@pytest.mark.every(4)
 def test_limits(name, way):
     f, x, expected = REMOVABLE[name]
     x = jnp.array(x)
@@ -99,6 +100,7 @@ PRODUCTS = {
     ],
     ids=["norm squared", "product", "mask"],
 )
+@pytest.mark.every(4)
 def test_second_order(way, f, x, hessian):
     x, v = jnp.array(x), jnp.array([0.5, -2.0])
     np.testing.assert_allclose(PRODUCTS[way](f, x, v), np.asarray(hessian) @ v, rtol=2e-6, atol=2e-6)

@@ -33,6 +33,7 @@ def alive() -> int:
 
 @pytest.mark.parametrize("body", [sine, loop, branch], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("call", [jax.jit, jax.checkpoint], ids=lambda f: f.__name__)
+@pytest.mark.every(3)
 def test_nothing_outlives_the_function(call, body):
     """A new closure at each call, as in a training loop that defines its loss inside: nothing may pile up."""
 

@@ -84,6 +84,7 @@ COMPLEX = ("cholesky", "lu wide", "qr tall", "qr full", "eigh", "eigenvalues", "
 
 
 @pytest.mark.parametrize(("name", "dtype"), [(n, F64) for n in FACTORISATIONS] + [(n, C128) for n in COMPLEX])
+@pytest.mark.every(2)
 def test_factorisation(name, dtype):
     fun, operand = FACTORISATIONS[name]
     check(fun, (operand(dtype),), fd=_gauge_free(name, dtype), transforms=False, rtol=1e-9)
@@ -104,6 +105,7 @@ def test_second_order(name):
 
 @pytest.mark.parametrize("fun", [_cholesky, _eigh, _reduced_svd, lambda a: la.lu(a)[0], _qr()])
 @pytest.mark.parametrize("shape", [(0, 0), (1, 1), (0, 2, 2)])
+@pytest.mark.every(3)
 def test_small_shapes(fun, shape):
     check(fun, (sample(shape, F64, 1, 2),), transforms=False)
 
@@ -168,6 +170,7 @@ SPECTRAL = {
 
 @pytest.mark.parametrize("point", CLUSTERED)
 @pytest.mark.parametrize("name", SPECTRAL)
+@pytest.mark.every(3)
 def test_second_derivatives_at_equal_eigenvalues(name, point):
     """Of the values alone they are right to half of the digits, of their vectors NaN; no entry is a wrong number."""
     fun, same = SPECTRAL[name]

@@ -64,6 +64,7 @@ WINDOWS = {
 
 
 @pytest.mark.parametrize("name", SPECS)
+@pytest.mark.every(2)
 def test_reduction(name):
     fun, shape, dtypes = SPECS[name]
     check(fun, (sample(shape, dtypes[0]),), order=2 if "prod" in name or "exp" in name else 1)
@@ -72,6 +73,7 @@ def test_reduction(name):
 
 
 @pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.every(2)
 def test_window(name):
     fun, shape, dtypes, reverse = WINDOWS[name]
     modes = ("jvp", "vjp") if reverse else ("jvp",)

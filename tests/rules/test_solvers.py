@@ -25,6 +25,7 @@ OFTEN = [pytest.param(name, marks=pytest.mark.slow if "incremental" in name else
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
 @pytest.mark.parametrize("name", OFTEN)
+@pytest.mark.every(3)
 def test_solvers_inside_a_rule_are_transposed(name, wrap):
     """Their tolerance depends on the norm of the tangent: that steers the iteration, and has no derivative."""
     inner = wrap(lambda t: SOLVERS[name](M, t)[0])
@@ -48,6 +49,7 @@ def test_solvers_inside_a_rule_are_transposed(name, wrap):
 
 
 @pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.every(2)
 def test_solvers(name):
     def f(a, b):
         return jnp.sin(SOLVERS[name](lambda v: a @ v, b)[0])

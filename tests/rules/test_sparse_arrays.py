@@ -64,6 +64,7 @@ def test_padding_has_no_derivative(name):
 
 
 @pytest.mark.parametrize(("n_batch", "n_dense"), [(1, 0), (0, 1), (1, 1)])
+@pytest.mark.every(3)
 def test_batches_and_blocks(n_batch, n_dense):
     dense = holes((3, 4, 5))
     data, put = bcoo(dense, n_batch=n_batch, n_dense=n_dense)

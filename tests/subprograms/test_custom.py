@@ -237,6 +237,7 @@ def keeping(kept):
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", RESIDUALS)
+@pytest.mark.every(3)
 def test_numbers_among_the_residuals_are_never_traced(name, place):
     h = PLACES[place](keeping(RESIDUALS[name]))
     expected = jax.grad(h)(0.3)

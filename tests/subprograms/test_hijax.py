@@ -52,6 +52,7 @@ PLAIN = {
 
 @pytest.mark.parametrize("mode", FIRST)
 @pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.every(3)
 def test_first_derivatives_of_plain_programs(name, mode):
     f = PLAIN[name]
     np.testing.assert_allclose(FIRST[mode](f, POINT), jax.grad(f)(POINT), rtol=1e-8)

@@ -193,6 +193,7 @@ def possible(f, modes) -> dict:
 
 
 @pytest.mark.parametrize("make", PROGRAMS)
+@pytest.mark.every(3)
 def test_first_derivatives(make):
     with flags(False):
         expected = jax.grad(make())(POINT)

@@ -103,6 +103,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.every(2)
 def test_both_modes(name, place):
     f, plain = (PLACES[place](g) for g in CASES[name])
     expected = jax.jacfwd(plain)(X)

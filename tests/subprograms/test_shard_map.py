@@ -45,6 +45,7 @@ PROGRAMS = [elementwise, normalised, neighbours, scanned, gathered]
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("local", PROGRAMS, ids=lambda f: f.__name__)
+@pytest.mark.every(2)
 def test_both_modes(mesh, local, jit, check_vma):
     sharded = jax.shard_map(local, mesh=mesh, in_specs=(P("i"), P()), out_specs=P("i"), check_vma=check_vma)
     loss = lambda x, w: jnp.sum(sharded(x, w) * jnp.arange(8.0))
@@ -74,6 +75,7 @@ def plane():
 
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.every(4)
 def test_body_that_closes_over_what_is_differentiated(plane, jit, check_vma):
     def loss(w):
         local = lambda x: jnp.sin(x * w["a"]) + jnp.sum(w["b"]) * lax.psum(x, "i")

@@ -186,6 +186,7 @@ def test_values_that_pass_through_stay_python_objects(x):
 
 @pytest.mark.parametrize("kind", [jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto], ids=str)
 @pytest.mark.parametrize("jacobian", ["jacfwd", "jacrev", "twice"])
+@pytest.mark.every(3)
 def test_jacobians_of_sharded_values(jacobian, kind):
     mesh, split = jax.make_mesh((4,), ("i",), axis_types=(kind,)), jax.sharding.PartitionSpec("i")
 
@@ -264,6 +265,7 @@ def test_optimiser_step_is_a_drop_in():
 @pytest.mark.parametrize(
     "derive", [admodes.grad, lambda f: lambda x: admodes.jvp(f, (x,), (1.0,))], ids=["grad", "jvp"]
 )
+@pytest.mark.every(2)
 def test_leaked_tracers_are_found(derive):
     """``jax.checking_leaks`` sees ours too."""
     kept = []

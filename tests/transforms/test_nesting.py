@@ -21,6 +21,7 @@ def close(a, b, rtol=1e-11):
 @pytest.mark.parametrize("outer", [admodes, jax])
 @pytest.mark.parametrize("inner", [admodes, jax])
 @pytest.mark.parametrize("jit", [lambda g: g, jax.jit])
+@pytest.mark.every(2)
 def test_second_derivatives_in_every_combination(outer, inner, jit):
     v = jnp.array([1.0, 2.0, -1.0])
     expected = jax.hessian(f)(X) @ v

@@ -54,6 +54,7 @@ def task_of(f, x):
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.every(2)
 def test_batches_are_cut_at_the_waist_of_their_examples(name):
     f, x = CASES[name]
     task = task_of(f, x)
