@@ -97,7 +97,7 @@ def execute(module: str | None, program: Sequence[str]) -> int:
         if end.code is not None and not isinstance(end.code, int):
             print(end.code, file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except Exception:
+    except Exception:  # whatever the program raised is shown as python shows it; the report still follows
         traceback.print_exc()
         return 1
     finally:

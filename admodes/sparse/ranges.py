@@ -52,7 +52,7 @@ def is_counted(aval) -> bool:
 
 
 def range_of(value) -> Range | None:
-    """That of a value of the detector."""
+    """The range of a value of the detector."""
     if value.range is not None or value.known is None or not is_counted(value.aval):
         return value.range
     known = np.asarray(value.known).astype(np.int64)
